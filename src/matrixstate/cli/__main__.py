@@ -1,0 +1,52 @@
+"""`matrixstate COMMAND`: arguments and help come from the commands' signatures and docstrings."""
+
+import os
+import sys
+import traceback
+
+import tyro
+
+from matrixstate.cli.demo import demo
+from matrixstate.cli.evaluate import evaluate
+from matrixstate.cli.generate import generate
+from matrixstate.cli.info import info
+from matrixstate.cli.train import train
+from matrixstate.errors import ConfigError, MatrixStateError
+
+COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "info": info, "demo": demo}
+INTERRUPTED = 130  # what a shell reports for SIGINT
+DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
+
+Give --debug with any command to see the traceback of an error."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for an error of use, 2 for arguments that do not parse."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="matrixstate",
+            description=DESCRIPTION,
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except MatrixStateError as error:
+        if debug:
+            traceback.print_exc()
+        lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+        for line in lines:
+            print(f"matrixstate: error: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("matrixstate: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

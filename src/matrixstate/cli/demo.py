@@ -1,0 +1,98 @@
+"""`matrixstate demo`."""
+
+import sys
+from pathlib import Path
+
+from matrixstate.cli.output import TrainingProgress, in_bytes, print_json, print_table
+from matrixstate.cli.train import set_threads
+from matrixstate.comparison import DEMO, Entry, demo_config, draw_curves, train_entry
+from matrixstate.comparison.demo import STEPS, check_matched
+from matrixstate.data import DataConfig, tokenize
+from matrixstate.errors import ConfigError, MissingExtra
+
+
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    steps: int = STEPS,
+    seed: int = 0,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Train five small character models alike on Shakespeare's plays and compare them. Takes a few minutes.
+
+    MRU, M²RNN, attention, and two controls: a gated short convolution only, and an MLP only. Ends with a table, a
+    sample of text from each, and a figure of the loss curves.
+
+    Args:
+        out: Where the runs and the figure go; earlier runs in it are kept under another name.
+        steps: Optimizer steps of each model.
+        seed: Of weights and batches.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print the table as one JSON object.
+    """
+    set_threads(threads)
+    if steps < 1:
+        raise ConfigError(f"--steps: expected at least 1, got {steps}")
+    configs = {name: demo_config(name, steps, seed) for name in DEMO}
+    check_matched(list(configs.values()), tokenize(DataConfig()).tokenizer.size)
+    out = _fresh(out)
+    entries = []
+    for name, config in configs.items():
+        with TrainingProgress(DEMO[name], steps) as progress:
+            entries.append(train_entry(name, out / name, config, [progress]))
+    figure: Path | None = out / "loss.png"
+    try:
+        draw_curves({DEMO[e.name]: e.run for e in entries}, out / "loss.png", "Shakespeare's plays by characters")
+    except MissingExtra as missing:
+        figure = None
+        print(f"no figure: {missing}", file=sys.stderr)
+    _print(entries, figure, json)
+    return 0
+
+
+def _fresh(out: Path) -> Path:
+    """`out` where it is free, else with -2, -3, ... behind it."""
+    names = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 10_000))
+    fresh = next(path for path in names if not path.exists())
+    fresh.mkdir(parents=True)
+    return fresh
+
+
+def _print(entries: list[Entry], figure: Path | None, json: bool) -> None:
+    if json:
+        print_json({"models": [_row(entry) for entry in entries], "figure": None if figure is None else str(figure)})
+        return
+    for entry in entries:
+        print(f"\n--- {DEMO[entry.name]} writes:\n{entry.sample}")
+    print()
+    length = entries[0].run.config.training.sequence
+    print_table(
+        ("model", "bits per character", "parameters", f"state after {length} tokens", "tokens/s"),
+        [
+            (
+                DEMO[row["model"]],
+                f"{row['bits_per_character']:.3f}",
+                f"{row['parameters']:,}",
+                in_bytes(row["state_bytes"]),
+                f"{row['tokens_per_second']:,.0f}",
+            )
+            for row in map(_row, entries)
+        ],
+    )
+    print(f"runs: {', '.join(str(entry.run.directory) for entry in entries)}")
+    if figure is not None:
+        print(f"loss curves: {figure}")
+
+
+def _row(entry: Entry) -> dict:
+    loss = entry.outcome.validation
+    assert loss is not None
+    return {
+        "model": entry.name,
+        "bits_per_character": loss.bits_per_character,
+        "parameters": entry.parameters,
+        "state_bytes": entry.state_bytes,
+        "tokens_per_second": round(entry.outcome.tokens_per_second, 1),
+        "run": str(entry.run.directory),
+    }

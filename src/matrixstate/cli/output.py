@@ -1,0 +1,93 @@
+"""How commands print: data as JSON, tables, numbers with units; progress goes to standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A table on standard output; all but the first column are aligned to the right."""
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+def in_bytes(size: float) -> str:
+    """A size in bytes, kB, MB or GB of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def in_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class ProgressBar:
+    """A live bar on standard error; where that is no terminal, a line every ten seconds instead."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._console = Console(stderr=True)
+        self._name, self._total, self._began, self._printed = name, total, time.monotonic(), time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, detail="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, detail: str) -> None:
+        """`done` of the total is done; `detail` says how it goes."""
+        self._bar.update(self._task, completed=done, detail=detail)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._printed > 10 or done == self._total):
+            self._printed = now
+            left = (now - self._began) / max(done, 1) * (self._total - done)
+            print(f"{self._name}: {done}/{self._total} {detail} {in_time(left)} left", file=sys.stderr, flush=True)
+
+
+class TrainingProgress(ProgressBar):
+    """A reporter that shows step, loss, tokens/s and time left."""
+
+    _validation = ""
+
+    def step(
+        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+    ) -> None:
+        self.update(step, f"step {step} loss {loss:.3f}{self._validation} {tokens_per_second:,.0f} tokens/s")
+
+    def evaluated(self, step: int, nats_per_token: float) -> None:
+        self._validation = f" (validation {nats_per_token:.3f})"

@@ -1,0 +1,127 @@
+"""`matrixstate train`."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from tyro.conf import Positional, UseAppendAction
+
+from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table
+from matrixstate.data import tokenize
+from matrixstate.errors import ConfigError
+from matrixstate.training import Outcome, Run, RunConfig, load_config, start
+from matrixstate.training import train as train_run
+from matrixstate.training.plan import make_plan
+
+
+def train(
+    config: Positional[Path | None] = None,
+    *,
+    text: UseAppendAction[tuple[Path, ...]] = (),
+    out: Path | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+    steps: int | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Train a model as a YAML file says, or go on with a run.
+
+    Ctrl-C finishes the step, saves, and says how to go on (exit status 130); a second Ctrl-C stops at once.
+
+    Args:
+        config: The YAML file of the run.
+        text: A file or folder of UTF-8 text to train on, instead of the config's.
+        out: A new directory for the run. Default: runs/NAME.
+        set: An option of the config, as in training.steps=100 or model.blocks.0.mixer.heads=8.
+        steps: Short for --set training.steps=N.
+        seed: Short for --set seed=N.
+        threads: How many threads to use. Default: PyTorch's choice.
+        resume: A run to go on with, from its latest checkpoint; takes no config and no options of it.
+        dry_run: Print parameters, state, arithmetic, memory and an estimate of the time; train nothing.
+        json: Print the result as one JSON object.
+    """
+    set_threads(threads)
+    if resume is not None:
+        given = [n for n, v in (("CONFIG", config), ("--text", text), ("--out", out), ("--set", set)) if v]
+        given += [n for n, v in (("--steps", steps), ("--seed", seed)) if v is not None] + ["--dry-run"] * dry_run
+        if given:
+            raise ConfigError(f"--resume: expected no config and none of its options, got {', '.join(given)}")
+        run = Run.open(resume)
+        return _train(run, resume=True, json=json)
+    if config is None:
+        raise ConfigError("train: expected a CONFIG file or --resume RUN, got neither")
+    loaded = load_config(config, _assignments(text, set, steps, seed))
+    if dry_run:
+        return _plan(loaded, json)
+    return _train(start(out or _free(Path("runs") / loaded.name), loaded), resume=False, json=json)
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets PyTorch's threads. Raises ConfigError for fewer than one."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads: expected at least 1, got {threads}")
+        torch.set_num_threads(threads)
+
+
+def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None, seed: int | None) -> list[str]:
+    files = [f"data.files={[str(path.resolve()) for path in text]!r}"] if text else []
+    short = [("training.steps", steps), ("seed", seed)]
+    return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
+
+
+def _free(wanted: Path) -> Path:
+    """`wanted`, or with -2, -3, ... behind it where that exists."""
+    names = (wanted if i == 1 else wanted.with_name(f"{wanted.name}-{i}") for i in range(1, 10_000))
+    return next(path for path in names if not path.exists())
+
+
+def _train(run: Run, *, resume: bool, json: bool) -> int:
+    with TrainingProgress(run.config.name, run.config.training.steps) as progress:
+        outcome = train_run(run, [progress], resume=resume)
+    _print_outcome(run, outcome, json)
+    return 128 + outcome.stopped if outcome.stopped else 0
+
+
+def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
+    loss = outcome.validation
+    if json:
+        numbers = {} if loss is None else {"nats_per_token": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte}
+        speed = round(outcome.tokens_per_second, 1)
+        print_json({"run": str(run.directory), "step": outcome.step, "tokens_per_second": speed, **numbers})
+    elif loss is None:
+        print(f"stopped after step {outcome.step}; go on with: matrixstate train --resume {run.directory}")
+    else:
+        print(
+            f"validation: {loss.nats_per_token:.4f} nats per token, {loss.bits_per_byte:.4f} bits per byte; "
+            f"{outcome.tokens_per_second:,.0f} tokens/s in training\n"
+            f"try: matrixstate generate {run.directory} --prompt 'KING:'"
+        )
+
+
+def _plan(config: RunConfig, json: bool) -> int:
+    if config.model.vocabulary is None:
+        size = tokenize(config.data).tokenizer.size
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=size))
+    plan = make_plan(config)
+    counts = plan.counts
+    if json:
+        print_json(dataclasses.asdict(plan))
+        return 0
+    print_table(
+        ("", config.name),
+        [
+            ("parameters", f"{counts.parameters:,}"),
+            ("without embeddings", f"{counts.parameters_without_embeddings:,}"),
+            (f"state per sequence of {config.training.sequence}", in_bytes(counts.state_bytes)),
+            ("forward FLOPs per token", f"{counts.flops_per_token:,}"),
+            ("memory" if plan.tried else "memory without activations", in_bytes(plan.memory_bytes)),
+            ("steps", f"{plan.steps:,}"),
+            ("tokens", f"{plan.steps * plan.tokens_per_step:,}"),
+            ("time, roughly", in_time(plan.seconds)),
+        ],
+    )
+    return 0

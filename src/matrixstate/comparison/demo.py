@@ -1,0 +1,84 @@
+"""Five small models trained alike on Shakespeare's plays: two matrix states, attention, and two honest controls."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from matrixstate.data import DataConfig, load_tokenizer
+from matrixstate.errors import ConfigError
+from matrixstate.models import Sampling, count, generate, preset
+from matrixstate.training import Outcome, Reporter, Run, RunConfig, TrainingConfig, load_model, start, train
+
+DEMO = {
+    "mru": "MRU",
+    "m2rnn": "M²RNN",
+    "attention": "attention (GPT-2)",
+    "conv": "control: gated short convolution only",
+    "mlp": "control: MLP only",
+}
+"""The models in the order in which they are trained, and what they are called in the table."""
+
+STEPS = 250
+PROMPT = "KING:\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What came out for one model."""
+
+    name: str
+    run: Run
+    outcome: Outcome
+    parameters: int
+    state_bytes: int  # per sequence of the training length
+    sample: str
+
+
+def demo_config(name: str, steps: int = STEPS, seed: int = 0) -> RunConfig:
+    """The run of one of `DEMO`: 4 blocks of width 128, about 804,000 parameters, by characters."""
+    return RunConfig(
+        name=f"demo-{name}",
+        model=preset(f"shakespeare-{name}-small"),
+        data=DataConfig(source="shakespeare", validation=0.02),
+        training=TrainingConfig(
+            steps=steps,
+            learning_rate=2e-3,
+            warmup=min(50, steps // 4),
+            evaluate_every=max(1, steps // 5),
+            evaluate_tokens=6_000,
+            checkpoint_every=steps,
+            keep=1,
+        ),
+        seed=seed,
+    )
+
+
+def train_entry(name: str, directory: Path, config: RunConfig, reporters: Sequence[Reporter]) -> Entry:
+    """Trains one model into `directory`; KeyboardInterrupt if it was stopped."""
+    run = start(directory, config)
+    outcome = train(run, reporters)
+    if outcome.stopped:
+        raise KeyboardInterrupt
+    counts = count(run.config.model, run.config.training.sequence)
+    return Entry(name, run, outcome, counts.parameters, counts.state_bytes, _sample(run))
+
+
+def _sample(run: Run, characters: int = 200) -> str:
+    tokenizer = load_tokenizer(run.data)
+    drawn = generate(load_model(run), [tokenizer.encode(PROMPT)], characters, Sampling(temperature=0.8))
+    text = PROMPT + tokenizer.decode([int(token) for token in torch.cat(list(drawn))])
+    (run.directory / "sample.txt").write_text(text, encoding="utf-8")
+    return text
+
+
+def check_matched(configs: Sequence[RunConfig], vocabulary: int, tolerance: float = 0.02) -> None:
+    """Raises ConfigError unless all models have as many parameters, within `tolerance` of the mean."""
+    models = [dataclasses.replace(config.model, vocabulary=vocabulary) for config in configs]
+    counts = [count(model, 1).parameters for model in models]
+    mean = sum(counts) / len(counts)
+    if any(abs(n - mean) > tolerance * mean for n in counts):
+        found = ", ".join(f"{config.name} {n:,}" for config, n in zip(configs, counts, strict=True))
+        raise ConfigError(f"demo: expected equal parameters within {tolerance:.0%}, got {found}")

@@ -1,0 +1,183 @@
+"""Configurations as frozen dataclasses, from and to plain data (what YAML and JSON hold). All mistakes at once.
+
+A field may have type bool, int, float, str, Literal, another dataclass, `X | None` or `tuple[X, ...]`. An abstract
+config (a mixer, say) is chosen by name: `Choices` maps its base class to the names that stand for its subclasses, and
+plain data holds `{kind: name, ...}`, or the name alone where every field has a default.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from matrixstate.errors import ConfigError
+
+Choices = Mapping[type, Mapping[str, Any]]
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises ConfigError for a missing or malformed file."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"config {path}: expected a mapping of options, got {type(data).__name__}")
+    return data
+
+
+def override(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of `data` with each "a.b.0.c=VALUE" put in place; VALUE is read as YAML."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"--set {assignment}: expected KEY.KEY=VALUE")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment}: the value is not YAML") from error
+        data = _placed(data, keys, value, assignment)
+    return data
+
+
+def _placed(data: Any, keys: list[str], value: Any, assignment: str) -> Any:
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    if isinstance(data, list):
+        if not key.isdigit() or int(key) >= len(data):
+            raise ConfigError(f"--set {assignment}: expected an index below {len(data)}, got {key!r}")
+        return [_placed(item, rest, value, assignment) if i == int(key) else item for i, item in enumerate(data)]
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(f"--set {assignment}: {key!r} lies below {data!r}, which holds no options")
+    data = data or {}
+    return {**data, key: _placed(data.get(key), rest, value, assignment)}
+
+
+def encode(config: Any, choices: Choices) -> Any:
+    """Plain data that `decode` turns into an equal config."""
+    if dataclasses.is_dataclass(config):
+        fields = {f.name: encode(getattr(config, f.name), choices) for f in dataclasses.fields(config)}
+        for names in choices.values():
+            for name, cls in names.items():
+                if cls is type(config):
+                    return {"kind": name, **fields}
+        return fields
+    if isinstance(config, tuple):
+        return [encode(item, choices) for item in config]
+    return config
+
+
+def decode(cls: type, data: Any, choices: Choices) -> Any:
+    """The config of class `cls` that `data` describes.
+
+    Raises ConfigError with one sentence per mistake: unknown keys (with the nearest known one), missing keys, wrong
+    types, and what the classes themselves refuse.
+    """
+    problems: list[str] = []
+    config = _decode(cls, data, "", choices, problems)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean NAME?)" or the list of known names."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _decode(kind: Any, data: Any, path: str, choices: Choices, problems: list[str]) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if data is None and type(None) in args:
+            return None
+        (kind,) = [a for a in args if a is not type(None)]
+        return _decode(kind, data, path, choices, problems)
+    if origin is Literal:
+        return _expect(data in args, data, f"one of {', '.join(map(str, args))}", path, problems)
+    if origin is tuple:
+        if not isinstance(data, list | tuple):
+            return _expect(False, data, "a list", path, problems)
+        return tuple(_decode(args[0], item, f"{path}.{i}", choices, problems) for i, item in enumerate(data))
+    if kind in choices:
+        return _decode_choice(kind, data, path, choices, problems)
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(typing.cast(type, kind), data, path, choices, problems)
+    return _decode_scalar(kind, data, path, problems)
+
+
+def _decode_choice(kind: type, data: Any, path: str, choices: Choices, problems: list[str]) -> Any:
+    names = choices[kind]
+    if isinstance(data, kind):
+        return data
+    name = data if isinstance(data, str) else data.get("kind") if isinstance(data, dict) else None
+    if name is None and isinstance(data, dict) and not inspect.isabstract(kind):
+        return _decode_fields(kind, data, path, choices, problems)
+    if name is None:
+        return _expect(False, data, f"a mapping with a kind, one of {', '.join(names)}", path, problems)
+    if not isinstance(name, str) or name not in names:
+        problems.append(f"{path}: unknown name {name!r}{nearest(str(name), names)}")
+        return None
+    chosen = names[name]
+    if not isinstance(chosen, type):
+        return chosen
+    fields = {} if isinstance(data, str) else {k: v for k, v in data.items() if k != "kind"}
+    return _decode_fields(chosen, fields, path, choices, problems)
+
+
+def _decode_fields(cls: type, data: Any, path: str, choices: Choices, problems: list[str]) -> Any:
+    if isinstance(data, cls):
+        return data
+    if not isinstance(data, dict):
+        return _expect(False, data, "a mapping of options", path, problems)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    prefix = f"{path}." if path else ""
+    for key in data:
+        if key not in fields:
+            problems.append(f"{prefix}{key}: unknown key{nearest(str(key), fields)}")
+    values, found = {}, len(problems)
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _decode(hints[name], data[name], f"{prefix}{name}", choices, problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{prefix}{name}: missing")
+    if len(problems) > found:
+        return None
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        problems.extend(f"{prefix}{problem}" for problem in error.problems)
+        return None
+
+
+def _decode_scalar(kind: type, data: Any, path: str, problems: list[str]) -> Any:
+    if kind is float and isinstance(data, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(data)
+        except ValueError:
+            return _expect(False, data, "a number", path, problems)
+    if kind is float:
+        fits = isinstance(data, int | float) and not isinstance(data, bool)
+        return _expect(fits, float(data) if fits else data, "a number", path, problems)
+    expected = {int: "a whole number", bool: "true or false", str: "text"}.get(kind, kind.__name__)
+    return _expect(
+        isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), data, expected, path, problems
+    )
+
+
+def _expect(fits: bool, data: Any, expected: str, path: str, problems: list[str]) -> Any:
+    if not fits:
+        problems.append(f"{path or 'config'}: expected {expected}, got {data!r}")
+    return data

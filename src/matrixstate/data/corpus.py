@@ -1,0 +1,133 @@
+"""A text as two memory-mapped streams of tokens, one to train on and one to validate with."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from matrixstate.data.sources import SOURCES, read_files, read_source
+from matrixstate.data.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
+from matrixstate.errors import CheckpointError, DataError, require
+
+Tokens = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, and how it becomes tokens."""
+
+    source: str = "shakespeare"
+    """A named text, used where no files are given: shakespeare, tiny-shakespeare or tinystories."""
+    files: tuple[str, ...] = ()
+    """Files and folders of UTF-8 text, read in this order."""
+    tokenizer: Literal["byte", "character", "bpe"] = "character"
+    """character: the characters of the text; bpe: byte-pair encoding learned from the training part."""
+    vocabulary: int = 4096
+    """Number of tokens of the bpe tokenizer."""
+    validation: float = 0.1
+    """Share of the text, at its end, that is kept for validation."""
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                bool(self.files) or self.source in SOURCES,
+                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}",
+            ),
+            (self.vocabulary >= 256, f"vocabulary: expected at least 256, got {self.vocabulary}"),
+            (0 < self.validation < 1, f"validation: expected a share between 0 and 1, got {self.validation}"),
+        )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a model is trained on and validated with."""
+
+    tokenizer: Tokenizer
+    train: Tokens
+    validation: Tokens
+
+
+def read_text(config: DataConfig) -> str:
+    """The whole text. Raises DataError if it has fewer than two characters."""
+    text = read_files([Path(file) for file in config.files]) if config.files else read_source(config.source)
+    if len(text) < 2:
+        where = ", ".join(config.files) or config.source
+        raise DataError(f"text: expected at least two characters in {where}, got {len(text)}")
+    return text
+
+
+def split(text: str, validation: float) -> tuple[str, str]:
+    """The first part to train on and the rest, cut by position as nanoGPT does; neither is empty."""
+    cut = min(max(int(len(text) * (1 - validation)), 1), len(text) - 1)
+    return text[:cut], text[cut:]
+
+
+def make_tokenizer(config: DataConfig, text: str) -> Tokenizer:
+    """The tokenizer of `config` for `text`. Byte-pair encoding learns from the training part only."""
+    if config.tokenizer == "byte":
+        return ByteTokenizer()
+    if config.tokenizer == "character":
+        return CharacterTokenizer(text)
+    return BPETokenizer.train(split(text, config.validation)[0], config.vocabulary)
+
+
+def to_array(tokens: Sequence[int], size: int) -> Tokens:
+    """Tokens in the smallest unsigned type that holds `size` of them."""
+    return np.array(tokens, dtype=np.min_scalar_type(size - 1))
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text that was read and made into tokens, not yet written anywhere."""
+
+    tokenizer: Tokenizer
+    parts: dict[str, Tokens]  # "train" and "validation"
+    sizes: dict[str, int]  # bytes of UTF-8 of each part
+    sha256: str  # of the whole text
+
+    def write(self, directory: Path) -> None:
+        """Writes the tokenizer and both parts into `directory`, for `open_corpus`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(directory)
+        about: dict[str, Any] = {"text_sha256": self.sha256}
+        for name, tokens in self.parts.items():
+            tokens.tofile(directory / f"{name}.bin")
+            about[name] = {"tokens": len(tokens), "bytes": self.sizes[name], "dtype": str(tokens.dtype)}
+        (directory / "data.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def tokenize(config: DataConfig) -> TokenizedText:
+    """Reads the text of `config` and makes it into tokens."""
+    text = read_text(config)
+    tokenizer = make_tokenizer(config, text)
+    parts = dict(zip(("train", "validation"), split(text, config.validation), strict=True))
+    return TokenizedText(
+        tokenizer,
+        {name: to_array(tokenizer.encode(part), tokenizer.size) for name, part in parts.items()},
+        {name: len(part.encode("utf-8")) for name, part in parts.items()},
+        hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    )
+
+
+def open_corpus(directory: Path) -> Corpus:
+    """What `TokenizedText.write` left in `directory`. Raises CheckpointError if a part is missing or damaged."""
+    try:
+        about = json.loads((directory / "data.json").read_text(encoding="utf-8"))
+        parts = {name: _open(directory / f"{name}.bin", about[name]) for name in ("train", "validation")}
+    except OSError as error:
+        raise CheckpointError(f"run: expected data at {error.filename}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"run: {directory / 'data.json'} is damaged: {type(error).__name__}: {error}") from error
+    return Corpus(load_tokenizer(directory), parts["train"], parts["validation"])
+
+
+def _open(path: Path, about: dict[str, Any]) -> Tokens:
+    dtype, length = np.dtype(about["dtype"]), about["tokens"]
+    found = path.stat().st_size
+    if found != length * dtype.itemsize:
+        raise CheckpointError(f"run: {path} must have {length * dtype.itemsize} bytes, got {found}")
+    return np.memmap(path, dtype=dtype, mode="r") if length else np.zeros(0, dtype)

@@ -1,0 +1,67 @@
+"""Where text comes from: files and folders, Shakespeare's plays, or a named data set of the hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matrixstate.data.plays import shakespeare
+from matrixstate.errors import DataError, MissingExtra
+
+HUB = {  # name: (data set, file or split, column)
+    "tiny-shakespeare": ("karpathy/tiny_shakespeare", "text"),
+    "tinystories": ("roneneldan/TinyStories", "text"),
+}
+SOURCES = ("shakespeare", *HUB)
+SUFFIXES = (".txt", ".md", ".text", ".tokens")
+
+
+def read_files(paths: Sequence[Path]) -> str:
+    """The text of all files, in the order given; of a folder, its text files in the order of their names.
+
+    Line ends are kept as they are, so that every byte counts.
+
+    Raises DataError for a missing, unreadable, or non-UTF-8 file, a folder without text, or nothing but white space.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in SUFFIXES)
+            if not inside:
+                raise DataError(f"text: expected files ending in {', '.join(SUFFIXES)} in {path}, got none")
+            files += inside
+        else:
+            files.append(path)
+    return "".join(_read(path) for path in files)
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"text: cannot read {path}: {error.strerror}") from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"text: {path} is not UTF-8: byte 0x{content[error.start]:02x} at {error.start}") from error
+
+
+def read_source(name: str) -> str:
+    """The text called `name`: "shakespeare" (the `demo` extra), or a hub data set (the `hub` extra and a network)."""
+    if name == "shakespeare":
+        return shakespeare()
+    if name not in HUB:
+        raise DataError(f"source: expected one of {', '.join(SOURCES)}, got {name!r}")
+    repository, column = HUB[name]
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingExtra(
+            f"source {name}: needs the package datasets: pip install 'matrixstate[hub]'; or give files with --text"
+        ) from error
+    try:
+        rows = datasets.load_dataset(repository, split="train")
+    except Exception as error:  # the library raises many kinds, the network's among them
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"source {name}: cannot fetch {repository} from the hub ({reason}); give files with --text instead"
+        ) from error
+    return "\n".join(rows[column])

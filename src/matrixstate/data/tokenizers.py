@@ -1,0 +1,151 @@
+"""Text to token numbers and back: bytes, characters, or byte-pair encoding. Saved with the run as JSON."""
+
+import codecs
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from matrixstate.errors import CheckpointError, DataError, MissingExtra
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer(ABC):
+    """A reversible map between text and numbers below `size`."""
+
+    size: int
+    """How many tokens there are."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`. Raises DataError for text that the tokenizer has no tokens for."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`; what is no text (half a character) becomes U+FFFD."""
+
+    @abstractmethod
+    def data(self) -> dict[str, object]:
+        """What `load_tokenizer` needs, as plain data with a `kind`."""
+
+    def save(self, directory: Path) -> None:
+        """Writes tokenizer.json into `directory`."""
+        (directory / FILE).write_text(json.dumps(self.data(), ensure_ascii=False), encoding="utf-8")
+
+
+class ByteTokenizer(Tokenizer):
+    """One token per byte of UTF-8."""
+
+    size = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8"))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", errors="replace")
+
+    def data(self) -> dict[str, object]:
+        return {"kind": "byte"}
+
+
+class CharacterTokenizer(Tokenizer):
+    """One token per character of a known set, in the order of their code points."""
+
+    def __init__(self, characters: str) -> None:
+        self.characters = "".join(sorted(set(characters)))
+        self.size = len(self.characters)
+        self._numbers = {character: i for i, character in enumerate(self.characters)}
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return [self._numbers[character] for character in text]
+        except KeyError:
+            unknown = sorted(set(text) - set(self.characters))
+            shown = ", ".join(map(repr, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+            raise DataError(
+                f"tokenizer: expected the {self.size} characters seen in training, got also {shown}"
+            ) from None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self.characters[token] for token in tokens)
+
+    def data(self) -> dict[str, object]:
+        return {"kind": "character", "characters": self.characters}
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level byte-pair encoding by the `tokenizers` library: every text has tokens, every byte comes back."""
+
+    def __init__(self, model: str) -> None:
+        """`model`: the JSON text of a tokenizer of that library."""
+        self._tokenizer = _tokenizers().Tokenizer.from_str(model)
+        self.size = self._tokenizer.get_vocab_size()
+
+    @classmethod
+    def train(cls, text: str, size: int) -> "BPETokenizer":
+        """Learns at most `size` tokens (at least 256) from `text`."""
+        library = _tokenizers()
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = library.decoders.ByteLevel()
+        alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
+        trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+        return cls(tokenizer.to_str())
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+    def data(self) -> dict[str, object]:
+        return {"kind": "bpe", "model": self._tokenizer.to_str()}
+
+
+def _tokenizers():
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise MissingExtra("tokenizer: bpe needs the package tokenizers: pip install tokenizers") from error
+    return tokenizers
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer saved in `directory`. Raises CheckpointError if it is missing or damaged."""
+    path = directory / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        kind = data["kind"]
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind == "character":
+            return CharacterTokenizer(data["characters"])
+        if kind == "bpe":
+            return BPETokenizer(data["model"])
+    except OSError as error:
+        raise CheckpointError(f"run: expected a tokenizer at {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"run: {path} is damaged: {type(error).__name__}: {error}") from error
+    raise CheckpointError(f"run: {path} holds a tokenizer of unknown kind {kind!r}")
+
+
+class TextStream:
+    """Decodes tokens one after another, holding back bytes that are no whole character yet."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pending: list[int] = []
+        self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token: int) -> str:
+        """The text that `token` completes; empty while a character is unfinished."""
+        if isinstance(self._tokenizer, ByteTokenizer):
+            return self._bytes.decode(bytes([token]))
+        self._pending.append(token)
+        text = self._tokenizer.decode(self._pending)
+        if text.endswith("�") and len(self._pending) < 4:  # no character has more than four bytes
+            return ""
+        self._pending.clear()
+        return text

@@ -1,0 +1,126 @@
+"""Causal softmax attention with grouped heads, windows and four kinds of positions."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import ShapeError, require
+from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, require_width
+from matrixstate.layers.positions import count_positions, fade, rotate
+from matrixstate.layers.projection import projection
+from matrixstate.ops import AttentionState, attention
+
+
+@dataclass(frozen=True)
+class AttentionConfig(MixerConfig):
+    """Softmax attention over the steps so far. Its state grows with the sequence, up to `window`."""
+
+    heads: int = 4
+    """Query heads; they divide the width."""
+    key_heads: int | None = None
+    """Heads of keys and values, a divisor of heads, shared by contiguous groups. Default: heads."""
+    window: int | None = None
+    """How many steps a query sees, itself included. Default: all."""
+    positions: Literal["none", "learned", "rotary", "xpos"] = "none"
+    """What tells keys apart by their place. "learned" is a table in this layer; GPT-2's single table is the model's."""
+    max_positions: int | None = None
+    """Rows of the learned table; needed for "learned" and only there."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.heads > 0, f"heads: expected at least 1, got {self.heads}"),
+            (
+                self.key_heads is None or (self.key_heads > 0 and self.heads % self.key_heads == 0),
+                f"key_heads: expected a divisor of {self.heads}, got {self.key_heads}",
+            ),
+            (self.window is None or self.window > 0, f"window: expected at least 1, got {self.window}"),
+            (
+                (self.positions == "learned") == (self.max_positions is not None),
+                f"max_positions: expected with learned positions and only there, got {self.max_positions}",
+            ),
+            (
+                self.max_positions is None or self.max_positions > 0,
+                f"max_positions: expected at least 1, got {self.max_positions}",
+            ),
+        )
+
+    def make(self, width: int) -> "Attention":
+        return Attention(self, width)
+
+
+class AttentionMixerState(NamedTuple):
+    cache: AttentionState
+    position: Tensor  # [B] int64, the position of the next step in its document
+
+
+class Attention(Mixer):
+    """The mixer of `AttentionConfig`."""
+
+    def __init__(self, config: AttentionConfig, width: int) -> None:
+        super().__init__()
+        require_width("attention", width, config.heads, "heads")
+        self.config, self.width = config, width
+        self.head_size = width // config.heads
+        require(
+            (
+                config.positions not in ("rotary", "xpos") or self.head_size % 2 == 0,
+                f"attention: {config.positions} positions need an even head size, got {self.head_size}",
+            )
+        )
+        self.key_heads = config.key_heads or config.heads
+        self.sizes = (width, self.key_heads * self.head_size, self.key_heads * self.head_size)
+        self.input = projection(width, sum(self.sizes))
+        self.output = projection(width, width)
+        self.table = None
+        if config.max_positions is not None:
+            self.table = nn.Parameter(torch.randn(config.max_positions, width) * 0.02)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: AttentionMixerState | None = None,
+        *,
+        mask: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, AttentionMixerState]:
+        reset = check_inputs("Attention", x, self.width, mask, reset)
+        B, T, _ = x.shape
+        start = torch.zeros(B, dtype=torch.int64, device=x.device) if state is None else state.position
+        position, following = count_positions(start, T, mask, reset)
+        if self.table is not None:
+            x = x + learned_positions(self.table, position)
+        parts = self.input(x).split(self.sizes, dim=-1)
+        q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
+        if self.config.positions in ("rotary", "xpos"):
+            q, k = rotate(q, position), rotate(k, position)
+        if self.config.positions == "xpos":
+            q, k = fade(q, position, 1), fade(k, position, -1)
+        y, cache = attention(
+            q, k, v, None if state is None else state.cache, window=self.config.window, mask=mask, reset=reset
+        )
+        return self.output(y.flatten(2)), AttentionMixerState(cache, following)
+
+    def init_state(self, batch: int) -> AttentionMixerState:
+        weight = self.output.weight
+        empty = weight.new_zeros(batch, 0, self.key_heads, self.head_size, dtype=torch.float32)
+        zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
+        return AttentionMixerState(AttentionState(empty, empty, zero), zero)
+
+    def mixing_flops(self, length: int) -> int:
+        """Products with the keys and values seen, on average over a sequence of `length`."""
+        seen = min(length, self.config.window or length)
+        average = seen - seen * (seen - 1) / (2 * max(length, 1))
+        return int(4 * self.width * average)
+
+    def state_bytes(self, length: int) -> int:
+        kept = length if self.config.window is None else min(length, self.config.window - 1)
+        return super().state_bytes(length) + 4 * kept * (self.sizes[1] + self.sizes[2])
+
+
+def learned_positions(table: Tensor, position: Tensor) -> Tensor:
+    """Rows of table [N, width] at position [B, T]. Raises ShapeError beyond the table."""
+    if position.numel() and int(position.max()) >= len(table):
+        raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
+    return table[position]

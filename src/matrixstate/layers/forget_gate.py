@@ -1,0 +1,29 @@
+"""The forget gate of Mamba-2 and M²RNN: f = exp(-e^{A_log} softplus(z + dt_bias)), in (0, 1)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.layers.mixer import no_weight_decay
+
+
+class ForgetGate(nn.Module):
+    """Turns one number per head into the share of the old state that is kept.
+
+    At the start A = e^{A_log} is uniform in (0, 16) and softplus(dt_bias) log-uniform in [step_min, step_max], so the
+    heads' memories reach over different lengths. Source: Mamba-2's initialisation, kept by M²RNN.
+    """
+
+    def __init__(self, heads: int, step_min: float = 1e-3, step_max: float = 0.1) -> None:
+        super().__init__()
+        rate = torch.empty(heads).uniform_(1e-4, 16)
+        step = torch.empty(heads).uniform_(math.log(step_min), math.log(step_max)).exp()
+        self.A_log = nn.Parameter(rate.log())
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        no_weight_decay(self.A_log, self.dt_bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [..., heads] -> f [..., heads], probability, at least float32."""
+        z = z.to(self.A_log.dtype) + self.dt_bias
+        return torch.exp(-self.A_log.exp() * nn.functional.softplus(z))

@@ -1,0 +1,56 @@
+"""A gated short convolution and nothing else: the control that every claim about a memory must beat."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from matrixstate.errors import require
+from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs
+from matrixstate.layers.projection import projection
+from matrixstate.layers.short_conv import ShortConv
+
+
+@dataclass(frozen=True)
+class GatedConvConfig(MixerConfig):
+    """y = W_o RMSNorm(silu(conv(W x)) * silu(G x)). Sees the last `conv` steps and has no other memory."""
+
+    channels: int | None = None
+    """Channels of the convolution. Default: twice the width."""
+    conv: int = 4
+    """Steps of the convolution."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.channels is None or self.channels > 0, f"channels: expected at least 1, got {self.channels}"),
+            (self.conv > 0, f"conv: expected at least 1 step, got {self.conv}"),
+        )
+
+    def make(self, width: int) -> "GatedConv":
+        return GatedConv(self, width)
+
+
+class GatedConv(Mixer):
+    """The mixer of `GatedConvConfig`. State: the last conv - 1 projected inputs [B, conv-1, channels]."""
+
+    def __init__(self, config: GatedConvConfig, width: int) -> None:
+        super().__init__()
+        self.config, self.width = config, width
+        channels = config.channels or 2 * width
+        self.input = projection(width, channels)
+        self.gate = projection(width, channels)
+        self.conv = ShortConv(channels, config.conv)
+        self.norm = nn.RMSNorm(channels, eps=1e-5)
+        self.output = projection(channels, width)
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        reset = check_inputs("GatedConv", x, self.width, mask, reset)
+        y, last = self.conv(self.input(x), state, mask, reset)
+        return self.output(self.norm(y * nn.functional.silu(self.gate(x)))), last
+
+    def init_state(self, batch: int) -> Tensor:
+        return self.conv.init_state(batch)
+
+    def mixing_flops(self, length: int) -> int:
+        return 2 * self.conv.weight.numel()

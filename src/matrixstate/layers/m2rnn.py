@@ -1,0 +1,135 @@
+"""M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import require
+from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, no_weight_decay
+from matrixstate.layers.projection import projection
+from matrixstate.layers.short_conv import ShortConv
+from matrixstate.ops import m2rnn_scan
+
+
+@dataclass(frozen=True)
+class M2RNNConfig(MixerConfig):
+    """h_t = f_t h_{t-1} + (1 - f_t) tanh(h_{t-1} W + k_t v_tᵀ), y_t = q_tᵀ h_t + D v_t, gated and normed.
+
+    Every head count divides `heads`; a smaller one is shared by contiguous groups. Source: Mishra et al., M²RNN.
+    """
+
+    heads: int = 8
+    """Number of heads H."""
+    key_size: int = 16
+    """K, rows of a head's state."""
+    value_size: int = 16
+    """V, columns of a head's state."""
+    query_heads: int = 1
+    key_heads: int = 1
+    value_heads: int | None = None
+    """Default: heads. So for forget_heads, gate_heads and weight_heads."""
+    forget_heads: int | None = None
+    gate_heads: int | None = None
+    weight_heads: int | None = None
+    conv: int = 4
+    """Steps of the short convolution (with silu) over q, k and v. 0: none."""
+    residual: bool = True
+    """Add D v_t to the read-out, D learned per head and channel."""
+    unit_keys: bool = False
+    """Scale q and k to length 1."""
+    grad_clip: float | None = None
+    """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
+    input_std: float = 0.02
+    """Standard deviation of the input projection's weights at the start."""
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in _HEADS}
+        require(
+            (self.heads > 0, f"heads: expected at least 1, got {self.heads}"),
+            (self.key_size > 0, f"key_size: expected at least 1, got {self.key_size}"),
+            (self.value_size > 0, f"value_size: expected at least 1, got {self.value_size}"),
+            *(
+                (n is None or (n > 0 and self.heads % n == 0), f"{name}: expected a divisor of {self.heads}, got {n}")
+                for name, n in counts.items()
+                if self.heads > 0
+            ),
+            (
+                self.heads in [self.heads if n is None else n for name, n in counts.items() if name != "gate_heads"],
+                f"heads: expected the largest head count but that of the gate, got {self.heads}",
+            ),
+            (self.conv >= 0, f"conv: expected 0 or more steps, got {self.conv}"),
+            (
+                self.grad_clip is None or self.grad_clip > 0,
+                f"grad_clip: expected a positive number, got {self.grad_clip}",
+            ),
+            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+        )
+
+    def make(self, width: int) -> "M2RNN":
+        return M2RNN(self, width)
+
+
+_HEADS = ("query_heads", "key_heads", "value_heads", "forget_heads", "gate_heads", "weight_heads")
+
+
+class M2RNNState(NamedTuple):
+    conv: Tensor | None  # [B, conv-1, channels of q, k and v]
+    scan: Tensor | None  # [B, heads, K, V]
+
+
+class M2RNN(Mixer):
+    """The mixer of `M2RNNConfig`. At the start W is the identity and D is one."""
+
+    def __init__(self, config: M2RNNConfig, width: int) -> None:
+        super().__init__()
+        self.config, self.width = config, width
+        H, K, V = config.heads, config.key_size, config.value_size
+        q, k, v, f, g, w = (H if n is None else n for n in (getattr(config, name) for name in _HEADS))
+        self.sizes = (q * K, k * K, v * V)
+        self.input = projection(width, sum(self.sizes) + f + g * V, std=config.input_std)
+        self.gates = (f, g * V)
+        self.conv = ShortConv(sum(self.sizes), config.conv) if config.conv else None
+        self.forget_gate = ForgetGate(f)
+        self.weight = nn.Parameter(torch.eye(V).repeat(w, 1, 1))
+        self.residual = nn.Parameter(torch.ones(H, V)) if config.residual else None
+        no_weight_decay(self.weight, *(p for p in (self.residual,) if p is not None))
+        self.norm = nn.RMSNorm(H * V, eps=1e-5)
+        self.output = projection(H * V, width)
+
+    def forward(
+        self, x: Tensor, state: M2RNNState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, M2RNNState]:
+        reset = check_inputs("M2RNN", x, self.width, mask, reset)
+        state = M2RNNState(None, None) if state is None else state
+        H, K, V = self.config.heads, self.config.key_size, self.config.value_size
+        mixed, forget, gate = self.input(x).split((sum(self.sizes), *self.gates), dim=-1)
+        conv_state = None
+        if self.conv is not None:
+            mixed, conv_state = self.conv(mixed, state.conv, mask, reset)
+        q, k, v = (a.unflatten(-1, (-1, n)) for a, n in zip(mixed.split(self.sizes, dim=-1), (K, K, V), strict=True))
+        if self.config.unit_keys:
+            q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
+        f = self.forget_gate(forget)
+        if mask is not None:
+            f = f.masked_fill(~mask[..., None], 1)  # keeps the state exactly
+        y, scan_state = m2rnn_scan(q, k, v, self.weight, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
+        if self.residual is not None:
+            y = y + self.residual * v.repeat_interleave(H // v.shape[2], dim=2)
+        gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
+        y = (y * nn.functional.silu(gate)).flatten(2)
+        return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
+
+    def init_state(self, batch: int) -> M2RNNState:
+        config = self.config
+        return M2RNNState(
+            None if self.conv is None else self.conv.init_state(batch),
+            self.weight.new_zeros(batch, config.heads, config.key_size, config.value_size, dtype=torch.float32),
+        )
+
+    def mixing_flops(self, length: int) -> int:
+        """The recurrence (a tanh counted as one), the read-out and the convolution."""
+        H, K, V = self.config.heads, self.config.key_size, self.config.value_size
+        return 2 * H * K * V * (V + 3) + (0 if self.conv is None else 2 * self.conv.weight.numel())

@@ -1,0 +1,96 @@
+"""What every mixer promises, and the parts of that promise that can be written once."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import ConfigError, ShapeError
+
+State = Any  # a NamedTuple of tensors, of further such tuples, or of None where an option is off
+
+
+@dataclasses.dataclass(frozen=True)
+class MixerConfig(ABC):
+    """The options of a mixer. Frozen; checked when made; knows nothing of the model's width."""
+
+    @abstractmethod
+    def make(self, width: int) -> "Mixer":
+        """A mixer for inputs of `width` channels.
+
+        Raises ConfigError where the options and the width do not fit together.
+        """
+
+
+class Mixer(nn.Module, ABC):
+    """Mixes along the sequence.
+
+    `y, state = mixer(x, state=None, *, mask=None, reset=None)`, with x and y [B, T, width]; mask [B, T] bool is True
+    at real steps and reset [B, T] bool is True where a document starts. A padded step changes no part of the state
+    and no other step's output; its own output means nothing. Splitting the sequence anywhere and passing the state
+    on changes nothing. The last projection is called `output`, so that a model can scale it with its depth.
+    """
+
+    output: nn.Linear
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, state: State = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, width] -> y [B, T, width] and the state after the last step."""
+
+    @abstractmethod
+    def init_state(self, batch: int) -> State:
+        """The state before anything was seen, for `batch` rows."""
+
+    @abstractmethod
+    def mixing_flops(self, length: int) -> int:
+        """Floating-point operations per token beyond the weight matrices, over a sequence of `length`."""
+
+    def state_bytes(self, length: int) -> int:
+        """Bytes of state per row after `length` tokens. Does not depend on `length` for a recurrent mixer."""
+        return sum(leaf.numel() * leaf.element_size() for leaf in state_leaves(self.init_state(1)))
+
+
+def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
+    """The same state with `change` applied to every tensor."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return change(state)
+    parts = [map_state(change, part) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+
+
+def state_leaves(state: State) -> list[Tensor]:
+    """Every tensor of a state, in order."""
+    leaves: list[Tensor] = []
+    map_state(lambda leaf: leaves.append(leaf) or leaf, state)
+    return leaves
+
+
+def check_inputs(name: str, x: Tensor, width: int, mask: Tensor | None, reset: Tensor | None) -> Tensor | None:
+    """Checks what every mixer takes; returns `reset` without the padded steps."""
+    if x.ndim != 3 or x.shape[-1] != width or not x.is_floating_point():
+        raise ShapeError(f"{name}: x must be floating point [B, T, {width}], got {x.dtype} {list(x.shape)}")
+    for what, flags in (("mask", mask), ("reset", reset)):
+        if flags is not None and (flags.shape != x.shape[:2] or flags.dtype != torch.bool):
+            raise ShapeError(
+                f"{name}: {what} must be torch.bool {list(x.shape[:2])}, got {flags.dtype} {list(flags.shape)}"
+            )
+    return reset if reset is None or mask is None else reset & mask
+
+
+def require_width(name: str, width: int, divisor: int, what: str) -> None:
+    """The model's width must be a multiple of `divisor`."""
+    if width % divisor:
+        raise ConfigError(f"{name}: width must be a multiple of {what} = {divisor}, got {width}")
+
+
+def no_weight_decay(*parameters: nn.Parameter) -> None:
+    """Marks parameters (gates, decays, filters, recurrent weights) that weight decay must leave alone."""
+    for parameter in parameters:
+        parameter.no_weight_decay = True  # type: ignore[attr-defined]

@@ -1,0 +1,185 @@
+"""MRU, the matrix recurrent unit: every token becomes a square matrix per head, and the matrices are multiplied up."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import require
+from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.mixer import Mixer, MixerConfig, State, check_inputs, require_width
+from matrixstate.layers.projection import projection
+from matrixstate.layers.short_conv import ShortConv
+from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
+from matrixstate.ops import ScaledState, matrix_scan, scaled_matrix_scan
+from matrixstate.ops.matrix import METHODS
+
+
+@dataclass(frozen=True)
+class MRUConfig(MixerConfig):
+    """H_t = f_t H_{t-1} X_t + V_t per head, read out as H_t W_down. Source: M. Levi, mru-lm.
+
+    The defaults are the source's form but for the rescaling, without which training diverges at ordinary rates.
+    """
+
+    heads: int = 4
+    """Number of heads."""
+    state_size: int | None = None
+    """Entries of the state over all heads; each head's share must be a perfect square D². Default: the width."""
+    builder: str = "ldu"
+    """How a token's elements become X_t: a name of `state_matrix.BUILDERS`."""
+    method: str = "auto"
+    """The order of the products in the scan: a name of `ops.matrix.METHODS`."""
+    rescale: bool = True
+    """Carry H/|H| and log|H| through the scan instead of H. The same function for a scale-free read-out."""
+    readout: Literal["state", "normalised", "bounded"] = "normalised"
+    """What is read: H, H sqrt(D)/|H|, or the latter times exp(c tanh(log|H|/c)), which lies within e^c of it."""
+    bound: float = 2.0
+    """c of the bounded read-out."""
+    channels: int | None = None
+    """Channels after W_down, a multiple of heads · D. Default: the width."""
+    conv: int = 0
+    """Steps of a short convolution (with silu) before X_t is made. 0: none."""
+    decay: bool = False
+    """A forget gate f_t per head, as in M²RNN."""
+    write: bool = False
+    """An additive V_t from a projected and convolved value path. Needs rescale: false."""
+    write_conv: int = 4
+    """Steps of the short convolution (with silu) on the value path."""
+    skip: bool = False
+    """Add a learned multiple of the value path to the read-out. Needs write, and channels equal to state_size."""
+    gate: bool = False
+    """Multiply the read-out by silu of a projection of the input."""
+    norm: bool = False
+    """RMSNorm of the read-out (after the gate) over all channels."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.heads > 0, f"heads: expected at least 1, got {self.heads}"),
+            (self.builder in BUILDERS, f"builder: expected one of {', '.join(BUILDERS)}, got {self.builder!r}"),
+            (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
+            (self.bound > 0, f"bound: expected a positive number, got {self.bound}"),
+            (self.conv >= 0, f"conv: expected 0 or more steps, got {self.conv}"),
+            (self.write_conv > 0, f"write_conv: expected at least 1 step, got {self.write_conv}"),
+            (not (self.write and self.rescale), "rescale: expected false where write is true, got true"),
+            (self.write or not self.skip, "skip: expected false where write is false, got true"),
+        )
+        if self.state_size is not None:
+            self.order(self.state_size)
+
+    def order(self, width: int) -> int:
+        """D, the order of each head's state. Raises ConfigError if a head's share is no perfect square."""
+        size = self.state_size or width
+        order = math.isqrt(max(size, 0) // self.heads)
+        require(
+            (
+                size > 0 and order * order * self.heads == size,
+                f"state_size: expected heads times a perfect square, got {size} for {self.heads} heads",
+            )
+        )
+        return order
+
+    def make(self, width: int) -> "MRU":
+        return MRU(self, width)
+
+
+class MRUState(NamedTuple):
+    conv: Tensor | None  # [B, conv-1, width]
+    write: Tensor | None  # [B, write_conv-1, state_size]
+    scan: Tensor | ScaledState | None  # [B, heads, D, D]
+
+
+class MRU(Mixer):
+    """The mixer of `MRUConfig`. At the start every X_t is the identity (minus it for `householder`)."""
+
+    def __init__(self, config: MRUConfig, width: int) -> None:
+        super().__init__()
+        self.config, self.width, self.order = config, width, config.order(width)
+        heads, order = config.heads, self.order
+        size, channels = heads * order * order, config.channels or width
+        require_width("mru", channels, heads * order, "heads · D (or set channels)")
+        require((not config.skip or channels == size, f"channels: expected {size} for skip, got {channels}"))
+        self.conv = ShortConv(width, config.conv) if config.conv else None
+        self.up = projection(width, heads * BUILDERS[config.builder].elements(order), std=0)
+        self.forget = projection(width, heads) if config.decay else None
+        self.forget_gate = ForgetGate(heads) if config.decay else None
+        self.value = projection(width, size) if config.write else None
+        self.value_conv = ShortConv(size, config.write_conv) if config.write else None
+        self.skip = nn.Parameter(torch.ones(size)) if config.skip else None
+        # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
+        self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * 0.02 * math.sqrt(order))
+        self.gate = projection(width, channels) if config.gate else None
+        self.norm = nn.RMSNorm(channels, eps=1e-5) if config.norm else None
+        self.output = projection(channels, width)
+
+    def forward(
+        self, x: Tensor, state: MRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, MRUState]:
+        reset = check_inputs("MRU", x, self.width, mask, reset)
+        state = MRUState(None, None, None) if state is None else state
+        u, conv_state = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
+        matrices = self._matrices(u, x, mask)
+        value = added = write_state = None
+        if self.value is not None and self.value_conv is not None:
+            value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
+            added = value.to(matrices.dtype).unflatten(-1, matrices.shape[2:])
+            added = added if mask is None else added.masked_fill(~mask[..., None, None, None], 0)
+        h, scan_state = self._scan(matrices, added, state.scan, reset)
+        y = (h.to(x.dtype) @ self.down).flatten(2)
+        if self.skip is not None and value is not None:
+            y = y + self.skip * value
+        if self.gate is not None:
+            y = y * nn.functional.silu(self.gate(x))
+        if self.norm is not None:
+            y = self.norm(y)
+        return self.output(y), MRUState(conv_state, write_state, scan_state)
+
+    def _matrices(self, u: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """f_t X_t [B, T, heads, D, D], the identity at padded steps."""
+        elements = self.up(u).unflatten(-1, (self.config.heads, -1))
+        matrices = build_state_matrix(self.config.builder, elements, self.order)
+        if self.forget is not None and self.forget_gate is not None:
+            matrices = matrices * self.forget_gate(self.forget(x))[..., None, None]
+        if mask is not None:
+            identity = torch.eye(self.order, dtype=matrices.dtype, device=x.device)
+            matrices = torch.where(mask[..., None, None, None], matrices, identity)
+        return matrices
+
+    def _scan(
+        self, matrices: Tensor, added: Tensor | None, state: State, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor | ScaledState]:
+        """What is read of every state, and the last state."""
+        config = self.config
+        if config.rescale:
+            h, log_scale, last = scaled_matrix_scan(matrices, state, reset=reset, method=config.method)
+        else:
+            h, last = matrix_scan(matrices, added, state, reset=reset, method=config.method)
+            if config.readout == "state":
+                return h, last
+            norm = torch.linalg.matrix_norm(h).clamp_min(1e-6) / math.sqrt(self.order)
+            h, log_scale = h / norm[..., None, None], norm.log()
+        if config.readout == "bounded":
+            log_scale = config.bound * torch.tanh(log_scale / config.bound)
+        return (h if config.readout == "normalised" else h * log_scale.exp()[..., None, None]), last
+
+    def init_state(self, batch: int) -> MRUState:
+        like, order = self.down, self.order
+        if self.value is not None:
+            matrix = like.new_zeros(batch, self.config.heads, order, order, dtype=torch.float32)
+        else:
+            identity = torch.eye(order, device=like.device)
+            matrix = identity.expand(batch, self.config.heads, order, order)
+        exponent = torch.zeros(batch, self.config.heads, dtype=torch.int32, device=like.device)
+        return MRUState(
+            None if self.conv is None else self.conv.init_state(batch),
+            None if self.value_conv is None else self.value_conv.init_state(batch),
+            ScaledState(matrix, exponent) if self.config.rescale else matrix,
+        )
+
+    def mixing_flops(self, length: int) -> int:
+        """The scan, the read-out and the convolutions; building X_t is not counted."""
+        scan = 2 * self.config.heads * self.order**3
+        filters = sum(conv.weight.numel() for conv in (self.conv, self.value_conv) if conv is not None)
+        return scan + 2 * self.order * self.down.numel() + 2 * filters

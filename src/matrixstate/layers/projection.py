@@ -1,0 +1,10 @@
+"""Linear maps with the initialisation of GPT-2: normal weights, no bias."""
+
+from torch import nn
+
+
+def projection(inputs: int, outputs: int, std: float = 0.02) -> nn.Linear:
+    """A linear map without bias, weights normal with standard deviation `std` (zeros for 0)."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=std)
+    return linear

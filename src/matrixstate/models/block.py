@@ -1,0 +1,35 @@
+"""One residual block: x + mixer(norm(x)), then x + mlp(norm(x))."""
+
+from torch import Tensor, nn
+
+from matrixstate.layers.mixer import State
+from matrixstate.models.config import BlockConfig, ModelConfig
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """The model's norm, without bias."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.width, eps=1e-5)
+    return nn.LayerNorm(config.width, bias=False)
+
+
+class Block(nn.Module):
+    """A pre-norm residual block with a mixer, an MLP or both."""
+
+    def __init__(self, block: BlockConfig, config: ModelConfig) -> None:
+        super().__init__()
+        self.mixer = self.mixer_norm = self.mlp = self.mlp_norm = None
+        if block.mixer is not None:
+            self.mixer_norm, self.mixer = make_norm(config), block.mixer.make(config.width)
+        if block.mlp is not None:
+            self.mlp_norm, self.mlp = make_norm(config), block.mlp.make(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, state: State, mask: Tensor | None, reset: Tensor | None) -> tuple[Tensor, State]:
+        """x [B, T, width] -> the same, and the mixer's state (None without a mixer)."""
+        if self.mixer is not None and self.mixer_norm is not None:
+            y, state = self.mixer(self.mixer_norm(x), state, mask=mask, reset=reset)
+            x = x + self.dropout(y)
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x, state

@@ -1,0 +1,40 @@
+"""Parameters, state and arithmetic of a model, counted without allocating it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from matrixstate.models.config import ModelConfig
+from matrixstate.models.lm import LanguageModel
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The size of a model over sequences of some length."""
+
+    parameters: int
+    """All of them; a tied embedding counts once."""
+    parameters_without_embeddings: int
+    """Without token and position tables and the output matrix."""
+    state_bytes: int
+    """Bytes that one sequence's state holds after `length` tokens."""
+    flops_per_token: int
+    """Forward pass, two per multiply-add: weight matrices, recurrences, attention. Backward costs twice as much."""
+
+
+def count(config: ModelConfig, length: int) -> Counts:
+    """Counts of the model of `config` over sequences of `length` tokens."""
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    tables = {id(p): p.numel() for p in (model.embedding.weight, model.head.weight)}
+    tables |= {} if model.positions is None else {id(model.positions): model.positions.numel()}
+    total = sum(p.numel() for p in model.parameters())
+    mixers = [block.mixer for block in model.layers if block.mixer is not None]
+    matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    return Counts(
+        parameters=total,
+        parameters_without_embeddings=total - sum(tables.values()),
+        state_bytes=sum(mixer.state_bytes(length) for mixer in mixers),
+        flops_per_token=2 * matrices + sum(mixer.mixing_flops(length) for mixer in mixers),
+    )

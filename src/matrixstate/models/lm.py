@@ -1,0 +1,139 @@
+"""The language model: tokens -> embedding -> blocks -> norm -> logits."""
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import ConfigError, ShapeError
+from matrixstate.layers.attention import Attention, learned_positions
+from matrixstate.layers.mixer import State
+from matrixstate.layers.positions import count_positions
+from matrixstate.models.block import Block, make_norm
+from matrixstate.models.config import ModelConfig
+
+
+class ModelState(NamedTuple):
+    """What the model carries from one call to the next."""
+
+    blocks: tuple[State, ...]  # one mixer state per block, None for a block without a mixer
+    position: Tensor  # [B] int64, the position of the next token in its document
+
+
+class LanguageModel(nn.Module):
+    """A language model of `ModelConfig`.
+
+    `logits, state = model(tokens, state=None, *, mask=None, reset=None)`. Weights start normal with standard
+    deviation 0.02, the last projection of every branch divided by the root of the number of branches (GPT-2).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocabulary is None:
+            raise ConfigError("vocabulary: expected the number of tokens, got None")
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.positions = None
+        if config.learned_positions is not None:
+            self.positions = nn.Parameter(torch.randn(config.learned_positions, config.width) * 0.02)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(block, config) for block in config.layers)
+        self.norm = make_norm(config)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        else:
+            nn.init.normal_(self.head.weight, std=0.02)
+        self._scale_branches()
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, from the input to the output."""
+        return [cast(Block, block) for block in self.blocks]
+
+    def _scale_branches(self) -> None:
+        branches = [part for block in self.layers for part in (block.mixer, block.mlp) if part is not None]
+        with torch.no_grad():
+            for branch in branches:
+                branch.output.weight /= math.sqrt(len(branches))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: ModelState | None = None,
+        *,
+        mask: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, ModelState]:
+        """Logits of the next token at every step.
+
+        Args:
+            tokens: [B, T] int64 below the vocabulary, T >= 0.
+            state: what the last call returned. Default: nothing seen.
+            mask: [B, T] bool, True at real tokens. Padding changes no state and no other step. Default: all real.
+            reset: [B, T] bool, True where a document starts; nothing before that step is seen.
+
+        Returns:
+            logits: [B, T, vocabulary]. At padded steps they mean nothing.
+            state: to be passed to the next call.
+
+        Raises:
+            ShapeError: another shape or dtype, a token beyond the vocabulary, a step beyond learned positions.
+        """
+        features, state = self.features(tokens, state, mask=mask, reset=reset)
+        return self.head(features), state
+
+    def features(
+        self,
+        tokens: Tensor,
+        state: ModelState | None = None,
+        *,
+        mask: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, ModelState]:
+        """As `forward`, but what the last linear map reads: [B, T, width]."""
+        self._check(tokens, state)
+        B, T = tokens.shape
+        x = self.embedding(tokens)
+        start = torch.zeros(B, dtype=torch.int64, device=tokens.device) if state is None else state.position
+        real_reset = reset if reset is None or mask is None else reset & mask
+        position, following = count_positions(start, T, mask, real_reset)
+        if self.positions is not None:
+            x = x + learned_positions(self.positions, position)
+        x = self.dropout(x)
+        states = []
+        for i, block in enumerate(self.layers):
+            x, block_state = block(x, None if state is None else state.blocks[i], mask, reset)
+            states.append(block_state)
+        return self.norm(x), ModelState(tuple(states), following)
+
+    def _check(self, tokens: Tensor, state: ModelState | None) -> None:
+        if tokens.ndim != 2 or tokens.dtype != torch.int64:
+            raise ShapeError(
+                f"LanguageModel: tokens must be torch.int64 [B, T], got {tokens.dtype} {list(tokens.shape)}"
+            )
+        if state is not None and len(state.blocks) != len(self.blocks):
+            raise ShapeError(
+                f"LanguageModel: state must hold {len(self.blocks)} blocks, got {len(state.blocks)}: another model's?"
+            )
+        if torch.compiler.is_compiling() or tokens.device.type != "cpu" or not tokens.numel():
+            return  # the check below would stop the device
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.embedding.num_embeddings:
+            raise ShapeError(
+                f"LanguageModel: tokens must be below {self.embedding.num_embeddings}, got {low if low < 0 else high}"
+            )
+
+    def init_state(self, batch: int) -> ModelState:
+        """The state before anything was seen."""
+        blocks = tuple(None if block.mixer is None else block.mixer.init_state(batch) for block in self.layers)
+        return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.embedding.weight.device))
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens a document may have where positions are learned; None if there is no such limit."""
+        tables = [block.mixer.table for block in self.layers if isinstance(block.mixer, Attention)]
+        sizes = [len(table) for table in (*tables, self.positions) if table is not None]
+        return min(sizes, default=None)

@@ -1,0 +1,85 @@
+"""Named models: the sources' sizes, small forms of them, and one-layer swaps."""
+
+from collections.abc import Callable
+from functools import partial
+
+from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MixerConfig, MLPConfig, MRUConfig
+from matrixstate.models.config import BlockConfig, ModelConfig
+
+Make = Callable[[], ModelConfig]
+
+
+def _stack(width: int, depth: int, mixer: MixerConfig | None, hidden: int | None = None, **options) -> ModelConfig:
+    """`depth` equal blocks of a mixer and an MLP (hidden: default four times the width)."""
+    return ModelConfig(width=width, blocks=(BlockConfig(mixer, MLPConfig(hidden), repeat=depth),), **options)
+
+
+def _single(mixer: MixerConfig | None, **options) -> ModelConfig:
+    """A mixer by itself: one mixer and four MLPs of width 256. Source: mru-lm's post."""
+    blocks = (BlockConfig(mixer, MLPConfig()), BlockConfig(None, MLPConfig(), repeat=3))
+    return ModelConfig(width=256, blocks=blocks, **options)
+
+
+# Shakespeare in the source's sizes: mru-lm, config/shakespeare-char (6 blocks, width 384, 6 heads, dropout 0.2).
+_shakespeare = partial(_stack, 384, 6, dropout=0.2)
+_MRU_384 = MRUConfig(heads=6)
+_M2RNN_384 = M2RNNConfig(heads=24)
+
+# The memory that works best at a small budget: docs/shakespeare.md.
+MRU_BEST = MRUConfig(
+    heads=4,
+    state_size=256,
+    channels=256,
+    builder="cayley",
+    rescale=False,
+    readout="state",
+    decay=True,
+    write=True,
+    skip=True,
+    gate=True,
+    norm=True,
+)
+M2RNN_BEST = M2RNNConfig(heads=16, key_size=8, value_size=16, unit_keys=True, input_std=0.088)
+
+# The M²RNN paper's 410M shape: 24 blocks of width 1024, SwiGLU of 2752, untied embeddings. Source: lm-engine.
+_M2RNN_PAPER = M2RNNConfig(heads=84, key_size=64, value_size=16, grad_clip=1.0)
+
+
+def _paper_410m(attention_at: tuple[int, ...], recurrent: MixerConfig) -> ModelConfig:
+    mlp = MLPConfig(2752, "swiglu")
+    mixers = [AttentionConfig(heads=16) if i in attention_at else recurrent for i in range(24)]
+    blocks = tuple(BlockConfig(mixer, mlp) for mixer in mixers)
+    return ModelConfig(width=1024, blocks=blocks, vocabulary=100_352, norm="rms", tied=False)
+
+
+# TinyStories-33M: GPT-Neo's shape, and mru-lm's config/tinystories (4 blocks, width 768, 12 heads).
+_tinystories = partial(_stack, 768, 4, vocabulary=50_257)
+
+PRESETS: dict[str, Make] = {
+    "shakespeare-mru": partial(_shakespeare, _MRU_384),
+    "shakespeare-m2rnn": partial(_shakespeare, _M2RNN_384),
+    "shakespeare-attention": partial(_shakespeare, AttentionConfig(heads=6), learned_positions=256),
+    "shakespeare-conv": partial(_shakespeare, GatedConvConfig()),
+    "shakespeare-mlp": partial(_shakespeare, None),
+    # Small and matched: within 2 % of 804,000 parameters with 65 to 100 characters.
+    "shakespeare-mru-small": partial(_stack, 128, 4, MRU_BEST, 328),
+    "shakespeare-m2rnn-small": partial(_stack, 128, 4, M2RNN_BEST, 352),
+    "shakespeare-attention-small": partial(_stack, 128, 4, AttentionConfig(heads=4), 512, learned_positions=64),
+    "shakespeare-conv-small": partial(_stack, 128, 4, GatedConvConfig(), 384),
+    "shakespeare-mlp-small": partial(_stack, 128, 4, None, 776),
+    "single-mru": partial(_single, MRUConfig(heads=4)),
+    "single-attention": partial(_single, AttentionConfig(heads=4, positions="xpos")),
+    "single-mlp": partial(_single, None),
+    "tinystories-33m-attention": partial(_tinystories, AttentionConfig(heads=16), learned_positions=2048),
+    "tinystories-33m-mru": partial(_tinystories, MRUConfig(heads=12)),
+    "m2rnn-410m": partial(_paper_410m, (), _M2RNN_PAPER),
+    "hybrid-m2rnn-410m": partial(_paper_410m, (4, 12, 20), _M2RNN_PAPER),
+    "shakespeare-attention-one-mru": lambda: PRESETS["shakespeare-attention"]().swap(3, _MRU_384),
+    "shakespeare-attention-one-m2rnn": lambda: PRESETS["shakespeare-attention"]().swap(3, _M2RNN_384),
+}
+"""Names for `model:` in a configuration file, each with a function that makes the model."""
+
+
+def preset(name: str) -> ModelConfig:
+    """The model called `name`. Raises KeyError for an unknown name."""
+    return PRESETS[name]()

@@ -1,0 +1,154 @@
+"""Causal softmax attention with a cache, windows, padding and packed documents."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._align import along, right_align
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops.attn import kernel_sdpa, reference
+
+BACKENDS = (
+    Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"),
+    Backend("reference", "matrixstate.ops.attn.reference"),
+)
+
+
+class AttentionState(NamedTuple):
+    """The keys and values seen so far, the latest at the end. It grows with the sequence, up to window - 1."""
+
+    k: Tensor  # [B, S, G, K] at least float32
+    v: Tensor  # [B, S, G, V] at least float32
+    length: Tensor  # [B] int64: how many of the last entries are valid
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: AttentionState | None = None,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, AttentionState]:
+    """y_t = sum_j softmax_j(scale · q_t·k_j) v_j over the steps j <= t of the same document.
+
+    Sizes: B batch, T sequence, H query heads, G key heads (G divides H; query head n uses n // (H/G)), K key width,
+    V value width, S cached steps.
+
+    Args:
+        q: [B, T, H, K] floating point, T >= 0.
+        k: [B, T, G, K], dtype of `q`.
+        v: [B, T, G, V], dtype of `q`.
+        state: what the last call returned. Default: nothing seen.
+        window: how many steps a query sees, itself included, >= 1. Default: all.
+        scale: default 1/sqrt(K).
+        mask: [B, T] bool, True at real steps. A padded step is as if it were not there; its y means nothing.
+            Default: all real.
+        reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
+        backend: "sdpa" (PyTorch's fused form, no double backward on a CPU), "reference", or "auto": the first.
+
+    Returns:
+        y: [B, T, H, V], dtype of `q`.
+        state: `AttentionState` with S + T steps, or the last window - 1.
+
+    Raises:
+        ShapeError: a shape, dtype or device other than the above.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Cost: B·H·T·(S+T)·(K+V) multiply-adds.
+    """
+    op = "attention"
+    dtype = _check(op, q, k, v, window, mask, reset)
+    B, T, H, K = q.shape
+    G, V = v.shape[2:]
+    if state is None:
+        state = AttentionState(
+            q.new_zeros(B, 0, G, K, dtype=dtype),
+            q.new_zeros(B, 0, G, V, dtype=dtype),
+            torch.zeros(B, dtype=torch.int64, device=q.device),
+        )
+    S = state.k.shape[1]
+    expect(op, "state.k", state.k, (B, S, G, K), q, dtype)
+    expect(op, "state.v", state.v, (B, S, G, V), q, dtype)
+    expect(op, "state.length", state.length, (B,), q, torch.int64)
+    chosen = select(op, BACKENDS, backend, q.device.type, q.dtype)
+    if T == 0:
+        return q.new_zeros(B, 0, H, V), state
+    keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)
+    allowed = None
+    if S or window is not None or mask is not None or reset is not None:
+        allowed = _allowed(S, T, state.length, window, mask, reset)
+    attend = reference.attend if chosen == "reference" else kernel_sdpa.attend
+    compute = dtype if chosen == "reference" else q.dtype
+    with full_precision(q):
+        heads_first = [a.to(compute).transpose(1, 2) for a in (q, keys, values)]
+        queries, *shared = [a if a.shape[1] == H else a.repeat_interleave(H // G, dim=1) for a in heads_first]
+        y = attend(queries, shared[0], shared[1], allowed, 1 / math.sqrt(K) if scale is None else scale)
+    return y.transpose(1, 2).to(q.dtype), _remember(keys, values, S, state.length, window, mask, reset)
+
+
+def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
+    expect_floating(op, "q", q, "B T H K")
+    expect_floating(op, "k", k, "B T G K")
+    expect_floating(op, "v", v, "B T G V")
+    B, T, H, K = q.shape
+    G = k.shape[2]
+    expect(op, "k", k, (B, T, G, K), q)
+    expect(op, "v", v, (B, T, G, v.shape[3]), q)
+    if G == 0 or H % G:
+        raise ShapeError(f"{op}: the heads of k must divide those of q, got q {H}, k {G}")
+    if window is not None and window < 1:
+        raise ShapeError(f"{op}: window must be at least 1 or None, got {window}")
+    expect_reset(op, mask, q, "mask")
+    expect_reset(op, reset, q)
+    return accumulation_dtype(q.dtype)
+
+
+def _documents(reset: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, T]: 0 before the first reset, then one more at every reset."""
+    return (reset if mask is None else reset & mask).long().cumsum(dim=1)
+
+
+def _allowed(S: int, T: int, length: Tensor, window: int | None, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+    """[B, 1, T, S+T] bool: which of the cached and new steps each new step sees. Every step sees itself."""
+    step = torch.arange(S + T, device=length.device)
+    allowed = (step[None, :] <= step[S:, None])[None]
+    allowed = allowed & (step >= S - length[:, None])[:, None]
+    if mask is not None:
+        allowed = allowed & torch.nn.functional.pad(mask, (S, 0), value=True)[:, None]
+    if reset is not None:
+        document = torch.nn.functional.pad(_documents(reset, mask), (S, 0))
+        allowed = allowed & (document[:, None] == document[:, S:, None])
+    if window is not None:
+        count = step[None] if mask is None else torch.nn.functional.pad(mask, (S, 0), value=True).long().cumsum(dim=1)
+        allowed = allowed & (count[:, S:, None] - count[:, None] < window)
+    return (allowed | (step[None, :] == step[S:, None])[None])[:, None]
+
+
+def _remember(
+    keys: Tensor, values: Tensor, S: int, length: Tensor, window: int | None, mask: Tensor | None, reset: Tensor | None
+) -> AttentionState:
+    """What the next call needs: the valid steps at the end, those before the last reset no longer counted."""
+    steps = keys.shape[1]
+    valid = torch.arange(steps, device=keys.device) >= S - length[:, None]
+    if mask is not None:
+        valid = valid & torch.nn.functional.pad(mask, (S, 0), value=True)
+    if reset is not None:
+        document = torch.nn.functional.pad(_documents(reset, mask), (S, 0))
+        valid = valid & (document == document[:, -1:])
+    if mask is not None:
+        order = right_align(valid)
+        keys, values = along(keys, order), along(values, order)
+    length = valid.sum(dim=1)
+    if window is not None:
+        kept = min(steps, window - 1)
+        keys, values, length = keys[:, steps - kept :], values[:, steps - kept :], length.clamp_max(kept)
+    return AttentionState(keys, values, length)

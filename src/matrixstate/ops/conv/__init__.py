@@ -1,0 +1,86 @@
+"""Causal convolution along the sequence, one filter per channel."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._align import along, right_align, undo
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
+from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops.conv import reference
+
+BACKENDS = (Backend("reference", "matrixstate.ops.conv.reference"),)
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """y_t = bias + sum over lags j < K of weight[:, K-1-j] * x_{t-j}, channel by channel.
+
+    Sizes: B batch, T sequence, C channels, K filter width.
+
+    Args:
+        x: [B, T, C] floating point, T >= 0.
+        weight: [C, K] floating point, K >= 1. The last column is the present step's.
+        bias: [C] floating point. Default: none.
+        state: [B, K-1, C], dtype of `x` but at least float32. The last K-1 inputs. Default: zeros.
+        mask: [B, T] bool, True at real steps. A padded step is as if it were not there: it neither reads nor
+            shifts the state; its y means nothing. Default: all real.
+        reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
+        backend: "auto" takes the first that can run; a name from `BACKENDS` takes that one or fails.
+
+    Returns:
+        y: [B, T, C], dtype of `x`. Sums are in at least float32.
+        state: [B, K-1, C], at least float32. The last K-1 inputs of the current document, zeros before it.
+
+    Raises:
+        ShapeError: a shape, dtype or device other than the above.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Cost: B·T·C·K multiply-adds.
+    """
+    op = "causal_conv"
+    expect_floating(op, "x", x, "B T C")
+    expect_floating(op, "weight", weight, "C K")
+    B, _, C = x.shape
+    K = weight.shape[1]
+    if K == 0:
+        raise ShapeError(f"{op}: weight must be [C, K] with K >= 1, got {list(weight.shape)}")
+    expect(op, "weight", weight, (C, K), x, weight.dtype)
+    if bias is not None:
+        expect(op, "bias", bias, (C,), x, bias.dtype)
+    expect_reset(op, reset, x)
+    expect_reset(op, mask, x, "mask")
+    dtype = accumulation_dtype(x.dtype)
+    if state is None:
+        state = x.new_zeros(B, K - 1, C, dtype=dtype)
+    expect(op, "state", state, (B, K - 1, C), x, dtype)
+    select(op, BACKENDS, backend, x.device.type, x.dtype)
+    inputs, order = x.to(dtype), None
+    if mask is not None:
+        order = right_align(pad(mask, (K - 1, 0), value=True))
+        inputs, state, reset = _pads_to_the_left(inputs, state, mask, reset, order)
+    y, state = reference.causal_conv(inputs, weight.to(dtype), None if bias is None else bias.to(dtype), state, reset)
+    if order is not None:
+        y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
+    return y.to(x.dtype), state
+
+
+def _pads_to_the_left(
+    x: Tensor, state: Tensor, mask: Tensor, reset: Tensor | None, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The steps of state and x in `order`, which puts padding first and as zeros, cut again into x and state."""
+    past = state.shape[1]
+    real = pad(mask, (past, 0), value=True)
+    steps = along(torch.cat([state, x], dim=1).masked_fill(~real[..., None], 0), order)
+    if reset is not None:
+        reset = along(pad(reset & mask, (past, 0)), order)[:, past:]
+    return steps[:, past:], steps[:, :past], reset

@@ -1,0 +1,156 @@
+"""Scans of matrices along the sequence: the running product of the MRU, and the oracle of every linear recurrence."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
+from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops.matrix.scan import scaled_scan, scan
+from matrixstate.ops.matrix.schedules import SCHEDULES
+
+BACKENDS = (Backend("reference", "matrixstate.ops.matrix.reference"),)
+METHODS = ("auto", *SCHEDULES)
+
+
+class ScaledState(NamedTuple):
+    """The state H = matrix·2^exponent of `scaled_matrix_scan`."""
+
+    matrix: Tensor  # [B, H, R, D], largest entry in [1/2, 1); its gradient is that of H·2^-exponent
+    exponent: Tensor  # [B, H] int32, not differentiable
+
+
+def matrix_scan(
+    x: Tensor,
+    v: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    reset: Tensor | None = None,
+    method: str = "auto",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """H_t = H_{t-1} x_t (+ v_t) along the sequence.
+
+    Sizes: B batch, T sequence, H heads, D order of x, R rows of the state.
+
+    Args:
+        x: [B, T, H, D, D] floating point, T >= 0.
+        v: [B, T, H, R, D], dtype of `x`. What every step adds. Default: nothing.
+        state: [B, H, R, D], dtype of `x` but at least float32. H_0. Default: zeros where `v` is given, else the
+            identity (R = D).
+        reset: [B, T] bool. True starts a document: that step goes on from the default state. Without `v` this
+            needs R = D.
+        method: the order of the products, see `schedules`; all agree to rounding. "auto" is "sequential" on a CPU
+            and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere.
+        backend: "auto" takes the first that can run; a name from `BACKENDS` takes that one or fails.
+
+    Returns:
+        h: [B, T, H, R, D], dtype of `x`. Every H_t. Sums are in at least float32.
+        state: [B, H, R, D], at least float32. H_T, to be passed to the next call.
+
+    Raises:
+        ShapeError: a shape, dtype or device other than the above, or an unknown method.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Backward keeps x and h only; it is again differentiable. Norms grow or vanish as products do: for long products
+    without `v` use `scaled_matrix_scan`.
+    Source: M. Levi, mru-lm, README, "Explanation" and "Efficient Scan".
+    """
+    op = "matrix_scan"
+    method = _check(op, x, reset, method, backend)
+    B, T, H, D = x.shape[:4]
+    dtype = accumulation_dtype(x.dtype)
+    R = D
+    if v is not None:
+        expect_floating(op, "v", v, "B T H R D")
+        R = v.shape[-2]
+        expect(op, "v", v, (B, T, H, R, D), x)
+    elif state is not None:
+        expect_floating(op, "state", state, "B H R D")
+        R = state.shape[-2]
+        if reset is not None and R != D:
+            raise ShapeError(f"{op}: reset without v needs a state of R = D = {D} rows, got R = {R}")
+    if state is None:
+        state = _identity(x, dtype) if v is None else x.new_zeros(B, H, R, D, dtype=dtype)
+    expect(op, "state", state, (B, H, R, D), x, dtype)
+    if T == 0:
+        return x.new_zeros(B, 0, H, R, D), state
+    h = scan(x.to(dtype), None if v is None else v.to(dtype), state, reset, method)
+    return h.to(x.dtype), h[:, -1]
+
+
+def scaled_matrix_scan(
+    x: Tensor,
+    state: ScaledState | None = None,
+    *,
+    reset: Tensor | None = None,
+    method: str = "auto",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, ScaledState]:
+    """The running product H_t = H_{t-1} x_t as a matrix of constant norm and the log of its scale; never overflows.
+
+    H_t = e^{log_scale_t} h_t exactly, with |h_t| = sqrt(D) in the Frobenius norm (that of the identity).
+
+    Sizes: B batch, T sequence, H heads, D order of x, R rows of the state.
+
+    Args:
+        x: [B, T, H, D, D] floating point, T >= 0.
+        state: what the last call returned. Default: the identity, R = D.
+        reset: [B, T] bool. True starts a document: that step goes on from the identity. Needs R = D.
+        method, backend: as in `matrix_scan`.
+
+    Returns:
+        h: [B, T, H, R, D], dtype of `x`. H_t scaled to norm sqrt(D); zeros where H_t is exactly zero.
+        log_scale: [B, T, H], at least float32, natural logarithm. Its increments are the growth per step.
+        state: `ScaledState`, to be passed to the next call.
+
+    Raises:
+        ShapeError, BackendUnavailable: as `matrix_scan`.
+
+    Cost: that of `matrix_scan` and one pass over h. The state is rescaled at every step by a power of two, which
+    rounds nothing, so the products are those of the plain scan wherever that does not overflow. Both results are
+    differentiable, any number of times; how H splits into them does not change what flows into x.
+    """
+    op = "scaled_matrix_scan"
+    method = _check(op, x, reset, method, backend)
+    B, T, H, D = x.shape[:4]
+    dtype = accumulation_dtype(x.dtype)
+    if state is None:
+        state = ScaledState(_identity(x, dtype), x.new_zeros(B, H, dtype=torch.int32))
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise ShapeError(f"{op}: state must be a ScaledState, got {type(state).__name__}")
+    state = ScaledState(*state)
+    expect_floating(op, "state.matrix", state.matrix, "B H R D")
+    R = state.matrix.shape[-2]
+    expect(op, "state.matrix", state.matrix, (B, H, R, D), x, dtype)
+    expect(op, "state.exponent", state.exponent, (B, H), x, torch.int32)
+    if reset is not None and R != D:
+        raise ShapeError(f"{op}: reset needs a state of R = D = {D} rows, got R = {R}")
+    if T == 0:
+        return x.new_zeros(B, 0, H, R, D), x.new_zeros(B, 0, H, dtype=dtype), state
+    m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
+    norm = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
+    log_scale = e.to(dtype) * math.log(2) + norm.log()
+    return (m / norm[..., None, None]).to(x.dtype), log_scale, ScaledState(m[:, -1], e[:, -1])
+
+
+def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> str:
+    """Checks what both scans share; returns the method that "auto" stands for."""
+    expect_floating(op, "x", x, "B T H D D")
+    if x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
+        raise ShapeError(f"{op}: x must be [B, T, H, D, D] with D >= 1, got {list(x.shape)}")
+    expect_reset(op, reset, x)
+    if method not in METHODS:
+        raise ShapeError(f"{op}: method must be one of {', '.join(METHODS)}, got {method!r}")
+    select(op, BACKENDS, backend, x.device.type, x.dtype)
+    if method == "auto":
+        return "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"
+    return method
+
+
+def _identity(x: Tensor, dtype: torch.dtype) -> Tensor:
+    B, _, H, D, _ = x.shape
+    return torch.eye(D, dtype=dtype, device=x.device).expand(B, H, D, D)

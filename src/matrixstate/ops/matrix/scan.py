@@ -1,0 +1,156 @@
+"""The matrix scans by any schedule, with a backward pass that keeps only the inputs and the states.
+
+The carried state is a pair (m, e) with H = m·2^e. The plain scan has no e; the scaled scan moves powers of two from
+m to e, which is exact in binary floating point. README.md derives both passes.
+"""
+
+import torch
+from torch import Tensor
+
+from matrixstate.ops._checks import full_precision
+from matrixstate.ops.matrix import reference
+from matrixstate.ops.matrix.schedules import SCHEDULES, Combine, Elements
+
+
+def scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> Tensor:
+    """x [B,T,H,D,D], v [B,T,H,R,D] or None, state [B,H,R,D] -> h [B,T,H,R,D]. T >= 1. Any order of derivatives."""
+    with full_precision(x):
+        return _Scan.apply(x, v, state, None, reset, method)[0]
+
+
+def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
+    """x [B,T,H,D,D], state·2^exponent with state [B,H,R,D] and exponent [B,H] int32 -> m [B,T,H,R,D], e [B,T,H].
+
+    T >= 1. Any order of derivatives; the split of H into m and e is held constant.
+    """
+    with full_precision(x):
+        return _Scan.apply(x, None, state, exponent, reset, method)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, v, state, exponent, reset, method):
+        run = _sequential if method == "sequential" else _parallel
+        m, e = run(x, v, state, exponent, reset, method)
+        shift = None
+        if exponent is not None and e is not None:  # m_t = m_{t-1} (x_t 2^shift_t): the product that was really formed
+            before = torch.cat([exponent[:, None], e[:, :-1]], dim=1)
+            shift = (before if reset is None else before.masked_fill(reset[..., None], 0)) - e
+            ctx.mark_non_differentiable(e)
+        ctx.save_for_backward(x, state, m, shift, reset)
+        ctx.method, ctx.affine = method, v is not None
+        return m, e
+
+    @staticmethod
+    def backward(ctx, dm, _):
+        x, state, m, shift, reset = ctx.saved_tensors
+        with full_precision(x):
+            formed = x if shift is None else _times_power(x, shift)
+            before = torch.cat([state[:, None], m[:, :-1]], dim=1)
+            if reset is not None:
+                before = torch.where(_wide(reset), _start(state, ctx.affine)[:, None], before)
+            g = _adjoint(formed, dm, reset, ctx.method)
+            dx = dstate = None
+            if ctx.needs_input_grad[0]:
+                dx = before.mT @ g
+                dx = dx if shift is None else _times_power(dx, shift)
+            if ctx.needs_input_grad[2]:
+                dstate = g[:, 0] @ formed[:, 0].mT
+                dstate = dstate if reset is None else dstate.masked_fill(_wide(reset)[:, 0], 0)
+        return dx, g if ctx.affine else None, dstate, None, None, None
+
+
+def _adjoint(x: Tensor, dm: Tensor, reset: Tensor | None, method: str) -> Tensor:
+    """g_t = dm_t + g_{t+1} x_{t+1}^T, nothing passing a reset: the same affine scan, run backwards in time."""
+    shifted = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1).mT.flip(1)
+    cut = None if reset is None else torch.cat([reset[:, 1:], torch.ones_like(reset[:, :1])], dim=1).flip(1)
+    g, _ = _Scan.apply(shifted, dm.flip(1), torch.zeros_like(dm[:, 0]), None, cut, method)
+    return g.flip(1)
+
+
+def _wide(reset: Tensor) -> Tensor:
+    return reset[:, :, None, None, None]
+
+
+def _start(state: Tensor, affine: bool) -> Tensor:
+    """What a reset puts in place of the state: zeros where something is added at every step, else the identity."""
+    if affine:
+        return torch.zeros_like(state)
+    return torch.eye(state.shape[-1], dtype=state.dtype, device=state.device).expand_as(state)
+
+
+def _times_power(m: Tensor, k: Tensor) -> Tensor:
+    """m [..., R, D] times 2^k, k [...] int32. Not torch.ldexp(m, k): its gradient is zero for negative integers."""
+    return m * torch.ldexp(torch.ones_like(k, dtype=m.dtype), k)[..., None, None]
+
+
+def _rescale(m: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """The same m·2^e with the largest entry of m in [1/2, 1), by powers of two: no rounding."""
+    moved = torch.frexp(m.abs().amax(dim=(-2, -1))).exponent.clamp(-126, 126)
+    return _times_power(m, -moved), e + moved
+
+
+def _sequential(x, v, state, exponent, reset, method):
+    start = _start(state, v is not None)
+    if exponent is None:
+        return reference.matrix_scan(x, v, state, reset, start), None
+    m, e, out = state, exponent, []
+    for t in range(x.shape[1]):
+        if reset is not None:
+            m = torch.where(reset[:, t, None, None, None], start, m)
+            e = e.masked_fill(reset[:, t, None], 0)
+        m, e = _rescale(m @ x[:, t], e)
+        out.append((m, e))
+    m, e = (torch.stack(part, dim=1) for part in zip(*out, strict=True))
+    return m, e
+
+
+def _parallel(x, v, state, exponent, reset, method):
+    """The first element takes in the state, so that every prefix is the state after that step."""
+    if v is None and state.shape[-2] != state.shape[-1]:
+        v = torch.zeros(*x.shape[:3], *state.shape[-2:], dtype=x.dtype, device=x.device)
+    first = state if reset is None else torch.where(_wide(reset)[:, 0], _start(state, v is not None), state)
+    first = first[:, None] @ x[:, :1]
+    if exponent is not None:
+        began = exponent if reset is None else exponent.masked_fill(reset[:, :1], 0)
+        first, began = _rescale(first, began[:, None])
+        e = torch.cat([began, torch.zeros(*x.shape[:3], dtype=torch.int32, device=x.device)[:, 1:]], dim=1)
+        combine, elements = _scaled_product, (torch.cat([first, x[:, 1:]], dim=1), e)
+    elif v is None:
+        combine, elements = _product, (torch.cat([first, x[:, 1:]], dim=1),)
+    else:
+        combine, elements = _affine, (x, torch.cat([first + v[:, :1], v[:, 1:]], dim=1))
+    if reset is not None:
+        combine, elements = _segmented(combine), (*elements, reset)
+    out = SCHEDULES[method](combine, elements)
+    if exponent is not None:
+        return out[0], out[1]
+    return out[0 if v is None else 1], None
+
+
+def _product(left: Elements, right: Elements) -> Elements:
+    return (left[0] @ right[0],)
+
+
+def _affine(left: Elements, right: Elements) -> Elements:
+    """(A, b) stands for h -> h A + b."""
+    return left[0] @ right[0], left[1] @ right[0] + right[1]
+
+
+def _scaled_product(left: Elements, right: Elements) -> Elements:
+    return _rescale(left[0] @ right[0], left[1] + right[1])
+
+
+def _segmented(combine: Combine) -> Combine:
+    """`combine` for elements whose last part is a flag that says: nothing from the left passes here."""
+
+    def combined(left: Elements, right: Elements) -> Elements:
+        cut = right[-1]
+        both = combine(left[:-1], right[:-1])
+        kept = tuple(
+            torch.where(cut.reshape(*cut.shape, *[1] * (b.ndim - 2)), r, b)
+            for r, b in zip(right[:-1], both, strict=True)
+        )
+        return *kept, left[-1] | cut
+
+    return combined
