@@ -27,17 +27,32 @@ class Backend:
         return import_module(self.module).unsupported(device, dtype)
 
 
-def select(op: str, backends: tuple[Backend, ...], wanted: str, device: str, dtype: torch.dtype) -> str:
-    """Name of the first backend that can run or, if `wanted` names one, that one and no other.
+def _reference(folder: str) -> Backend:
+    return Backend("reference", f"matrixstate.ops.{folder}.reference")
+
+
+OPS: dict[str, tuple[Backend, ...]] = {
+    "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
+    "causal_conv": (_reference("conv"),),
+    "m2rnn_scan": (_reference("m2rnn"),),
+    "matrix_scan": (_reference("matrix"),),
+    "scaled_matrix_scan": (_reference("matrix"),),
+}
+"""Every op's backends, in the order in which "auto" tries them."""
+
+
+@torch.compiler.assume_constant_result  # torch.compile evaluates the choice; it never traces it
+def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
+    """Name of the op's first backend that can run or, if `wanted` names one, that one and no other.
 
     Raises:
         BackendUnavailable: none can; the message has every backend's reason.
     """
-    known = [backend.name for backend in backends]
+    known = [backend.name for backend in OPS[op]]
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
     refusals = []
-    for backend in backends:
+    for backend in OPS[op]:
         if wanted not in ("auto", backend.name):
             continue
         reason = backend.why_not(device, dtype)
@@ -45,3 +60,8 @@ def select(op: str, backends: tuple[Backend, ...], wanted: str, device: str, dty
             return backend.name
         refusals.append(f"{backend.name}: {reason}")
     raise BackendUnavailable(f"{op}: no backend can run {dtype} on {device}: " + "; ".join(refusals))
+
+
+def backends(device: str, dtype: torch.dtype) -> dict[str, str]:
+    """The backend that "auto" takes for each op."""
+    return {op: choose(op, "auto", device, dtype) for op in OPS}

@@ -9,13 +9,8 @@ from torch import Tensor
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
-from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops._dispatch import choose
 from matrixstate.ops.attn import kernel_sdpa, reference
-
-BACKENDS = (
-    Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"),
-    Backend("reference", "matrixstate.ops.attn.reference"),
-)
 
 
 class AttentionState(NamedTuple):
@@ -79,7 +74,7 @@ def attention(
     expect(op, "state.k", state.k, (B, S, G, K), q, dtype)
     expect(op, "state.v", state.v, (B, S, G, V), q, dtype)
     expect(op, "state.length", state.length, (B,), q, torch.int64)
-    chosen = select(op, BACKENDS, backend, q.device.type, q.dtype)
+    chosen = choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)

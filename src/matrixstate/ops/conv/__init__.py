@@ -7,10 +7,8 @@ from torch.nn.functional import pad
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align, undo
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
-from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops._dispatch import choose
 from matrixstate.ops.conv import reference
-
-BACKENDS = (Backend("reference", "matrixstate.ops.conv.reference"),)
 
 
 def causal_conv(
@@ -35,7 +33,7 @@ def causal_conv(
         mask: [B, T] bool, True at real steps. A padded step is as if it were not there: it neither reads nor
             shifts the state; its y means nothing. Default: all real.
         reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
-        backend: "auto" takes the first that can run; a name from `BACKENDS` takes that one or fails.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
 
     Returns:
         y: [B, T, C], dtype of `x`. Sums are in at least float32.
@@ -63,7 +61,7 @@ def causal_conv(
     if state is None:
         state = x.new_zeros(B, K - 1, C, dtype=dtype)
     expect(op, "state", state, (B, K - 1, C), x, dtype)
-    select(op, BACKENDS, backend, x.device.type, x.dtype)
+    choose(op, backend, x.device.type, x.dtype)
     inputs, order = x.to(dtype), None
     if mask is not None:
         order = right_align(pad(mask, (K - 1, 0), value=True))

@@ -5,10 +5,8 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
-from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops._dispatch import choose
 from matrixstate.ops.m2rnn import reference
-
-BACKENDS = (Backend("reference", "matrixstate.ops.m2rnn.reference"),)
 
 
 def m2rnn_scan(
@@ -39,7 +37,7 @@ def m2rnn_scan(
             [-c, c] once, before it goes on to step t's inputs. The gradients of q and of `state` are not clamped.
             Default: no clamping.
         reset: [B, T] bool. True starts a document: that step goes on from zeros.
-        backend: "auto" takes the first that can run; a name from `BACKENDS` takes that one or fails.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -59,7 +57,7 @@ def m2rnn_scan(
     if state is None:
         state = q.new_zeros(B, H, K, V, dtype=dtype)
     expect(op, "state", state, (B, H, K, V), q, dtype)
-    select(op, BACKENDS, backend, q.device.type, q.dtype)
+    choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     with full_precision(q):

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
-from matrixstate.ops._dispatch import Backend, select
+from matrixstate.ops._dispatch import choose
 from matrixstate.ops.matrix.scan import scaled_scan, scan
 from matrixstate.ops.matrix.schedules import SCHEDULES
 
-BACKENDS = (Backend("reference", "matrixstate.ops.matrix.reference"),)
 METHODS = ("auto", *SCHEDULES)
 
 
@@ -45,7 +44,7 @@ def matrix_scan(
             needs R = D.
         method: the order of the products, see `schedules`; all agree to rounding. "auto" is "sequential" on a CPU
             and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere.
-        backend: "auto" takes the first that can run; a name from `BACKENDS` takes that one or fails.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
 
     Returns:
         h: [B, T, H, R, D], dtype of `x`. Every H_t. Sums are in at least float32.
@@ -145,7 +144,7 @@ def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) 
     expect_reset(op, reset, x)
     if method not in METHODS:
         raise ShapeError(f"{op}: method must be one of {', '.join(METHODS)}, got {method!r}")
-    select(op, BACKENDS, backend, x.device.type, x.dtype)
+    choose(op, backend, x.device.type, x.dtype)
     if method == "auto":
         return "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"
     return method

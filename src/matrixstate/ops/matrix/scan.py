@@ -91,7 +91,7 @@ def _rescale(m: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sequential(x, v, state, exponent, reset, method):
-    start = _start(state, v is not None)
+    start = state if reset is None else _start(state, v is not None)
     if exponent is None:
         return reference.matrix_scan(x, v, state, reset, start), None
     m, e, out = state, exponent, []

@@ -1,0 +1,160 @@
+"""Every op under one interface, so that the contract of design can be tested once for all of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate.layers import map_state, state_leaves
+from matrixstate.ops import (
+    AttentionState,
+    ScaledState,
+    attention,
+    causal_conv,
+    m2rnn_scan,
+    matrix_scan,
+    scaled_matrix_scan,
+)
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with a way to draw its inputs and to call it.
+
+    `sequence` draws the inputs that have a time axis 1, `fixed` those that have none, `state` an initial state whose
+    tensors may be differentiated. All sizes differ, so that a swapped axis cannot pass.
+    """
+
+    name: str
+    op: str
+    sequence: Callable[[int, torch.dtype], Inputs]
+    call: Callable[..., tuple[Any, ...]]  # call(sequence, fixed, state, reset=, backend=) -> (outputs..., state)
+    state: Callable[[torch.dtype], Any]
+    fixed: Callable[[torch.dtype], Inputs] = lambda dtype: {}
+    backend: str = "reference"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def run(self, sequence: Inputs, fixed: Inputs, state: Any, reset: Tensor | None = None) -> list[Tensor]:
+        """All outputs and the tensors of the last state."""
+        *outputs, last = self.call(sequence, fixed, state, reset=reset, backend=self.backend)
+        return [*outputs, *state_leaves(last)]
+
+
+B = 2
+
+
+def _normal(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
+    return (torch.randn(*shape, dtype=torch.float64) * scale).to(dtype)
+
+
+def _near_identity(*shape: int, dtype: torch.dtype, scale: float = 0.3) -> Tensor:
+    return (torch.eye(shape[-1]) + scale * torch.randn(*shape, dtype=torch.float64)).to(dtype)
+
+
+def _kept(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64).to(dtype)
+
+
+def _accumulation(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _attention_state(dtype: torch.dtype) -> AttentionState:
+    wide = _accumulation(dtype)
+    return AttentionState(_normal(B, 4, 1, 5, dtype=wide), _normal(B, 4, 1, 3, dtype=wide), torch.tensor([4, 2]))
+
+
+def _attention(window: int | None, backend: str) -> Case:
+    return Case(
+        f"attention, window {window}, {backend}",
+        "attention",
+        lambda T, dtype: {
+            "q": _normal(B, T, 2, 5, dtype=dtype),
+            "k": _normal(B, T, 1, 5, dtype=dtype),
+            "v": _normal(B, T, 1, 3, dtype=dtype),
+        },
+        lambda s, fixed, state, **options: attention(s["q"], s["k"], s["v"], state, window=window, **options),
+        _attention_state,
+        backend=backend,
+    )
+
+
+def _scaled_state(dtype: torch.dtype) -> ScaledState:
+    matrix = _near_identity(B, 2, 3, 3, dtype=_accumulation(dtype))
+    return ScaledState(matrix, torch.tensor([[0, 3], [-5, 1]], dtype=torch.int32))
+
+
+CASES = [
+    Case(
+        "matrix_scan",
+        "matrix_scan",
+        lambda T, dtype: {"x": _near_identity(B, T, 2, 3, 3, dtype=dtype)},
+        lambda s, fixed, state, **options: matrix_scan(s["x"], None, state, **options),
+        lambda dtype: _near_identity(B, 2, 3, 3, dtype=_accumulation(dtype)),
+    ),
+    Case(
+        "matrix_scan with v",
+        "matrix_scan",
+        lambda T, dtype: {
+            "x": _near_identity(B, T, 2, 3, 3, dtype=dtype),
+            "v": _normal(B, T, 2, 4, 3, dtype=dtype),
+        },
+        lambda s, fixed, state, **options: matrix_scan(s["x"], s["v"], state, **options),
+        lambda dtype: _normal(B, 2, 4, 3, dtype=_accumulation(dtype)),
+    ),
+    Case(
+        "scaled_matrix_scan",
+        "scaled_matrix_scan",
+        lambda T, dtype: {"x": _near_identity(B, T, 2, 3, 3, dtype=dtype)},
+        lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
+        _scaled_state,
+    ),
+    Case(
+        "m2rnn_scan",
+        "m2rnn_scan",
+        lambda T, dtype: {
+            "q": _normal(B, T, 1, 3, dtype=dtype),
+            "k": _normal(B, T, 1, 3, dtype=dtype),
+            "v": _normal(B, T, 4, 5, dtype=dtype),
+            "f": _kept(B, T, 2, dtype=dtype),
+        },
+        lambda s, fixed, state, **options: m2rnn_scan(s["q"], s["k"], s["v"], fixed["w"], s["f"], state, **options),
+        lambda dtype: _normal(B, 4, 3, 5, dtype=_accumulation(dtype)),
+        lambda dtype: {"w": _near_identity(4, 5, 5, dtype=dtype)},
+    ),
+    Case(
+        "causal_conv",
+        "causal_conv",
+        lambda T, dtype: {"x": _normal(B, T, 5, dtype=dtype)},
+        lambda s, fixed, state, **options: causal_conv(s["x"], fixed["weight"], fixed["bias"], state, **options),
+        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
+        lambda dtype: {"weight": _normal(5, 4, dtype=dtype), "bias": _normal(5, dtype=dtype)},
+    ),
+    _attention(None, "reference"),
+    _attention(3, "reference"),
+    _attention(None, "sdpa"),
+]
+
+
+def differentiable(*groups: Any) -> list[Tensor]:
+    """The floating-point tensors of states and input dictionaries, made to require gradients."""
+    leaves = [leaf for g in groups for leaf in (g.values() if isinstance(g, dict) else state_leaves(g))]
+    return [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
+
+
+def copy(group: Any) -> Any:
+    """A fresh copy of a state or of input dictionaries."""
+    if isinstance(group, dict):
+        return {name: value.detach().clone() for name, value in group.items()}
+    return map_state(lambda leaf: leaf.detach().clone(), group)
+
+
+def floats(tensors: list[Tensor]) -> list[Tensor]:
+    """Those that a gradient can flow into."""
+    return [t for t in tensors if t.is_floating_point()]

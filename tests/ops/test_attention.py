@@ -1,0 +1,77 @@
+"""Attention: caches, windows, grouped heads, padding, and its two backends."""
+
+import pytest
+import torch
+from closeness import assert_as_good_as
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops import attention
+
+F64 = torch.float64
+
+
+def draw(T=9, B=3, H=4, G=2, dtype=F64):
+    return [torch.randn(B, T, n, size, dtype=F64).to(dtype) for n, size in ((H, 5), (G, 5), (G, 3))]
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 20])
+def test_it_is_softmax_over_the_steps_in_sight(window):
+    q, k, v = draw()
+    y, _ = attention(q, k, v, window=window, backend="reference")
+    for t in range(9):
+        first = 0 if window is None else max(0, t + 1 - window)
+        for head in range(4):
+            scores = torch.einsum("bk,btk->bt", q[:, t, head], k[:, first : t + 1, head // 2]) / 5**0.5
+            expected = torch.einsum("bt,btv->bv", scores.softmax(-1), v[:, first : t + 1, head // 2])
+            torch.testing.assert_close(y[:, t, head], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 4}, {"scale": 0.3}], ids=str)
+def test_the_fused_backend_is_as_good_as_the_reference(options):
+    drawn = draw(dtype=torch.float32)
+    reset = torch.rand(3, 9) < 0.2
+    got, plain = (attention(*drawn, reset=reset, backend=name, **options)[0] for name in ("sdpa", "reference"))
+    exact, _ = attention(*(a.double() for a in drawn), reset=reset, backend="reference", **options)
+    assert_as_good_as(got, plain, exact, "y")
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_padding_anywhere_is_as_if_it_were_not_there(window, backend):
+    torch.manual_seed(5)
+    q, k, v = draw(T=8, B=4)
+    real = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0], [0] * 8]).bool()
+    reset = torch.rand(4, 8) < 0.3
+    _, state = attention(*draw(T=5, B=4), mask=torch.rand(4, 5) < 0.7, window=window, backend=backend)
+    y, last = attention(q, k, v, state, mask=real, reset=reset, window=window, backend=backend)
+    further = draw(T=2, B=4)
+    y2, _ = attention(*further, last, window=window, backend=backend)
+    for b in range(4):
+        row = slice(b, b + 1)
+        own = type(state)(*(part[row] for part in state))
+        alone = [a[row, real[b]] for a in (q, k, v)]
+        expected, after = attention(*alone, own, reset=reset[row, real[b]], window=window, backend=backend)
+        torch.testing.assert_close(y[row, real[b]], expected)
+        assert torch.equal(last.length[row], after.length)
+        n = int(after.length)
+        torch.testing.assert_close(last.k[row, last.k.shape[1] - n :], after.k[:, after.k.shape[1] - n :])
+        expected2, _ = attention(*(a[row] for a in further), after, window=window, backend=backend)
+        torch.testing.assert_close(y2[row], expected2)
+
+
+def test_a_window_keeps_the_cache_constant():
+    state = None
+    for _ in range(5):
+        _, state = attention(*draw(T=3), state, window=4)
+    assert state.k.shape[1] == 3
+    assert state.length.tolist() == [3, 3, 3]
+
+
+def test_wrong_sizes_are_refused():
+    q, k, v = draw()
+    with pytest.raises(ShapeError, match="the heads of k must divide those of q, got q 4, k 3"):
+        attention(q, torch.ones(3, 9, 3, 5, dtype=F64), torch.ones(3, 9, 3, 3, dtype=F64))
+    with pytest.raises(ShapeError, match="window must be at least 1 or None, got 0"):
+        attention(q, k, v, window=0)
+    with pytest.raises(ShapeError, match=r"v must be torch.float64 \[3, 9, 2, 3\]"):
+        attention(q, k, v[:, :, :1])
