@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from closeness import assert_as_good_as
 
+from closeness import assert_as_good_as
 from matrixstate.errors import ShapeError
 from matrixstate.ops import attention
 

@@ -1,13 +1,15 @@
 """What every op promises (design, section 3), tested for all of them alike."""
 
+import itertools
+
 import pytest
 import torch
 from cases import CASES, B, copy, differentiable, floats
-from closeness import assert_equal_to_rounding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
+from closeness import assert_equal_to_rounding
 from matrixstate.errors import BackendUnavailable, ShapeError
 from matrixstate.layers import state_leaves
 from matrixstate.ops import OPS
@@ -34,7 +36,7 @@ def test_splitting_the_sequence_anywhere_changes_nothing(case, cuts, seed):
         parts = copy(sequence), copy(fixed), copy(state)
         leaves = differentiable(*parts)
         carried, outputs = parts[2], []
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             piece = {name: value[:, begin:end] for name, value in parts[0].items()}
             *out, carried = case.call(piece, parts[1], carried, reset=reset[:, begin:end], backend=case.backend)
             outputs.append(out)

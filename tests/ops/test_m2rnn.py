@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from closeness import assert_equal_to_rounding
 
+from closeness import assert_equal_to_rounding
 from matrixstate.errors import ShapeError
 from matrixstate.ops import m2rnn_scan
 
@@ -129,3 +129,14 @@ def test_wrong_sizes_are_refused():
         m2rnn_scan(q, k, v, w[..., :-1], f)
     with pytest.raises(ShapeError, match="grad_clip must be positive or None, got 0"):
         m2rnn_scan(q, k, v, w, f, grad_clip=0)
+
+
+def test_a_step_that_keeps_everything_lets_the_gradient_pass_unclamped():
+    q, k, v, w, f = draw()
+    f = f.index_fill(1, torch.tensor([2, 6]), 1)
+    state = torch.randn(B, H, K, V, dtype=F64, requires_grad=True)
+    real = [0, 1, 3, 4, 5]
+    _, last = m2rnn_scan(q, k, v, w, f, state, grad_clip=0.05)
+    _, without = m2rnn_scan(q[:, real], k[:, real], v[:, real], w, f[:, real], state, grad_clip=0.05)
+    assert torch.equal(last, without)
+    assert_equal_to_rounding(*(torch.autograd.grad(end.sum(), state)[0] for end in (last, without)), "dstate")

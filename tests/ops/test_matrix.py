@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from closeness import assert_as_good_as, assert_equal_to_rounding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ShapeError
 from matrixstate.ops import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.matrix import reference
@@ -211,7 +211,7 @@ def test_wrong_inputs_are_refused_with_their_sizes(x, message):
 
 def test_an_unknown_method_and_a_foreign_v_are_refused():
     x = torch.ones(2, 3, 1, 4, 4)
-    with pytest.raises(ShapeError, match="method must be one of auto, sequential, .*got 'fast'"):
+    with pytest.raises(ShapeError, match=r"method must be one of auto, sequential, .*got 'fast'"):
         matrix_scan(x, method="fast")
     with pytest.raises(ShapeError, match=r"v must be torch.float32 \[2, 3, 1, 6, 4\] on cpu, got torch.float64"):
         matrix_scan(x, torch.ones(2, 3, 1, 6, 4, dtype=F64))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs
+from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 
@@ -39,7 +40,7 @@ class GatedConv(Mixer):
         self.input = projection(width, channels)
         self.gate = projection(width, channels)
         self.conv = ShortConv(channels, config.conv)
-        self.norm = nn.RMSNorm(channels, eps=1e-5)
+        self.norm = RMSNorm(channels)
         self.output = projection(channels, width)
 
     def forward(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, no_weight_decay
+from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.ops import m2rnn_scan
@@ -96,7 +97,7 @@ class M2RNN(Mixer):
         self.weight = nn.Parameter(torch.eye(V).repeat(w, 1, 1))
         self.residual = nn.Parameter(torch.ones(H, V)) if config.residual else None
         no_weight_decay(self.weight, *(p for p in (self.residual,) if p is not None))
-        self.norm = nn.RMSNorm(H * V, eps=1e-5)
+        self.norm = RMSNorm(H * V)
         self.output = projection(H * V, width)
 
     def forward(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import Mixer, MixerConfig, State, check_inputs, require_width
+from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
@@ -111,7 +112,7 @@ class MRU(Mixer):
         # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
         self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * 0.02 * math.sqrt(order))
         self.gate = projection(width, channels) if config.gate else None
-        self.norm = nn.RMSNorm(channels, eps=1e-5) if config.norm else None
+        self.norm = RMSNorm(channels) if config.norm else None
         self.output = projection(channels, width)
 
     def forward(

@@ -3,13 +3,14 @@
 from torch import Tensor, nn
 
 from matrixstate.layers.mixer import State
+from matrixstate.layers.norm import RMSNorm
 from matrixstate.models.config import BlockConfig, ModelConfig
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
     """The model's norm, without bias."""
     if config.norm == "rms":
-        return nn.RMSNorm(config.width, eps=1e-5)
+        return RMSNorm(config.width)
     return nn.LayerNorm(config.width, bias=False)
 
 

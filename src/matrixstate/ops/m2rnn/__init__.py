@@ -31,7 +31,8 @@ def m2rnn_scan(
         k: [B, T, Hk, K], dtype of `q`.
         v: [B, T, Hv, V], dtype of `q`.
         w: [Hw, V, V] floating point. Acts on the state from the right, so the K rows of the state never mix.
-        f: [B, T, Hf] floating point, probability: the share of the old state that is kept. 1 keeps it exactly.
+        f: [B, T, Hf] floating point, probability: the share of the old state that is kept. 1 is no step at
+            all: the state, and in the backward pass its gradient, pass exactly as they are.
         state: [B, H, K, V], dtype of `q` but at least float32. h_0. Default: zeros.
         grad_clip: c > 0. Forward changes nothing; backward clamps the whole gradient of each h_t elementwise to
             [-c, c] once, before it goes on to step t's inputs. The gradients of q and of `state` are not clamped.

@@ -1,0 +1,265 @@
+"""What every mixer promises: padding, packing and splitting change nothing, nor does going step by step."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closeness import assert_equal_to_rounding
+from matrixstate.errors import ConfigError, ShapeError
+from matrixstate.layers import (
+    MIXERS,
+    AttentionConfig,
+    GatedConvConfig,
+    M2RNNConfig,
+    MRUConfig,
+    map_state,
+    state_leaves,
+)
+from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
+from matrixstate.ops import AttentionState
+
+WIDTH = 24
+CONFIGS = {
+    "mru source": MRUConfig(heads=2, state_size=18, channels=24),
+    "mru bounded": MRUConfig(heads=2, state_size=18, channels=24, builder="cayley_qr", readout="bounded", decay=True),
+    "mru plain": MRUConfig(heads=2, state_size=18, channels=24, builder="cayley", rescale=False, conv=3, gate=True),
+    "mru best": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18),
+    "mru householder": MRUConfig(heads=2, state_size=18, builder="householder", readout="state", norm=True),
+    "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),
+    "m2rnn best": dataclasses.replace(M2RNN_BEST, heads=6, key_size=3, value_size=5),
+    "m2rnn shared": M2RNNConfig(
+        heads=6, key_size=3, value_size=5, query_heads=6, key_heads=3, value_heads=2, forget_heads=1, gate_heads=3,
+        weight_heads=1, conv=0, residual=False,
+    ),
+    "attention": AttentionConfig(heads=4),
+    "attention rotary": AttentionConfig(heads=4, key_heads=2, positions="rotary"),
+    "attention xpos": AttentionConfig(heads=4, positions="xpos", window=4),
+    "attention learned": AttentionConfig(heads=4, positions="learned", max_positions=40),
+    "conv": GatedConvConfig(channels=20),
+}  # fmt: skip
+everywhere = pytest.mark.parametrize("name", CONFIGS)
+
+
+def make(name, seed=0):
+    """The mixer in float64 with weights that are not at their starting point, where many mixers do nothing."""
+    torch.manual_seed(seed)
+    mixer = CONFIGS[name].make(WIDTH).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return mixer.eval()
+
+
+def comparable(state):
+    """The state without an attention cache's dead entries at the front (those before the longest row's length)."""
+    if isinstance(state, AttentionState):
+        kept = int(state.length.max()) if len(state.length) else 0
+        return AttentionState(
+            state.k[:, state.k.shape[1] - kept :], state.v[:, state.v.shape[1] - kept :], state.length
+        )
+    if isinstance(state, torch.Tensor) or state is None:
+        return state
+    return type(state)(*(comparable(part) for part in state))
+
+
+def assert_states_equal(got, expected):
+    pairs = list(zip(state_leaves(comparable(got)), state_leaves(comparable(expected)), strict=True))
+    assert pairs or got is None
+    for one, other in pairs:
+        if one.is_floating_point():
+            assert_equal_to_rounding(one, other, "state")
+        else:
+            assert torch.equal(one, other)
+
+
+def gradients(y, mixer, *more):
+    leaves = [*mixer.parameters(), *more]
+    weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).view_as(y)
+    return torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True, retain_graph=True)
+
+
+def assert_gradients_equal(got, expected):
+    for one, other in zip(got, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert_equal_to_rounding(one, other, "gradient")
+
+
+@everywhere
+@settings(max_examples=6, deadline=None)
+@given(cuts=st.lists(st.integers(0, 9), min_size=1, max_size=3), seed=st.integers(0, 50))
+def test_splitting_anywhere_changes_nothing(name, cuts, seed):
+    mixer = make(name)
+    torch.manual_seed(seed)
+    x, reset = torch.randn(2, 9, WIDTH, dtype=torch.float64, requires_grad=True), torch.rand(2, 9) < 0.2
+    whole, last = mixer(x, reset=reset)
+    edges, state, pieces = [0, *sorted(cuts), 9], None, []
+    for begin, end in itertools.pairwise(edges):
+        y, state = mixer(x[:, begin:end], state, reset=reset[:, begin:end])
+        pieces.append(y)
+    split = torch.cat(pieces, dim=1)
+    assert_equal_to_rounding(split, whole, "y")
+    assert_states_equal(state, last)
+    assert_gradients_equal(gradients(split, mixer, x), gradients(whole, mixer, x))
+
+
+@everywhere
+def test_step_by_step_is_the_whole(name):
+    mixer = make(name)
+    x = torch.randn(2, 7, WIDTH, dtype=torch.float64)
+    whole, last = mixer(x)
+    state, steps = mixer.init_state(2), []
+    state = map_state(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, state)
+    for t in range(7):
+        y, state = mixer(x[:, t : t + 1], state)
+        steps.append(y)
+    assert_equal_to_rounding(torch.cat(steps, dim=1), whole, "y")
+    assert_states_equal(state, last)
+
+
+PADDINGS = {
+    "left": [[0] * 4 + [1] * 4, [1] * 8, [0] * 7 + [1], [0] * 8],
+    "right": [[1] * 4 + [0] * 4, [1] * 8, [1] + [0] * 7, [0] * 8],
+    "anywhere": [[0, 1, 1, 0, 0, 1, 0, 1], [1, 0, 1, 1, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0, 0, 0], [0] * 8],
+}
+
+
+@everywhere
+@pytest.mark.parametrize("where", PADDINGS)
+def test_padding_changes_nothing(name, where):
+    mixer = make(name)
+    real = torch.tensor(PADDINGS[where]).bool()
+    x = torch.randn(4, 8, WIDTH, dtype=torch.float64, requires_grad=True)
+    reset = torch.rand(4, 8) < 0.25
+    _, before = mixer(torch.randn(4, 3, WIDTH, dtype=torch.float64))
+    y, after = mixer(x, before, mask=real, reset=reset)
+    for b in range(4):
+        row = slice(b, b + 1)
+        own = map_state(lambda leaf, row=row: leaf[row], before)
+        alone = x[row, real[b]].detach().requires_grad_()
+        expected, last = mixer(alone, own, reset=reset[row, real[b]])
+        assert_equal_to_rounding(y[row, real[b]], expected, "y")
+        assert_states_equal(map_state(lambda leaf, row=row: leaf[row], after), last)
+        if int(real[b].sum()):
+            got = gradients(y[row, real[b]], mixer, x)
+            assert_gradients_equal(got[:-1], gradients(expected, mixer))
+            assert_equal_to_rounding(got[-1][row, real[b]], gradients(expected, mixer, alone)[-1], "dx")
+            assert not got[-1][row, ~real[b]].any()
+
+
+@everywhere
+def test_a_padded_step_leaves_the_state_exactly_as_it_was(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    _, before = mixer(torch.randn(2, 5, WIDTH))
+    _, after = mixer(torch.randn(2, 3, WIDTH), before, mask=torch.zeros(2, 3, dtype=torch.bool))
+    for one, other in zip(state_leaves(comparable(after)), state_leaves(comparable(before)), strict=True):
+        assert torch.equal(one, other)
+
+
+@everywhere
+def test_packed_documents_do_not_see_each_other(name):
+    mixer = make(name)
+    documents = [torch.randn(1, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (3, 1, 5)]
+    packed = torch.cat(documents, dim=1)
+    reset = torch.zeros(1, 9, dtype=torch.bool)
+    reset[0, [0, 3, 4]] = True
+    y, state = mixer(packed, reset=reset)
+    alone = [mixer(document) for document in documents]
+    assert_equal_to_rounding(y, torch.cat([out for out, _ in alone], dim=1), "y")
+    assert_states_equal(state, alone[-1][1])
+    assert_gradients_equal(gradients(y, mixer), gradients(torch.cat([out for out, _ in alone], dim=1), mixer))
+    leak = torch.autograd.grad(y[:, 4:].sum(), documents[:2], allow_unused=True, retain_graph=True)
+    assert all(g is None or not g.any() for g in leak)
+
+
+@everywhere
+def test_no_steps_and_the_starting_state(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    start = mixer.init_state(3)
+    y, state = mixer(torch.zeros(3, 0, WIDTH), start)
+    assert y.shape == (3, 0, WIDTH)
+    x = torch.randn(3, 4, WIDTH)
+    for got in (mixer(x, start)[0], mixer(x, state)[0]):
+        torch.testing.assert_close(got, mixer(x)[0])
+
+
+@everywhere
+def test_states_stay_float32_under_autocast_and_train(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    x = torch.randn(2, 6, WIDTH, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = mixer(x)
+        again, _ = mixer(x, state)
+    assert all(leaf.dtype != torch.bfloat16 for leaf in state_leaves(state))
+    (y.float().sum() + again.float().sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
+
+
+@everywhere
+def test_state_bytes_are_those_of_the_state(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    for length in (1, 9):
+        _, state = mixer(torch.randn(1, length, WIDTH))
+        assert mixer.state_bytes(length) == sum(leaf.numel() * leaf.element_size() for leaf in state_leaves(state))
+
+
+@everywhere
+def test_wrong_inputs_are_refused(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    with pytest.raises(ShapeError, match=r"x must be floating point \[B, T, 24\], got torch.float32 \[2, 3, 23\]"):
+        mixer(torch.zeros(2, 3, 23))
+    with pytest.raises(ShapeError, match=r"mask must be torch.bool \[2, 3\], got torch.float32 \[2, 3\]"):
+        mixer(torch.zeros(2, 3, 24), mask=torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_defaults_make_a_mixer(name):
+    y, _ = MIXERS[name]().make(64)(torch.randn(1, 3, 64))
+    assert y.shape == (1, 3, 64)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MRUConfig(heads=0), "heads: expected at least 1, got 0"),
+        (
+            lambda: MRUConfig(heads=4, state_size=72),
+            "state_size: expected heads times a perfect square, got 72 for 4",
+        ),
+        (lambda: MRUConfig(heads=4).make(72), "state_size: expected heads times a perfect square, got 72 for 4 heads"),
+        (lambda: MRUConfig(builder="lu"), "builder: expected one of reshape_identity, .*got 'lu'"),
+        (lambda: MRUConfig(write=True), "rescale: expected false where write is true"),
+        (lambda: MRUConfig(skip=True), "skip: expected false where write is false"),
+        (lambda: MRUConfig(heads=4, state_size=64).make(24), "mru: width must be a multiple of heads . D"),
+        (lambda: M2RNNConfig(heads=8, key_heads=3), "key_heads: expected a divisor of 8, got 3"),
+        (
+            lambda: M2RNNConfig(heads=8, value_heads=4, forget_heads=4, weight_heads=4),
+            "heads: expected the largest head count",
+        ),
+        (lambda: M2RNNConfig(grad_clip=-1.0), "grad_clip: expected a positive number, got -1.0"),
+        (lambda: AttentionConfig(heads=5).make(24), "attention: width must be a multiple of heads = 5, got 24"),
+        (
+            lambda: AttentionConfig(heads=8, positions="rotary").make(24),
+            "rotary positions need an even head size, got 3",
+        ),
+        (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
+        (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),
+    ],
+)
+def test_wrong_options_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_learned_positions_end():
+    mixer = AttentionConfig(positions="learned", max_positions=4).make(24)
+    _, state = mixer(torch.zeros(1, 4, 24))
+    with pytest.raises(ShapeError, match="the table has 4 positions, got a step at 4"):
+        mixer(torch.zeros(1, 1, 24), state)
