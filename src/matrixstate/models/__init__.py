@@ -2,7 +2,7 @@
 
 from matrixstate.models.config import BlockConfig, ModelConfig
 from matrixstate.models.counts import Counts, count
-from matrixstate.models.generate import Sampling, generate
+from matrixstate.models.generation import Sampling, generate
 from matrixstate.models.lm import LanguageModel, ModelState
 from matrixstate.models.presets import PRESETS, preset
 

@@ -1,0 +1,148 @@
+"""Generation: step by step is the parallel forward, memory stays flat, rows do not see each other."""
+
+import gc
+
+import pytest
+import torch
+from test_models import hybrid, make
+
+from matrixstate.errors import ConfigError, DataError
+from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, Sampling, generate
+from matrixstate.models.generation import sample
+from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
+
+MIXERS = {
+    "mru source": MRUConfig(heads=4, state_size=64),
+    "mru best": MRU_BEST,
+    "m2rnn paper": M2RNNConfig(),
+    "m2rnn best": M2RNN_BEST,
+    "attention": AttentionConfig(positions="rotary"),
+    "conv": GatedConvConfig(),
+}
+
+
+def small(mixer):
+    torch.manual_seed(0)
+    config = ModelConfig(64, (BlockConfig(mixer, MLPConfig(), repeat=2),), 31)
+    model = LanguageModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return model
+
+
+def rows(model, prompts, n, sampling=None, seed=0):
+    return torch.stack(list(generate(model, prompts, n, sampling, seed)), dim=1).tolist()
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@torch.no_grad()
+def test_logits_token_by_token_are_those_of_the_parallel_forward(name):
+    model, tokens = small(MIXERS[name]), torch.randint(31, (2, 40))
+    whole, _ = model(tokens)
+    state, steps = model.init_state(2), []
+    for t in range(40):
+        logits, state = model(tokens[:, t : t + 1], state)
+        steps.append(logits)
+    exact, _ = model.double()(tokens)
+    error, rounding = (torch.cat(steps, dim=1) - whole).abs().max(), (whole.double() - exact).abs().max()
+    assert error <= 4 * rounding + 1e-6
+
+
+def test_greedy_is_the_likeliest_token_every_time():
+    model = make(hybrid())
+    (got,) = rows(model, [[1, 2, 3]], 6, Sampling(temperature=0))
+    tokens = [1, 2, 3]
+    for _ in range(6):
+        tokens.append(int(model(torch.tensor([tokens]))[0][0, -1].argmax()))
+    assert got == tokens[3:]
+
+
+def test_each_row_is_drawn_as_if_it_were_alone():
+    model, prompts = make(hybrid()), [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]]
+    together = rows(model, prompts, 8, Sampling(temperature=0.9), seed=7)
+    for i, prompt in enumerate(prompts):
+        assert rows(model, [prompt], 8, Sampling(temperature=0.9), seed=7 + i) == [together[i]]
+
+
+def test_a_long_prompt_is_read_in_pieces(monkeypatch):
+    model, prompts = make(hybrid()), [torch.randint(17, (n,)).tolist() for n in (50, 23)]
+    whole = rows(model, prompts, 4)
+    monkeypatch.setattr("matrixstate.models.generation.PREFILL", 7)
+    assert rows(model, prompts, 4) == whole
+
+
+def test_learned_positions_are_used_again_from_the_middle():
+    model = make(hybrid(learned_positions=8))
+    (got,) = rows(model, [[1, 2, 3]], 30, Sampling(temperature=0))
+    assert len(got) == 30
+    history, seen = [1, 2, 3], [1, 2, 3]
+    for token in got[:12]:
+        assert token == int(model(torch.tensor([seen]))[0][0, -1].argmax())
+        history.append(token)
+        seen = history[-4:] if len(seen) == 8 else [*seen, token]
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name != "attention"])
+@torch.no_grad()
+def test_the_state_does_not_grow(name):
+    model, state, sizes = small(MIXERS[name]), None, set()
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    for _ in range(5):
+        _, state = model(token, state)
+        sizes.add(sum(t.numel() for t in _tensors(state)))
+    assert len(sizes) == 1
+
+
+def _tensors(state):
+    from matrixstate.layers import state_leaves
+
+    return state_leaves(state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mru source", "m2rnn paper"])
+def test_ten_thousand_tokens_take_flat_memory(name):
+    model, live = small(MIXERS[name]), []
+    for i, _ in enumerate(generate(model, [[1]], 10_000, seed=1)):
+        if i in (100, 9_999):
+            gc.collect()
+            live.append(sum(t.numel() for t in gc.get_objects() if type(t) is torch.Tensor))
+    assert live[1] <= live[0]
+
+
+def test_sampling_is_what_it_says():
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(4000, 4)
+    generators = [torch.Generator().manual_seed(i) for i in range(4000)]
+
+    def shares(**options):
+        drawn = sample(logits, Sampling(**options), generators)
+        return torch.bincount(drawn, minlength=4) / 4000
+
+    torch.testing.assert_close(shares(), logits[0].softmax(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(shares(temperature=2.0), (logits[0] / 2).softmax(0), atol=0.03, rtol=0)
+    assert shares(top_k=2)[:2].sum() == 0
+    assert shares(top_p=0.6)[:3].sum() == 0  # the likeliest alone has 0.64
+    assert shares(top_p=0.7)[:2].sum() == 0
+    assert shares(top_p=0.7)[2] > 0.1
+    assert shares(temperature=0)[3] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1}, "temperature: expected 0 or more, got -1"),
+        ({"top_k": 0}, "top_k: expected at least 1, got 0"),
+        ({"top_p": 0}, r"top_p: expected a number in \(0, 1\], got 0"),
+    ],
+)
+def test_wrong_sampling_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**options)
+
+
+@pytest.mark.parametrize("prompts", [[], [[1], []]], ids=str)
+def test_an_empty_prompt_is_refused(prompts):
+    with pytest.raises(DataError, match="prompts must hold at least one token each"):
+        generate(make(hybrid()), prompts, 1)
