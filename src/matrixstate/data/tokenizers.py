@@ -79,7 +79,10 @@ class BPETokenizer(Tokenizer):
 
     def __init__(self, model: str) -> None:
         """`model`: the JSON text of a tokenizer of that library."""
-        self._tokenizer = _tokenizers().Tokenizer.from_str(model)
+        try:
+            self._tokenizer = _tokenizers().Tokenizer.from_str(model)
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"not a tokenizer: {error}") from error
         self.size = self._tokenizer.get_vocab_size()
 
     @classmethod
