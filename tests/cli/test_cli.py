@@ -326,3 +326,29 @@ def test_check_fails_with_the_ways_that_differ(run, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "these ways differ: packed documents" in out
     assert "FAILS" in out
+
+
+def test_a_text_goes_on_from_a_state_file(run, workplace, capsys):
+    generate = ["generate", run, "--prompt", "10 b", "--seed", 4]
+    whole = output(capsys, *generate, "--tokens", 30)
+    first = output(capsys, *generate, "--tokens", 12, "--save-state", "s.safetensors")
+    rest = output(capsys, "generate", run, "--tokens", 18, "--load-state", "s.safetensors")
+    assert first.removesuffix("\n") + rest == whole
+    forks = output(
+        capsys,
+        "generate",
+        run,
+        "--load-state",
+        "s.safetensors",
+        "--prompt",
+        "1",
+        "--prompt",
+        "2",
+        "--tokens",
+        5,
+        "--json",
+    )
+    assert [t["prompt"] for t in json.loads(forks)["texts"]] == ["1", "2"]
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "other", "--seed", "9"]) == 0
+    assert main(["generate", "other", "--load-state", "s.safetensors"]) == 1
+    assert re.search(r"state: s.safetensors belongs to the model \w+, got the model \w+", capsys.readouterr().err)

@@ -1,5 +1,6 @@
 """Pure functions on tensors. Every op: `y, state = op(inputs..., state=None, *, reset=None, backend="auto")`."""
 
+from matrixstate.ops._checks import accumulation_dtype
 from matrixstate.ops._dispatch import OPS, backends, prefer
 from matrixstate.ops.attn import AttentionState, attention
 from matrixstate.ops.conv import causal_conv
@@ -10,6 +11,7 @@ __all__ = [
     "OPS",
     "AttentionState",
     "ScaledState",
+    "accumulation_dtype",
     "attention",
     "backends",
     "causal_conv",
