@@ -49,6 +49,8 @@ MISTAKES = {
     "too few tokens to check": (["check", "run", "--tokens", "7"], "--tokens: expected at least 8, got 7"),
     "no such checkpoint": (["generate", "run", "--checkpoint", "7"], "checkpoint latest, best or a step of 2, got '7'"),
     "a missing bundle": (["autopsy", "none"], "autopsy: expected a bundle in none: No such file"),
+    "nothing to inspect": (["inspect", "run"], "inspect: expected either --text or --file"),
+    "a text too short to inspect": (["inspect", "run", "--text", "1"], "inspect: expected 2 to 4096 tokens, got 1"),
     "no threads": ([*TRAIN, "--threads", "0"], "--threads: expected at least 1, got 0"),
     "no steps": (["demo", "--steps", "0"], "--steps: expected at least 1, got 0"),
 }

@@ -352,3 +352,13 @@ def test_a_text_goes_on_from_a_state_file(run, workplace, capsys):
     assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "other", "--seed", "9"]) == 0
     assert main(["generate", "other", "--load-state", "s.safetensors"]) == 1
     assert re.search(r"state: s.safetensors belongs to the model \w+, got the model \w+", capsys.readouterr().err)
+
+
+def test_inspect_draws_every_layer_with_a_matrix_state(run, workplace, capsys):
+    out = output(capsys, "inspect", run, "--text", "10 bottles of beer")
+    assert out.split() == ["run/inspect/layer-0.png", "run/inspect/inspect.json"]
+    data = json.loads((workplace / "run" / "inspect" / "inspect.json").read_text())
+    assert "".join(data["tokens"]) == "10 bottles of beer"
+    shown = json.loads(output(capsys, "inspect", run, "--file", "beer.txt", "--token", 3, "--json"))
+    assert shown["dropped"] == 3
+    assert len(shown["layers"][0]["rank"]) == 200

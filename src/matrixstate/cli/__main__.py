@@ -12,6 +12,7 @@ from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
+from matrixstate.cli.inspect import inspect
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "info": info,
     "demo": demo,
     "check": check,
+    "inspect": inspect,
     "autopsy": autopsy,
 }
 INTERRUPTED = 130  # what a shell reports for SIGINT
