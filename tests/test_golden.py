@@ -10,13 +10,13 @@ import torch
 from curves import FILE, MIXERS, STEPS, curve
 
 KEPT = json.loads(FILE.read_text())
-BAND = 1e-3  # relative: what twenty steps of float32 may drift from float64
+BAND = 5e-4  # relative: what twenty steps of float32 may drift from float64
 
 
 def test_every_mixer_has_a_curve():
     assert KEPT.keys() == MIXERS.keys()
     assert all(len(losses) == STEPS for losses in KEPT.values())
-    assert all(float(losses[-1]) < 0.8 * float(losses[0]) for losses in KEPT.values())
+    assert all(float(losses[-1]) < 0.95 * float(losses[0]) for losses in KEPT.values())
 
 
 @pytest.mark.parametrize("name", MIXERS)
