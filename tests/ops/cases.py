@@ -10,11 +10,17 @@ from torch import Tensor
 from matrixstate.layers import map_state, state_leaves
 from matrixstate.ops import (
     AttentionState,
+    LSTMState,
     ScaledState,
     attention,
     causal_conv,
+    delta_scan,
+    gru_scan,
+    lstm_scan,
     m2rnn_scan,
     matrix_scan,
+    outer_scan,
+    rnn_scan,
     scaled_matrix_scan,
 )
 
@@ -59,6 +65,10 @@ def _near_identity(*shape: int, dtype: torch.dtype, scale: float = 0.3) -> Tenso
 
 def _kept(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64).to(dtype)
+
+
+def _decay(*shape: int, dtype: torch.dtype) -> Tensor:
+    return -2 * torch.rand(*shape, dtype=torch.float64).to(dtype)
 
 
 def _accumulation(dtype: torch.dtype) -> torch.dtype:
@@ -135,6 +145,81 @@ CASES = [
         lambda s, fixed, state, **options: causal_conv(s["x"], fixed["weight"], fixed["bias"], state, **options),
         lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
         lambda dtype: {"weight": _normal(5, 4, dtype=dtype), "bias": _normal(5, dtype=dtype)},
+    ),
+    *(
+        Case(
+            f"outer_scan, {name}, {backend}",
+            "outer_scan",
+            lambda T, dtype, per=per, read=read: {
+                "q": _normal(B, T, 2, 3, dtype=dtype),
+                "k": _normal(B, T, 2, 3, dtype=dtype),
+                "v": _normal(B, T, 2, 5, dtype=dtype),
+                **({"log_decay": _decay(B, T, 2, *((3,) if per == "channel" else ()), dtype=dtype)} if per else {}),
+                **({"log_decay_v": _decay(B, T, 2, 5, dtype=dtype)} if per == "channel" else {}),
+                "log_input": _normal(B, T, 2, dtype=dtype, scale=0.3),
+            },
+            lambda s, fixed, state, read=read, **options: outer_scan(
+                **s, **fixed, read=read, state=state, chunk=4, **options
+            ),
+            lambda dtype: _normal(B, 2, 3, 5, dtype=_accumulation(dtype)),
+            (lambda dtype: {"bonus": _normal(2, 3, dtype=dtype)}) if read == "pre" else (lambda dtype: {}),
+            backend=backend,
+        )
+        for backend in ("reference", "chunked")
+        for name, per, read in (
+            ("no decay", None, "post"),
+            ("decay per head", "head", "post"),
+            ("decay per channel", "channel", "post"),
+            ("read before", "channel", "pre"),
+        )
+    ),
+    *(
+        Case(
+            f"delta_scan, {name}, {backend}",
+            "delta_scan",
+            lambda T, dtype, per=per: {
+                "q": _normal(B, T, 2, 3, dtype=dtype),
+                "k": _normal(B, T, 2, 3, dtype=dtype),
+                "v": _normal(B, T, 2, 5, dtype=dtype),
+                "read": _normal(B, T, 2, 3, dtype=dtype, scale=0.4),
+                "write": _normal(B, T, 2, 3, dtype=dtype, scale=0.4),
+                **({"log_decay": _decay(B, T, 2, *((3,) if per == "channel" else ()), dtype=dtype)} if per else {}),
+            },
+            lambda s, fixed, state, **options: delta_scan(**s, state=state, chunk=4, **options),
+            lambda dtype: _normal(B, 2, 3, 5, dtype=_accumulation(dtype)),
+            backend=backend,
+        )
+        for backend in ("reference", "chunked")
+        for name, per in (("no decay", None), ("decay per head", "head"), ("decay per channel", "channel"))
+    ),
+    Case(
+        "rnn_scan",
+        "rnn_scan",
+        lambda T, dtype: {"x": _normal(B, T, 1, 5, dtype=dtype)},
+        lambda s, fixed, state, **options: rnn_scan(s["x"], fixed["w"], state, **options),
+        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
+        lambda dtype: {"w": _normal(3, 5, 5, dtype=dtype, scale=0.5)},
+    ),
+    *(
+        Case(
+            f"gru_scan, reset {'after' if after else 'before'}",
+            "gru_scan",
+            lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xf", "xr")},
+            lambda s, fixed, state, after=after, **options: gru_scan(
+                **s, **fixed, state=state, reset_after=after, **options
+            ),
+            lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
+            lambda dtype: {name: _normal(3, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wf", "wr")},
+        )
+        for after in (False, True)
+    ),
+    Case(
+        "lstm_scan",
+        "lstm_scan",
+        lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xi", "xf", "xo")},
+        lambda s, fixed, state, **options: lstm_scan(**s, **fixed, state=state, **options),
+        lambda dtype: LSTMState(*(_normal(B, 3, 5, dtype=_accumulation(dtype)) for _ in "hc")),
+        lambda dtype: {name: _normal(1, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wi", "wf", "wo")},
     ),
     _attention(None, "reference"),
     _attention(3, "reference"),

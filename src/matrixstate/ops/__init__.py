@@ -3,20 +3,33 @@
 from matrixstate.ops._checks import accumulation_dtype
 from matrixstate.ops._dispatch import OPS, backends, prefer
 from matrixstate.ops.attn import AttentionState, attention
+from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
+from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
+from matrixstate.ops.outer import linear_attention, outer_scan
 
 __all__ = [
     "OPS",
     "AttentionState",
+    "LSTMState",
     "ScaledState",
     "accumulation_dtype",
     "attention",
     "backends",
     "causal_conv",
+    "delta_rule",
+    "delta_scan",
+    "gated_delta_product",
+    "gated_delta_rule",
+    "gru_scan",
+    "linear_attention",
+    "lstm_scan",
     "m2rnn_scan",
     "matrix_scan",
+    "outer_scan",
     "prefer",
+    "rnn_scan",
     "scaled_matrix_scan",
 ]

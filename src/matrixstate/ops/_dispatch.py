@@ -34,11 +34,20 @@ def _reference(folder: str) -> Backend:
     return Backend("reference", f"matrixstate.ops.{folder}.reference")
 
 
+def _chunked(folder: str) -> Backend:
+    return Backend("chunked", f"matrixstate.ops.{folder}.chunked")
+
+
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_reference("conv"),),
+    "delta_scan": (_chunked("delta"), _reference("delta")),
+    "gru_scan": (_reference("cells"),),
+    "lstm_scan": (_reference("cells"),),
     "m2rnn_scan": (_reference("m2rnn"),),
     "matrix_scan": (_reference("matrix"),),
+    "outer_scan": (_chunked("outer"), _reference("outer")),
+    "rnn_scan": (_reference("cells"),),
     "scaled_matrix_scan": (_reference("matrix"),),
 }
 """Every op's backends, in the order in which "auto" tries them."""

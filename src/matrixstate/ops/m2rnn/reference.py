@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops._gradient import clamp_gradient
+
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
     return None
@@ -21,21 +23,6 @@ def m2rnn_scan(
             h = h.masked_fill(reset[:, t, None, None, None], 0)
         h = f_t * h + (1 - f_t) * torch.tanh(h @ w + k_t * v_t)
         if grad_clip is not None:
-            h = _ClampGradient.apply(h, f_t < 1, grad_clip)
+            h = clamp_gradient(h, f_t < 1, grad_clip)
         out.append(q_t @ h)
     return torch.cat(out, dim=2).transpose(1, 2), h
-
-
-class _ClampGradient(torch.autograd.Function):
-    """The identity; in the backward pass the gradient is clamped to [-bound, bound] where `stepped`."""
-
-    @staticmethod
-    def forward(ctx, h, stepped, bound):
-        ctx.save_for_backward(stepped)
-        ctx.bound = bound
-        return h.view_as(h)
-
-    @staticmethod
-    def backward(ctx, dh):
-        (stepped,) = ctx.saved_tensors
-        return torch.where(stepped, dh.clamp(-ctx.bound, ctx.bound), dh), None, None

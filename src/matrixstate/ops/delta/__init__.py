@@ -1,0 +1,192 @@
+"""The recurrence of DeltaNet and its relatives: a state whose transition is diagonal plus rank one."""
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._dispatch import choose
+from matrixstate.ops.delta import chunked, reference
+
+
+def delta_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    read: Tensor,
+    write: Tensor,
+    log_decay: Tensor | None = None,
+    micro_steps: int = 1,
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """S_t = (diag(e^{g_t}) + write_t read_tᵀ) S_{t-1} + k_t v_tᵀ, read as y_t = q_tᵀ S_t.
+
+    Sizes: B batch, T sequence, H heads, K key width, V value width, m micro-steps.
+
+    Args:
+        q: [B, T, H, K] floating point, T >= 0. Reads after a step's last micro-step; not scaled.
+        k, read, write: [B, T·m, H, K], dtype of `q`. One row per micro-step.
+        v: [B, T·m, H, V], dtype of `q`.
+        log_decay: [B, T, H] or [B, T, H, K], natural logarithm g of the decay, <= 0; acts on the first micro-step of a
+            step. Default: none.
+        micro_steps: m, how many rank-one updates a step makes.
+        state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
+        reset: [B, T] bool. True starts a document: that step goes on from zeros.
+        chunk: steps per chunk of the chunked form; the result does not depend on it.
+        backend: "chunked" (products of matrices and a triangular system, for any device), "reference", "auto" or
+            another name from `OPS`.
+
+    Returns:
+        y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
+        state: [B, H, K, V], at least float32. S_T, to be passed to the next call.
+
+    Raises:
+        ShapeError: a shape, dtype or device other than the above.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Cost: 4·B·T·m·H·K·V multiply-adds step by step. Nothing bounds the state for any read and write: the rules below do.
+    Source: Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule" (WY form); RWKV-7, KDA and others
+    are further choices of read and write.
+    """
+    op = "delta_scan"
+    dtype = _check(op, q, k, v, read, write, log_decay, micro_steps, chunk)
+    B, T, H, K = q.shape
+    V = v.shape[-1]
+    expect_reset(op, reset, q)
+    if state is None:
+        state = q.new_zeros(B, H, K, V, dtype=dtype)
+    expect(op, "state", state, (B, H, K, V), q, dtype)
+    chosen = choose(op, backend, q.device.type, q.dtype)
+    if T == 0:
+        return q.new_zeros(B, 0, H, V), state
+    if log_decay is not None:
+        log_decay = log_decay.to(dtype)[..., None] if log_decay.ndim == 3 else log_decay.to(dtype)
+    run = {"reference": reference.delta_scan, "chunked": chunked.delta_scan}[chosen]
+    q_, k_, v_, read_, write_ = (x.to(dtype) for x in (q, k, v, read, write))
+    with full_precision(q):
+        y, last = run(q_, k_, v_, read_, write_, log_decay, micro_steps, state, reset, min(chunk, T))
+    return y.to(q.dtype), last
+
+
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    *,
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """S_t = (I - beta_t k_t k_tᵀ) S_{t-1} + beta_t k_t v_tᵀ: replaces what the state holds for a key by a value.
+
+    Args:
+        q, k: [B, T, H, K]. Keys should have length 1.
+        v: [B, T, H, V].
+        beta: [B, T, H] in (0, 2), how much is replaced; above 1 the transition has a negative eigenvalue.
+        state, reset, chunk, backend: as in `delta_scan`.
+
+    Returns:
+        y [B, T, H, V] and the state [B, H, K, V].
+
+    Source: Schlag et al. 2021, "Linear Transformers Are Secretly Fast Weight Programmers"; beta beyond 1: Grazzi et al.
+    2024, "Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues".
+    """
+    return gated_delta_rule(q, k, v, beta, None, state=state, reset=reset, chunk=chunk, backend=backend)
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    *,
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """S_t = a_t (I - beta_t k_t k_tᵀ) S_{t-1} + beta_t k_t v_tᵀ with a_t = e^{log_decay_t}.
+
+    log_decay: [B, T, H] or [B, T, H, K] (then diag(a_t) stands right of the bracket), <= 0; the rest as `delta_rule`.
+    Source: Yang et al. 2024, "Gated Delta Networks"; decay per channel: Kimi Team 2025, "Kimi Linear" (KDA).
+    """
+    return gated_delta_product(
+        q, k, v, beta, log_decay, micro_steps=1, state=state, reset=reset, chunk=chunk, backend=backend
+    )
+
+
+def gated_delta_product(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None = None,
+    *,
+    micro_steps: int,
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """A step is a decay and then m delta rules: S <- a_t S, then m times S <- (I - b k kᵀ) S + b k vᵀ.
+
+    Args:
+        q: [B, T, H, K].
+        k: [B, T·m, H, K]; v: [B, T·m, H, V]; beta: [B, T·m, H] in (0, 2).
+        log_decay: [B, T, H] or [B, T, H, K], <= 0, or None.
+        micro_steps: m. The product of m reflections can be any rotation of m dimensions.
+        state, reset, chunk, backend: as in `delta_scan`.
+
+    Returns:
+        y [B, T, H, V] and the state [B, H, K, V].
+
+    Source: Siems et al. 2025, "DeltaProduct".
+    """
+    op = "gated_delta_product"
+    expect(op, "beta", beta, tuple(k.shape[:3]), k, beta.dtype)
+    scaled = beta[..., None].to(k.dtype) * k
+    read = k
+    if log_decay is not None:  # the rank-one part acts on the decayed state: (I - b k kᵀ) diag(a)
+        decay = log_decay.exp() if log_decay.ndim == 4 else log_decay.exp()[..., None]
+        first = k[:, ::micro_steps] * decay.to(k.dtype)
+        if micro_steps == 1:
+            read = first
+        else:
+            rest = k.unflatten(1, (-1, micro_steps))[:, :, 1:]
+            read = torch.cat([first[:, :, None], rest], dim=2).flatten(1, 2)
+    return delta_scan(
+        q,
+        scaled,
+        v,
+        read=read,
+        write=-scaled,
+        log_decay=log_decay,
+        micro_steps=micro_steps,
+        state=state,
+        reset=reset,
+        chunk=chunk,
+        backend=backend,
+    )
+
+
+def _check(op, q, k, v, read, write, log_decay, micro_steps, chunk) -> torch.dtype:
+    expect_floating(op, "q", q, "B T H K")
+    expect_floating(op, "v", v, "B T·m H V")
+    B, T, H, K = q.shape
+    if micro_steps < 1 or chunk < 1:
+        raise ShapeError(f"{op}: micro_steps and chunk must be at least 1, got {micro_steps} and {chunk}")
+    rows = T * micro_steps
+    expect(op, "v", v, (B, rows, H, v.shape[-1]), q)
+    for name, x in (("k", k), ("read", read), ("write", write)):
+        expect(op, name, x, (B, rows, H, K), q)
+    if log_decay is not None:
+        wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
+        expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)
+    return accumulation_dtype(q.dtype)

@@ -1,0 +1,89 @@
+"""The diagonal-plus-rank-one recurrence chunk by chunk: a triangular system within a chunk (the WY form)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from matrixstate.ops._chunks import decayed_products, from_chunks, seen, to_chunks
+
+
+def unsupported(device: str, dtype: torch.dtype) -> str | None:
+    return None
+
+
+def delta_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    read: Tensor,
+    write: Tensor,
+    log_decay: Tensor | None,
+    micro_steps: int,
+    state: Tensor,
+    reset: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """q [B,T,H,K]; k, read, write [B,T·m,H,K], v [B,T·m,H,V]; log_decay [B,T,H,1 or K] -> y [B,T,H,V], state.
+
+    Written out over rows (micro-steps) j of a chunk with start S: with u_j = read_jᵀ S_{j-1} what a row reads,
+
+        S_t = e^{c_t} S + sum over j <= t of e^{c_t - c_j} (write_j u_j + k_j v_jᵀ)
+
+    so the u of a chunk solve a triangular system: u = (I - A)^{-1} (R S + B v), where A and B are the decayed products
+    of read with write and with k. README.md derives it.
+    """
+    T = q.shape[1]
+    decay, cut = _per_row(log_decay, reset, micro_steps)
+    rows = chunk * micro_steps
+    q = _at_last_micro_step(q, micro_steps)
+    q, k, v, read, write = (to_chunks(x, rows) for x in (q, k, v, read, write))
+    upto = None if decay is None else to_chunks(decay, rows).cumsum(dim=-2)
+    documents = None if cut is None else to_chunks(cut[..., None].long(), rows).cumsum(dim=-1)
+    before = None if upto is None else pad(upto[..., :-1, :], (0, 0, 1, 0))
+    scalar = upto is not None and upto.shape[-1] == 1
+    at, at_before = (x.squeeze(-1) if x is not None and scalar else x for x in (upto, before))
+    strictly = seen(documents, rows, True, q.device)
+    system = torch.eye(rows, dtype=q.dtype, device=q.device) - decayed_products(read, write, at_before, at, strictly)
+    from_keys = decayed_products(read, k, at_before, at, strictly) @ v
+    into = read if before is None else read * before.exp()
+    into = into if documents is None else into.masked_fill((documents > 0)[..., None], 0)
+    solved = torch.linalg.solve_triangular(
+        system, torch.cat([into, from_keys], dim=-1), upper=False, unitriangular=True
+    )
+    of_state, of_keys = solved.split([q.shape[-1], v.shape[-1]], dim=-1)  # u = of_state S + of_keys
+
+    mask = seen(documents, rows, False, q.device)
+    q_writes, q_keys = (decayed_products(q, x, at, at, mask) for x in (write, k))
+    ends = None if upto is None else (upto[..., -1:, :] - upto).exp()
+    keep = torch.ones_like(q[..., 0, :1]) if upto is None else upto[..., -1, :].exp()
+    q_into = q if upto is None else q * upto.exp()
+    writes, keys = (x if ends is None else x * ends for x in (write, k))
+    if documents is not None:
+        keep = keep.masked_fill((documents[..., -1] > 0)[..., None], 0)
+        q_into = q_into.masked_fill((documents > 0)[..., None], 0)
+        past = (documents < documents[..., -1:])[..., None]
+        writes, keys = writes.masked_fill(past, 0), keys.masked_fill(past, 0)
+    fixed = q_keys @ v + q_writes @ of_keys  # what y has that does not depend on the chunk's start
+    added = keys.mT @ v + writes.mT @ of_keys
+    y, S = [], state
+    for c in range(q.shape[2]):
+        y.append(q_into[:, :, c] @ S + q_writes[:, :, c] @ (of_state[:, :, c] @ S))
+        S = keep[:, :, c, :, None] * S + writes[:, :, c].mT @ (of_state[:, :, c] @ S) + added[:, :, c]
+    whole = from_chunks(torch.stack(y, dim=2) + fixed, T * micro_steps)
+    return whole[:, micro_steps - 1 :: micro_steps], S
+
+
+def _per_row(log_decay: Tensor | None, reset: Tensor | None, micro_steps: int) -> tuple[Tensor | None, Tensor | None]:
+    """Decays and resets of every row: those of a step stand at its first micro-step."""
+    if micro_steps > 1 and log_decay is not None:
+        log_decay = pad(log_decay[:, :, None], (0, 0, 0, 0, 0, micro_steps - 1)).flatten(1, 2)
+    if micro_steps > 1 and reset is not None:
+        reset = pad(reset[:, :, None], (0, micro_steps - 1)).flatten(1, 2)
+    return log_decay, reset
+
+
+def _at_last_micro_step(q: Tensor, micro_steps: int) -> Tensor:
+    """Queries of every row, zero but at the last micro-step of each step."""
+    if micro_steps == 1:
+        return q
+    return pad(q[:, :, None], (0, 0, 0, 0, micro_steps - 1, 0)).flatten(1, 2)

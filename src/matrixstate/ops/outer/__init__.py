@@ -1,0 +1,136 @@
+"""The recurrence of linear attention and its relatives: a state of decaying outer products."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._dispatch import choose
+from matrixstate.ops.outer import chunked, reference
+
+
+def outer_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_decay: Tensor | None = None,
+    log_decay_v: Tensor | None = None,
+    log_input: Tensor | None = None,
+    bonus: Tensor | None = None,
+    read: Literal["post", "pre"] = "post",
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """S_t = diag(e^{g_t}) S_{t-1} diag(e^{g'_t}) + e^{i_t} k_t v_tᵀ, read as y_t = q_tᵀ S_t.
+
+    Sizes: B batch, T sequence, H heads, K key width, V value width.
+
+    Args:
+        q: [B, T, H, K] floating point, T >= 0. Read-out; not scaled.
+        k: [B, T, H, K], dtype of `q`.
+        v: [B, T, H, V], dtype of `q`.
+        log_decay: [B, T, H] or [B, T, H, K], natural logarithm g of the decay of the rows, <= 0. Default: no decay.
+        log_decay_v: [B, T, H, V], natural logarithm g' of the decay of the columns, <= 0. Default: no decay.
+        log_input: [B, T, H], natural logarithm i of the input's weight. Default: 1.
+        bonus: [H, K], only with read="pre". What a step reads of itself.
+        read: "post", or "pre": y_t = q_tᵀ (S_{t-1} + diag(bonus) k_t v_tᵀ).
+        state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
+        reset: [B, T] bool. True starts a document: that step goes on from zeros.
+        chunk: steps per chunk of the chunked form; the result does not depend on it.
+        backend: "chunked" (products of matrices, for any device), "reference", "auto" or another name from `OPS`.
+
+    Returns:
+        y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
+        state: [B, H, K, V], at least float32. S_T, to be passed to the next call.
+
+    Raises:
+        ShapeError: a shape, dtype or device other than the above.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Cost: 3·B·T·H·K·V multiply-adds step by step; chunked about B·T·H·(chunk·(K+V) + 2·K·V).
+    Sources: Katharopoulos et al. 2020 (no decay); Yang et al. 2023, GLA (decay per channel, chunks); Dao & Gu 2024,
+    Mamba-2 (decay per head); Peng et al. 2024, RWKV-6 (read before, bonus).
+    """
+    op = "outer_scan"
+    dtype = _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk)
+    B, T, H, K = q.shape
+    V = v.shape[-1]
+    expect_reset(op, reset, q)
+    if state is None:
+        state = q.new_zeros(B, H, K, V, dtype=dtype)
+    expect(op, "state", state, (B, H, K, V), q, dtype)
+    chosen = choose(op, backend, q.device.type, q.dtype)
+    if T == 0:
+        return q.new_zeros(B, 0, H, V), state
+    if log_decay is not None and log_decay.ndim == 3:
+        log_decay = log_decay[..., None]
+    wide = [None if x is None else x.to(dtype) for x in (q, k, v, log_decay, log_decay_v, log_input, bonus)]
+    run = {"reference": reference.outer_scan, "chunked": chunked.outer_scan}[chosen]
+    with full_precision(q):
+        y, last = run(*wide, read, state, reset, min(chunk, T))  # type: ignore[arg-type]
+    return y.to(q.dtype), last
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_decay: Tensor | None = None,
+    state: Tensor | None = None,
+    reset: Tensor | None = None,
+    chunk: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """`outer_scan` divided by its weights: y_t = q_tᵀ S_t / q_tᵀ z_t with z_t the same sum of keys alone.
+
+    Args:
+        q, k: [B, T, H, K], features whose products are positive, such as elu + 1.
+        v: [B, T, H, V].
+        state: [B, H, K, V + 1]: S with z as its last column. Default: zeros.
+        log_decay, reset, chunk, backend: as in `outer_scan`.
+
+    Returns:
+        y: [B, T, H, V], dtype of `q`. Not finite where all products are zero.
+        state: [B, H, K, V + 1].
+
+    Exact: the sum of weights is carried as one more column of values, each of them 1.
+    Source: Katharopoulos et al. 2020, "Transformers are RNNs", eq. 18-20.
+    """
+    dtype = accumulation_dtype(q.dtype)
+    ones = torch.ones(*v.shape[:-1], 1, dtype=dtype, device=v.device)
+    values = torch.cat([v.to(dtype), ones], dim=-1)
+    y, state = outer_scan(
+        q.to(dtype), k.to(dtype), values, log_decay=log_decay, state=state, reset=reset, chunk=chunk, backend=backend
+    )
+    return (y[..., :-1] / y[..., -1:]).to(v.dtype), state
+
+
+def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> torch.dtype:
+    expect_floating(op, "q", q, "B T H K")
+    expect_floating(op, "v", v, "B T H V")
+    B, T, H, K = q.shape
+    V = v.shape[-1]
+    expect(op, "k", k, (B, T, H, K), q)
+    expect(op, "v", v, (B, T, H, V), q)
+    if log_decay is not None:
+        wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
+        expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)
+    if log_decay_v is not None:
+        expect(op, "log_decay_v", log_decay_v, (B, T, H, V), q, log_decay_v.dtype)
+    if log_input is not None:
+        expect(op, "log_input", log_input, (B, T, H), q, log_input.dtype)
+    if read not in ("post", "pre"):
+        raise ShapeError(f"{op}: read must be post or pre, got {read!r}")
+    if bonus is not None:
+        expect(op, "bonus", bonus, (H, K), q, bonus.dtype)
+        if read != "pre":
+            raise ShapeError(f'{op}: bonus must be None unless read is "pre", got {list(bonus.shape)}')
+    if chunk < 1:
+        raise ShapeError(f"{op}: chunk must be at least 1, got {chunk}")
+    return accumulation_dtype(q.dtype)

@@ -1,0 +1,112 @@
+"""The outer-product recurrence chunk by chunk: products of matrices within a chunk, one step per chunk between them."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from matrixstate.ops._chunks import BLOCK, decayed_products, from_chunks, seen, to_chunks
+
+
+def unsupported(device: str, dtype: torch.dtype) -> str | None:
+    return None
+
+
+def outer_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    log_decay_v: Tensor | None,
+    log_input: Tensor | None,
+    bonus: Tensor | None,
+    read: str,
+    state: Tensor,
+    reset: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """q, k [B,T,H,K], v [B,T,H,V], log_decay [B,T,H,1 or K], state [B,H,K,V] -> y [B,T,H,V], state."""
+    T = q.shape[1]
+    own = None  # what a step reads of itself, where the state is read before it
+    if read == "pre" and bonus is not None:
+        own = (q * k * bonus).sum(dim=-1, keepdim=True) * v
+    if log_input is not None:
+        k = k * log_input.exp()[..., None]
+    q, k, v = (to_chunks(x, chunk) for x in (q, k, v))
+    upto = None if log_decay is None else to_chunks(log_decay, chunk).cumsum(dim=-2)
+    upto_v = None if log_decay_v is None else to_chunks(log_decay_v, chunk).cumsum(dim=-2)
+    documents = None if reset is None else to_chunks(reset[..., None].long(), chunk).cumsum(dim=-1)
+    reader, reader_v = upto, upto_v  # up to where the state has decayed when a step reads it
+    if read == "pre":
+        reader, reader_v = (None if x is None else _before(x) for x in (upto, upto_v))
+    mask = seen(documents, chunk, read == "pre", q.device)
+    y = _within(q, k, v, reader, upto, reader_v, upto_v, mask)
+    into, writes, keep, keep_v = _between(q, k, v, reader, upto, upto_v, documents)
+    carried = []
+    S = state
+    for c in range(q.shape[2]):
+        carried.append(S)
+        S = writes[:, :, c] + (S if keep is None else S * keep[:, :, c, :, None]) * (
+            1 if keep_v is None else keep_v[:, :, c, None, :]
+        )
+    read_out = into @ torch.stack(carried, dim=2)
+    y = y + (read_out if reader_v is None else read_out * reader_v.exp())
+    y = from_chunks(y, T)
+    return (y if own is None else y + own), S
+
+
+def _before(upto: Tensor) -> Tensor:
+    """The sums up to the step before."""
+    return pad(upto[..., :-1, :], (0, 0, 1, 0))
+
+
+def _within(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    reader: Tensor | None,
+    upto: Tensor | None,
+    reader_v: Tensor | None,
+    upto_v: Tensor | None,
+    mask: Tensor,
+) -> Tensor:
+    """What steps of a chunk read of each other [B,H,n,C,V]."""
+    scalar = upto is not None and upto.shape[-1] == 1
+    at_q, at_k = (x.squeeze(-1) if x is not None and scalar else x for x in (reader, upto))
+    weights = decayed_products(q, k, at_q, at_k, mask)
+    if reader_v is None or upto_v is None:
+        return weights @ v
+    out = []
+    for begin in range(0, weights.shape[-1], BLOCK):  # as in `decayed_products`, on the side of the values
+        end = min(begin + BLOCK, weights.shape[-1])
+        at = reader_v[..., begin:end, :]
+        decay = (at[..., :, None, :] - upto_v[..., None, begin:end, :]).clamp_max(0).exp()
+        y = torch.einsum("...tj,...jv,...tjv->...tv", weights[..., begin:end, begin:end], v[..., begin:end, :], decay)
+        if begin:
+            start = upto_v[..., begin - 1, None, :]
+            earlier = weights[..., begin:end, :begin] @ (v[..., :begin, :] * (start - upto_v[..., :begin, :]).exp())
+            y = y + earlier * (at - start).clamp_max(0).exp()
+        out.append(y)
+    return torch.cat(out, dim=-2)
+
+
+def _between(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    reader: Tensor | None,
+    upto: Tensor | None,
+    upto_v: Tensor | None,
+    documents: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """How each chunk reads the state before it, what it adds to the state, and what it keeps of it."""
+    into = q if reader is None else q * reader.exp()
+    keys = k if upto is None else k * (upto[..., -1:, :] - upto).exp()
+    values = v if upto_v is None else v * (upto_v[..., -1:, :] - upto_v).exp()
+    keep = None if upto is None else upto[..., -1, :].exp()
+    keep_v = None if upto_v is None else upto_v[..., -1, :].exp()
+    if documents is not None:
+        into = into.masked_fill((documents > 0)[..., None], 0)
+        keys = keys.masked_fill((documents < documents[..., -1:])[..., None], 0)
+        fresh = (documents[..., -1] > 0)[..., None]
+        keep = (torch.ones_like(k[..., 0, :1]) if keep is None else keep).masked_fill(fresh, 0)
+    return into, keys.mT @ values, keep, keep_v
