@@ -27,6 +27,10 @@ class Backend:
         return import_module(self.module).unsupported(device, dtype)
 
 
+def _cpu(folder: str) -> Backend:
+    return Backend("cpu", f"matrixstate.ops.{folder}.kernel_cpu", requires="matrixstate._native")
+
+
 def _reference(folder: str) -> Backend:
     return Backend("reference", f"matrixstate.ops.{folder}.reference")
 
@@ -34,7 +38,7 @@ def _reference(folder: str) -> Backend:
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_reference("conv"),),
-    "m2rnn_scan": (_reference("m2rnn"),),
+    "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_reference("matrix"),),
     "scaled_matrix_scan": (_reference("matrix"),),
 }

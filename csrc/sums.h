@@ -1,0 +1,31 @@
+// Sums of the partial results of heads, batch rows and slices that share one output, always in the same order.
+#pragma once
+
+#include "parallel.h"
+#include "vec.h"
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+// out [outer, inner] = the sum of parts [outer, group, inner] over its middle axis.
+inline void sum_groups(const float* parts, Output out, int64_t outer, int64_t group, int64_t inner, int threads) {
+    constexpr int64_t PIECE = 64;
+    int64_t rows = divide_up(4096, inner + 1);  // enough work for one task
+    parallel_for(divide_up(outer, rows), threads, [&](int64_t task, int) {
+        int64_t end = (task + 1) * rows < outer ? (task + 1) * rows : outer;
+        for (int64_t o = task * rows; o < end; ++o)
+            for (int64_t begin = 0; begin < inner; begin += PIECE) {
+                int64_t count = inner - begin < PIECE ? inner - begin : PIECE;
+                const float* from = parts + o * group * inner + begin;
+                float sum[PIECE] = {};
+                for (int64_t g = 0; g < group; ++g)
+                    for (int64_t i = 0; i < count; ++i) sum[i] += from[g * inner + i];
+                write(out, o * inner + begin, count, sum);
+            }
+    });
+}
+
+}  // namespace
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

@@ -1,0 +1,19 @@
+#include "kernels.h"
+
+#define TEXT(name) #name
+#define NAME_OF(name) TEXT(name)
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+
+void m2rnn_forward(const M2rnnForward&);
+void m2rnn_backward(const M2rnnBackward&);
+
+extern const Kernels table = {
+    NAME_OF(MATRIXSTATE_ISA),
+    m2rnn_forward,
+    m2rnn_backward,
+};
+
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

@@ -1,0 +1,141 @@
+// Vectors of the instruction set being compiled. Included by kernels only: everything is in its namespace, so that
+// no function compiled for a newer processor can be linked in place of an older one's.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
+
+#include "memory.h"
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+INLINE void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
+INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 is x, so the compiler leaves only the broadcast
+
+// The smaller of bound and x; NaN where x is. GCC makes the portable form two instructions instead of one.
+INLINE Vec at_most(Vec bound, Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)bound, (__m512)x);
+#elif defined(__AVX__)
+    return (Vec)_mm256_min_ps((__m256)bound, (__m256)x);
+#elif defined(__SSE__)
+    return (Vec)_mm_min_ps((__m128)bound, (__m128)x);
+#else
+    return bound < x ? bound : x;
+#endif
+}
+
+// The larger of bound and x; NaN where x is.
+INLINE Vec at_least(Vec bound, Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)bound, (__m512)x);
+#elif defined(__AVX__)
+    return (Vec)_mm256_max_ps((__m256)bound, (__m256)x);
+#elif defined(__SSE__)
+    return (Vec)_mm_max_ps((__m128)bound, (__m128)x);
+#else
+    return bound > x ? bound : x;
+#endif
+}
+
+INLINE Vec clamp(Vec x, Vec bound) { return at_least(-bound, at_most(bound, x)); }
+
+// n / d to about one unit in the last place. A division of 16 lanes takes as long as 32 multiply-adds, so there an
+// estimate of 14 bits and one Newton step; d must be normal and its reciprocal too.
+INLINE Vec quotient(Vec n, Vec d) {
+#if defined(__AVX512F__)
+    Vec estimate = (Vec)_mm512_rcp14_ps((__m512)d);
+    Vec close = n * estimate;
+    return close + close * (1.0f - d * estimate);
+#else
+    return n / d;
+#endif
+}
+
+template <int HALF, size_t... LANE>
+INLINE Vec add_pair(Vec a, Vec b, std::index_sequence<LANE...>) {
+    Vec own = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + LANE : LANE)...);
+    Vec other = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + (LANE ^ HALF) : (LANE ^ HALF))...);
+    return own + other;
+}
+
+template <int HALF>
+INLINE Vec add_halves(Vec* x) {
+    UNROLL for (int i = 0; i < HALF; ++i) x[i] = add_pair<HALF>(x[i], x[i + HALF], std::make_index_sequence<LANES>());
+    if constexpr (HALF > 1) return add_halves<HALF / 2>(x);
+    return x[0];
+}
+
+// Lane i of the result is the sum of the lanes of the i-th of LANES vectors that begin at `from`.
+INLINE Vec lane_sums(const float* from) {
+    Vec x[LANES];
+    UNROLL for (int i = 0; i < LANES; ++i) x[i] = load(from + i * LANES);
+    return add_halves<LANES / 2>(x);
+}
+
+INLINE float lane_sum(Vec x) {
+    float sum = x[0];
+    UNROLL for (int i = 1; i < LANES; ++i) sum += x[i];
+    return sum;
+}
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// `count` numbers of an array, from its element `begin` on, as float32.
+INLINE void read(Input array, int64_t begin, int64_t count, float* to) {
+    if (array.dtype == Dtype::float32) {
+        const float* from = static_cast<const float*>(array.data) + begin;
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+        return;
+    }
+    const uint16_t* from = static_cast<const uint16_t*>(array.data) + begin;
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+        std::memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
+INLINE uint16_t to_bfloat16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    if (x != x) return 0x7fc0;
+    return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
+}
+
+// Writes `count` numbers to an array from its element `begin` on, rounded to its dtype.
+INLINE void write(Output array, int64_t begin, int64_t count, const float* from) {
+    if (array.dtype == Dtype::float32) {
+        float* to = static_cast<float*>(array.data) + begin;
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+        return;
+    }
+    uint16_t* to = static_cast<uint16_t*>(array.data) + begin;
+    for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from[i]);
+}
+
+}  // namespace
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate
