@@ -45,7 +45,6 @@ OPS: dict[str, tuple[Backend, ...]] = {
 """Every op's backends, in the order in which "auto" tries them."""
 
 
-@torch.compiler.assume_constant_result  # torch.compile evaluates the choice; it never traces it
 def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
     """Name of the op's first backend that can run or, if `wanted` names one, that one and no other.
 
@@ -64,6 +63,11 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
             return backend.name
         refusals.append(f"{backend.name}: {reason}")
     raise BackendUnavailable(f"{op}: no backend can run {dtype} on {device}: " + "; ".join(refusals))
+
+
+# torch.compile evaluates the choice and never traces it. This is all that torch.compiler.assume_constant_result does,
+# but that imports the whole compiler, which takes seconds.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def backends(device: str, dtype: torch.dtype) -> dict[str, str]:
