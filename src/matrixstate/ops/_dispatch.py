@@ -8,6 +8,8 @@ import torch
 
 from matrixstate.errors import BackendUnavailable
 
+HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)"}
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -23,7 +25,7 @@ class Backend:
     def why_not(self, device: str, dtype: torch.dtype) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
         if find_spec(self.requires) is None:
-            return f"{self.requires} is not installed"
+            return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
         return import_module(self.module).unsupported(device, dtype)
 
 
