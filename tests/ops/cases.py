@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -122,14 +122,16 @@ def m2rnn(
     )
 
 
-def causal_conv_case(backend: str) -> Case:
+def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | None = None, batch: int = B) -> Case:
     return Case(
-        f"causal_conv, {backend}",
+        f"causal_conv, {backend}, C {C}, K {K}, {activation}, batch {batch}",
         "causal_conv",
-        lambda T, dtype: {"x": _normal(B, T, 5, dtype=dtype)},
-        lambda s, fixed, state, **options: causal_conv(s["x"], fixed["weight"], fixed["bias"], state, **options),
-        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-        lambda dtype: {"weight": _normal(5, 4, dtype=dtype), "bias": _normal(5, dtype=dtype)},
+        lambda T, dtype: {"x": _normal(batch, T, C, dtype=dtype)},
+        lambda s, fixed, state, **options: causal_conv(
+            s["x"], fixed["weight"], fixed["bias"], state, activation=activation, **options
+        ),
+        lambda dtype: _normal(batch, K - 1, C, dtype=_accumulation(dtype)),
+        lambda dtype: {"weight": _normal(C, K, dtype=dtype), "bias": _normal(C, dtype=dtype)},
         backend=backend,
         dtype=torch.float32 if backend == "cpu" else torch.float64,
     )
@@ -162,7 +164,10 @@ CASES = [
     ),
     m2rnn("reference"),
     m2rnn("cpu"),
-    causal_conv_case("reference"),
+    conv("reference"),
+    conv("reference", activation="silu"),
+    conv("cpu"),
+    conv("cpu", activation="silu"),
     _attention(None, "reference"),
     _attention(3, "reference"),
     _attention(None, "sdpa"),

@@ -4,11 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, copy, differentiable, floats, m2rnn
+from cases import CASES, conv, copy, differentiable, floats, m2rnn
 
 from closeness import assert_as_good_as
 from conftest import need
-from matrixstate.ops import m2rnn_scan
 
 KERNELS = [case for case in CASES if case.backend == "cpu"]
 SHAPES = [
@@ -18,6 +17,9 @@ SHAPES = [
     m2rnn("cpu", K=64, V=16, heads=(1, 1, 40, 1, 1), batch=1),
     m2rnn("cpu", K=9, V=40, heads=(6, 3, 2, 1, 1), grad_clip=0.2),
     m2rnn("cpu", K=5, V=128, heads=(2, 1, 1, 1, 2), batch=3),
+    conv("cpu", C=1, K=1, activation="silu", batch=1),
+    conv("cpu", C=33, K=2),
+    conv("cpu", C=48, K=40, activation="silu", batch=3),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
@@ -176,10 +178,14 @@ def test_it_can_be_exported(case):
 
 
 def test_the_operators_keep_the_promises_of_pytorch():
-    need("m2rnn_scan", "cpu")
-    m2rnn_scan(*(torch.ones(1, 1, 1, n) for n in (1, 1, 1)), torch.ones(1, 1, 1), torch.ones(1, 1, 1), backend="cpu")
-    case = m2rnn("cpu", grad_clip=0.3)
-    sequence, fixed, state, reset = draw(case, 18, torch.float32)
-    differentiable(sequence, fixed, state)
-    inputs = (sequence["q"], sequence["k"], sequence["v"], fixed["w"], sequence["f"], state, reset, 0.3, True)
-    torch.library.opcheck(torch.ops.matrixstate.m2rnn_scan_cpu, inputs)
+    for case in (m2rnn("cpu", grad_clip=0.3), conv("cpu", activation="silu")):
+        need(case.op, "cpu")
+        sequence, fixed, state, reset = draw(case, 18, torch.float32)
+        case.run(sequence, fixed, state)  # registers the operators
+        differentiable(sequence, fixed, state)
+        if case.op == "m2rnn_scan":
+            inputs = (*(sequence[n] for n in "qkv"), fixed["w"], sequence["f"], state, reset, 0.3, True)
+            torch.library.opcheck(torch.ops.matrixstate.m2rnn_scan_cpu, inputs)
+        else:
+            inputs = (sequence["x"], fixed["weight"], fixed["bias"], state, reset, True)
+            torch.library.opcheck(torch.ops.matrixstate.causal_conv_cpu, inputs)

@@ -39,7 +39,7 @@ def _reference(folder: str) -> Backend:
 
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
-    "causal_conv": (_reference("conv"),),
+    "causal_conv": (_cpu("conv"), _reference("conv")),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_reference("matrix"),),
     "scaled_matrix_scan": (_reference("matrix"),),
