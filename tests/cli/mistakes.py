@@ -26,10 +26,15 @@ MISTAKES = {
     "a missing text": ([*TRAIN, "--text", "none.txt"], "none.txt: No such file or directory"),
     "a missing config": (["train", "none.yaml"], "config none.yaml: No such file or directory"),
     "nothing to do": (["train"], "train: expected a CONFIG file or --resume RUN, got neither"),
-    "resuming with options": (
+    "resuming with other options": (
         ["train", "--resume", "run", "--steps", "9"],
-        "expected no config and none of its options, got --steps",
+        "--resume: training.steps: the run has 2, got 9; accept with --accept training.steps",
     ),
+    "resuming elsewhere": (
+        ["train", "--resume", "run", "--out", "x"],
+        "expected neither --out nor --dry-run, got --out",
+    ),
+    "accepting without resuming": ([*TRAIN, "--accept", "training.steps"], "--accept: expected only with --resume"),
     "a missing run": (["generate", "none"], "run: expected a run directory with none/config.yaml: No such file"),
     "a missing run to evaluate": (["evaluate", "none"], "run: expected a run directory with none/config.yaml"),
     "a damaged run": (["generate", "damaged"], "run: damaged/config.yaml is damaged: "),
@@ -41,6 +46,11 @@ MISTAKES = {
     "a negative temperature": (["generate", "run", "--temperature", "-1"], "temperature: expected 0 or more, got -1"),
     "an empty text to evaluate": (["evaluate", "run", "--text", "empty.txt"], "evaluate: expected at least one token"),
     "a window of nothing": (["evaluate", "run", "--window", "-3"], "evaluate: window must be 1 or more, got -3"),
+    "too few tokens to check": (["check", "run", "--tokens", "7"], "--tokens: expected at least 8, got 7"),
+    "no such checkpoint": (["generate", "run", "--checkpoint", "7"], "checkpoint latest, best or a step of 2, got '7'"),
+    "a missing bundle": (["autopsy", "none"], "autopsy: expected a bundle in none: No such file"),
+    "nothing to inspect": (["inspect", "run"], "inspect: expected either --text or --file"),
+    "a text too short to inspect": (["inspect", "run", "--text", "1"], "inspect: expected 2 to 4096 tokens, got 1"),
     "no threads": ([*TRAIN, "--threads", "0"], "--threads: expected at least 1, got 0"),
     "no steps": (["demo", "--steps", "0"], "--steps: expected at least 1, got 0"),
 }

@@ -6,14 +6,26 @@ import traceback
 
 import tyro
 
+from matrixstate.cli.autopsy import autopsy
+from matrixstate.cli.check import check
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
+from matrixstate.cli.inspect import inspect
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
-COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "info": info, "demo": demo}
+COMMANDS = {
+    "train": train,
+    "generate": generate,
+    "evaluate": evaluate,
+    "info": info,
+    "demo": demo,
+    "check": check,
+    "inspect": inspect,
+    "autopsy": autopsy,
+}
 INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 

@@ -1,6 +1,7 @@
 """How commands print: data as JSON, tables, numbers with units; progress goes to standard error."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from matrixstate.training.thermometer import Reading
 
 
 def print_json(value: Any) -> None:
@@ -40,6 +43,24 @@ def in_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Status:
+    """One line on standard error that says what is being done, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._status = Console(stderr=True).status("")
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def show(self, what: str) -> None:
+        """`what` is being done now."""
+        self._status.update(what)
 
 
 class ProgressBar:
@@ -82,12 +103,22 @@ class ProgressBar:
 class TrainingProgress(ProgressBar):
     """A reporter that shows step, loss, tokens/s and time left."""
 
-    _validation = ""
+    _validation = _states = ""
 
     def step(
         self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
     ) -> None:
-        self.update(step, f"step {step} loss {loss:.3f}{self._validation} {tokens_per_second:,.0f} tokens/s")
+        self.update(
+            step, f"step {step} loss {loss:.3f}{self._validation}{self._states} {tokens_per_second:,.0f} tokens/s"
+        )
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._validation = f" (validation {nats_per_token:.3f})"
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None:
+        if readings:
+            largest = max(max(reading.log_norm) for reading in readings) / math.log(10)
+            self._states = f" |state| 10^{largest:.1f}"
+
+    def warned(self, message: str) -> None:
+        self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)

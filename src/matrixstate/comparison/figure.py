@@ -4,10 +4,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from matrixstate.errors import MissingExtra
+from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 from matrixstate.training import Run
-
-COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
 
 
 def draw_curves(runs: Mapping[str, Run], path: Path, title: str) -> None:
@@ -15,13 +13,7 @@ def draw_curves(runs: Mapping[str, Run], path: Path, title: str) -> None:
 
     In bits per token. Raises MissingExtra without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("figure: needs matplotlib: pip install 'matrixstate[plots]'") from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     highest = lowest = None
     for (name, run), colour in zip(runs.items(), COLOURS * 9, strict=False):
@@ -38,7 +30,7 @@ def draw_curves(runs: Mapping[str, Run], path: Path, title: str) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, title="marks: validation, thin: training")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _smoothed(points: list[tuple[int, float]], decay: float = 0.95) -> tuple[list[int], list[float]]:

@@ -1,0 +1,66 @@
+"""`matrixstate inspect`."""
+
+import json as json_module
+from pathlib import Path
+
+import torch
+from tyro.conf import Positional
+
+from matrixstate.cli.output import ProgressBar, print_json
+from matrixstate.cli.train import set_threads
+from matrixstate.data import load_tokenizer, read_files
+from matrixstate.errors import ConfigError
+from matrixstate.evaluation.inspection import LONGEST, inspect_states
+from matrixstate.evaluation.portrait import draw_portrait
+from matrixstate.training import Run, load_model
+
+
+def inspect(
+    run: Positional[Path],
+    *,
+    text: str | None = None,
+    file: Path | None = None,
+    token: int | None = None,
+    out: Path | None = None,
+    checkpoint: str = "latest",
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Show what the matrix states of a trained model do, token by token, as figures and as data.
+
+    Heat maps of how much each token writes, what is kept, rank and norm; singular values; the state itself at several
+    places; and what a single token changed, for how long. One PNG per layer, and inspect.json with the numbers.
+
+    Args:
+        run: The run's directory.
+        text: The text to read.
+        file: A file whose beginning to read (200 tokens), instead of text.
+        token: The token, counted from 0, whose absence is measured. Default: the one that changed the states most
+            after the first quarter.
+        out: A directory for figures and data. Default: inspect in the run.
+        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print the data as one JSON object and draw nothing.
+    """
+    set_threads(threads)
+    if (text is None) == (file is None):
+        raise ConfigError("inspect: expected either --text or --file")
+    opened = Run.open(run)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    tokens = tokenizer.encode(text if text is not None else read_files([file] if file else []))
+    tokens = tokens[: 200 if file else LONGEST + 1]
+    with ProgressBar("inspect", len(tokens)) as bar:
+        found = inspect_states(model, torch.tensor(tokens), token, lambda done: bar.update(done, "tokens"))
+    if json:
+        print_json(found.data())
+        return 0
+    out = out or opened.directory / "inspect"
+    out.mkdir(parents=True, exist_ok=True)
+    shown = [tokenizer.decode([token]) for token in tokens]
+    (out / "inspect.json").write_text(json_module.dumps({"tokens": shown, **found.data()}, ensure_ascii=False), "utf-8")
+    for i, trace in enumerate(found.layers):
+        path = out / f"layer-{trace.layer}.png"
+        draw_portrait(found, i, shown, path)
+        print(path)
+    print(out / "inspect.json")
+    return 0

@@ -1,0 +1,161 @@
+"""What a matrix state does, token by token: its size, directions, forgetting, and what a single token changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import DataError
+from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.mixer import StateMatrices
+from matrixstate.models import LanguageModel
+
+LONGEST = 4096  # tokens; every state is kept
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """One layer's states over a text of T tokens. H heads, states R x D.
+
+    A state that is carried up to a scale (a product of matrices) is shown at norm sqrt(D), its scale in `log_norm`.
+    """
+
+    layer: int
+    mixer: str
+    states: Tensor
+    """[T, H, R, D]."""
+    log_norm: Tensor
+    """[T, H], natural logarithm of the state's Frobenius norm."""
+    singular: Tensor
+    """[T, H, min(R, D)], singular values of the shown states, largest first."""
+    rank: Tensor
+    """[T, H], effective rank: exp of the entropy of the squared singular values' shares."""
+    change: Tensor
+    """[T, H], norm of the difference from the state before, as a share of the state's norm: how much was written."""
+    forget: Tensor | None
+    """[T, H], the share of the old state that the forget gate keeps."""
+    memory: Tensor
+    """[T, H], how much the states differ from those without one token, as a share of their norm; zero before it."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Every layer with a matrix state, and the token whose absence `memory` measures."""
+
+    layers: tuple[LayerTrace, ...]
+    dropped: int
+
+    def data(self) -> dict[str, Any]:
+        """The numbers per token as plain data; the states themselves are left out."""
+        kinds = ("log_norm", "singular", "rank", "change", "forget", "memory")
+        layers = []
+        for trace in self.layers:
+            numbers = {kind: getattr(trace, kind) for kind in kinds}
+            plain = {kind: _plain(value) for kind, value in numbers.items() if value is not None}
+            layers.append({"layer": trace.layer, "mixer": trace.mixer, **plain})
+        return {"dropped": self.dropped, "layers": layers}
+
+
+@torch.no_grad()
+def inspect_states(
+    model: LanguageModel,
+    tokens: Tensor,
+    dropped: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Inspection:
+    """Traces of all matrix states of `model` over tokens [T], 2 <= T <= 4096.
+
+    Args:
+        dropped: the token (counted from 0) whose absence is measured. Default: the one that changed the states most,
+            the first quarter left out, where there is little to change.
+        progress: called with the number of tokens read.
+
+    Raises:
+        DataError: too few or too many tokens, or a model without a matrix state.
+    """
+    T = len(tokens)
+    if not 2 <= T <= LONGEST:
+        raise DataError(f"inspect: expected 2 to {LONGEST} tokens, got {T}")
+    model = model.eval()
+    seen, gates = _read(model, tokens, torch.ones(T, dtype=torch.bool), progress)
+    if not seen:
+        raise DataError("inspect: expected a model with a matrix state (mru, m2rnn), got none")
+    whole = {layer: _stack(parts) for layer, parts in seen.items()}
+    changes = {layer: _change(states) for layer, (states, _) in whole.items()}
+    if dropped is None:
+        settled = T // 4
+        dropped = settled + int(torch.stack([c[settled:].mean(dim=1) for c in changes.values()]).mean(dim=0).argmax())
+    if not 0 <= dropped < T:
+        raise DataError(f"inspect: the token must be 0 to {T - 1}, got {dropped}")
+    kept = torch.arange(T) != dropped
+    without = {layer: _stack(parts) for layer, parts in _read(model, tokens, kept, lambda done: None)[0].items()}
+    traces = []
+    for layer, (states, log_norm) in whole.items():
+        singular = torch.linalg.svdvals(states)
+        shares = singular.square() / singular.square().sum(dim=-1, keepdim=True).clamp_min(1e-30)
+        difference = torch.linalg.matrix_norm(states - without[layer][0])
+        memory = difference / torch.linalg.matrix_norm(states).clamp_min(1e-30)
+        memory[:dropped] = 0
+        name = type(model.layers[layer].mixer).__name__
+        gate = torch.stack(gates[layer]) if layer in gates else None
+        rank = torch.special.entr(shares).sum(dim=-1).exp()
+        traces.append(LayerTrace(layer, name, states, log_norm, singular, rank, changes[layer], gate, memory))
+    return Inspection(tuple(traces), dropped)
+
+
+def _read(
+    model: LanguageModel, tokens: Tensor, real: Tensor, progress: Callable[[int], None]
+) -> tuple[dict[int, list[tuple[Tensor, Tensor]]], dict[int, list[Tensor]]]:
+    """Per layer the (shown state [H,R,D], log norm [H]) and the forget gate [H] after every token."""
+    gates: dict[int, list[Tensor]] = {}
+    hooks = []
+    for layer, block in enumerate(model.layers):
+        for module in block.modules():
+            if isinstance(module, ForgetGate):
+                note = lambda m, i, out, layer=layer: gates.setdefault(layer, []).append(out[0, 0].detach())  # noqa: E731
+                hooks.append(module.register_forward_hook(note))
+    state = model.init_state(1)
+    seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    try:
+        for t, token in enumerate(tokens):
+            mask = None if bool(real[t]) else torch.zeros(1, 1, dtype=torch.bool)
+            _, state = model(token.view(1, 1), state, mask=mask)
+            for layer, (block, part) in enumerate(zip(model.layers, state.blocks, strict=True)):
+                found = None if block.mixer is None else block.mixer.state_matrices(part)
+                if found is not None:
+                    seen.setdefault(layer, []).append(_shown(found))
+            progress(t + 1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen, gates
+
+
+def _shown(found: StateMatrices) -> tuple[Tensor, Tensor]:
+    matrix = found.matrix[0].float()
+    norm = torch.linalg.matrix_norm(matrix)
+    log_norm = norm.clamp_min(1e-30).log()
+    if found.product:
+        matrix = matrix * (matrix.shape[-1] ** 0.5 / norm.clamp_min(1e-30))[:, None, None]
+    return matrix, log_norm if found.log_scale is None else log_norm + found.log_scale[0]
+
+
+def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    states, norms = zip(*parts, strict=True)
+    return torch.stack(states), torch.stack(norms)
+
+
+def _change(states: Tensor) -> Tensor:
+    """[T, H]; the first token's is 1 where the state starts at zero."""
+    before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
+    return torch.linalg.matrix_norm(states - before) / torch.linalg.matrix_norm(states).clamp_min(1e-30)
+
+
+def _plain(value: Tensor) -> list[Any]:
+    return [[_short(v) for v in row] for row in value.tolist()]
+
+
+def _short(value: Any) -> Any:
+    return [_short(v) for v in value] if isinstance(value, list) else float(f"{value:.5g}")

@@ -1,0 +1,25 @@
+"""The one way to matplotlib (the `plots` extra), without its global state or a screen."""
+
+from pathlib import Path
+from typing import Any
+
+from matrixstate.errors import MissingExtra
+
+COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that size in inches. Raises MissingExtra without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("figure: needs matplotlib: pip install 'matrixstate[plots]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure; the ending of `path` says in which format."""
+    figure.savefig(path, dpi=150)
