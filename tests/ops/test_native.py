@@ -96,3 +96,15 @@ def test_nothing_imports_the_compiled_module_before_it_is_needed():
     code = "import sys, matrixstate.layers, matrixstate.models; assert 'matrixstate._native' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_calling_a_kernel_does_not_import_the_compiler(native):
+    code = """
+import sys, torch
+from matrixstate.ops import causal_conv
+x = torch.ones(1, 2, 3, requires_grad=True)
+causal_conv(x, torch.ones(3, 2), backend="cpu")[0].sum().backward()
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -14,6 +14,21 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function of tensors as the operator matrixstate::`name` on the CPU, its schema from its annotations.
+
+    As torch.library.custom_op does, which also imports the whole compiler at the first call: that takes seconds.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        schema = torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(f"matrixstate::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(f"matrixstate::{name}", "cpu")(function)
+        return function
+
+    return register
+
+
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors as the native side takes them: contiguous and without a graph."""
     return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, unsupported
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator, unsupported
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.causal_conv_cpu
 
 
-@torch.library.custom_op("matrixstate::causal_conv_cpu", mutates_args=())
+@operator("causal_conv_cpu")
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, silu: bool
 ) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def _forward(
     return y, last
 
 
-@torch.library.custom_op("matrixstate::causal_conv_cpu_backward", mutates_args=())
+@operator("causal_conv_cpu_backward")
 def _backward(
     x: Tensor,
     weight: Tensor,
@@ -41,12 +41,12 @@ def _backward(
     return dx, dweight, dbias, dstate
 
 
-@_forward.register_fake
+@torch.library.register_fake("matrixstate::causal_conv_cpu")
 def _(x, weight, bias, state, reset, silu):
     return fresh(x), fresh(state)
 
 
-@_backward.register_fake
+@torch.library.register_fake("matrixstate::causal_conv_cpu_backward")
 def _(x, weight, bias, state, reset, silu, dy, dlast):
     return fresh(x), fresh(weight), fresh(weight, 0 if bias is None else len(bias)), fresh(state)
 
@@ -65,5 +65,5 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
     return dx, dweight, None if bias is None else dbias, dstate, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
-_backward.register_autograd(no_second_derivative("causal_conv"))
+torch.library.register_autograd("matrixstate::causal_conv_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd("matrixstate::causal_conv_cpu_backward", no_second_derivative("causal_conv"))

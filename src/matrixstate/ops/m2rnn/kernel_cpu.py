@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, unsupported
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator, unsupported
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m2rnn_scan_cpu
 
@@ -18,7 +18,7 @@ def _outputs(q: Tensor, v: Tensor, state: Tensor, keep: bool) -> tuple[Tensor, T
     return fresh(q, B, T, H, V), fresh(state), fresh(state, B, H, intervals, K, V)
 
 
-@torch.library.custom_op("matrixstate::m2rnn_scan_cpu", mutates_args=())
+@operator("m2rnn_scan_cpu")
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, reset: Tensor | None, clip: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +29,7 @@ def _forward(
     return y, last, kept
 
 
-@torch.library.custom_op("matrixstate::m2rnn_scan_cpu_backward", mutates_args=())
+@operator("m2rnn_scan_cpu_backward")
 def _backward(
     q: Tensor,
     k: Tensor,
@@ -49,12 +49,12 @@ def _backward(
     return tuple(gradients)  # type: ignore[return-value]
 
 
-@_forward.register_fake
+@torch.library.register_fake("matrixstate::m2rnn_scan_cpu")
 def _(q, k, v, w, f, state, reset, clip, keep):
     return _outputs(q, v, state, keep)
 
 
-@_backward.register_fake
+@torch.library.register_fake("matrixstate::m2rnn_scan_cpu_backward")
 def _(q, k, v, w, f, reset, kept, dy, dlast, clip):
     return tuple(fresh(tensor) for tensor in (q, k, v, w, f, dlast))
 
@@ -76,8 +76,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Ten
     return *gradients, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
-_backward.register_autograd(no_second_derivative("m2rnn_scan"))
+torch.library.register_autograd("matrixstate::m2rnn_scan_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd("matrixstate::m2rnn_scan_cpu_backward", no_second_derivative("m2rnn_scan"))
 
 
 @register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)
