@@ -19,7 +19,6 @@ struct BackwardScratch {
     float *w, *w_t, *dw;         // [V][width], [V][width], [V rounded up to tiles][width]
     float *h, *candidates;       // [interval + 1][rows][width], [interval][rows][width]
     float *zeros, *z, *dh;       // [rows][width]
-    float *dq_sums, *dk_sums;    // [rows rounded up to vectors][LANES]
     float *dq, *dk, *dv;         // [rows rounded up to vectors], likewise, [width]
     BackwardScratch(Pieces& pieces, const Cut& c)
         : steps(pieces, c),
@@ -32,8 +31,6 @@ struct BackwardScratch {
           zeros(pieces.take(c.block())),
           z(pieces.take(c.block())),
           dh(pieces.take(c.block())),
-          dq_sums(pieces.take(round_up(c.rows, LANES) * LANES)),
-          dk_sums(pieces.take(round_up(c.rows, LANES) * LANES)),
           dq(pieces.take(round_up(c.rows, LANES))),
           dk(pieces.take(round_up(c.rows, LANES))),
           dv(pieces.take(c.width)) {}
@@ -43,50 +40,82 @@ struct BackwardScratch {
 struct BackStep {
     const float *before, *after, *candidate, *q, *k, *v, *dy;
     float f, clip;
-    float *z, *dh, *dq_sums, *dk_sums, *dv;
+    float *z, *dh, *dq, *dk, *dv;
 };
 
-// dh, the gradient of `after` but for the read-out, becomes f times its whole; z is the gradient inside the tanh.
-// Returns the gradient of f, one partial sum per lane.
+// N vectors of columns of one step, all rows. dh, the gradient of `after` but for the read-out, becomes f times its
+// whole; z is the gradient inside the tanh.
 template <bool CLIP, int N>
-INLINE Vec back_columns(const BackStep& step, const Cut& cut, int64_t column) {
-    const Vec f = splat(step.f), g = splat(1.0f - step.f), bound = splat(step.clip);
-    Vec v[N], dy[N], dv[N], df = Vec{};
-    UNROLL for (int n = 0; n < N; ++n) {
-        v[n] = load(step.v + column + n * LANES);
-        dy[n] = load(step.dy + column + n * LANES);
-        dv[n] = Vec{};
-    }
-    for (int64_t row = 0; row < cut.rows; ++row) {
-        const float q = step.q[row], k = step.k[row];
-        Vec dq = column > 0 ? load(step.dq_sums + row * LANES) : Vec{};
-        Vec dk = column > 0 ? load(step.dk_sums + row * LANES) : Vec{};
+struct BackColumns {
+    const BackStep& step;
+    int64_t rows, width, column;
+    Vec f, g, bound, v[N], dy[N], dv[N], df;
+
+    INLINE BackColumns(const BackStep& s, const Cut& cut, int64_t first)
+        : step(s), rows(cut.rows), width(cut.width), column(first) {
+        f = splat(s.f), g = splat(1.0f - s.f), bound = splat(s.clip), df = Vec{};
         UNROLL for (int n = 0; n < N; ++n) {
-            const int64_t at = row * cut.width + column + n * LANES;
+            v[n] = load(s.v + column + n * LANES);
+            dy[n] = load(s.dy + column + n * LANES);
+            dv[n] = Vec{};
+        }
+    }
+
+    // The gradients of q and k for the rows of a vector, or partial sums of them.
+    struct Sums {
+        Vec dq, dk;
+    };
+
+    INLINE Sums one_row(int64_t row) {
+        Sums sums{};
+        if (row >= rows) return sums;
+        const float q = step.q[row], k = step.k[row];
+        UNROLL for (int n = 0; n < N; ++n) {
+            const int64_t at = row * width + column + n * LANES;
             const Vec a = load(step.candidate + at);
             Vec d = load(step.dh + at) + q * dy[n];
             if (CLIP) d = clamp(d, bound);
-            dq += dy[n] * load(step.after + at);
+            sums.dq += dy[n] * load(step.after + at);
             df += d * (load(step.before + at) - a);
             const Vec z = (g * d) * (1.0f - a * a);
-            dk += v[n] * z;
+            sums.dk += v[n] * z;
             dv[n] += k * z;
             store(step.z + at, z);
             store(step.dh + at, f * d);
         }
-        store(step.dq_sums + row * LANES, dq);
-        store(step.dk_sums + row * LANES, dk);
+        return sums;
     }
-    UNROLL for (int n = 0; n < N; ++n) store(step.dv + column + n * LANES, dv[n]);
-    return df;
-}
 
+    // Those of rows first, first + HALF, ..., added up over lanes as far as lanes are shared (see add_pair).
+    template <int HALF>
+    INLINE Sums sums_from(int64_t first) {
+        if constexpr (HALF == LANES) {
+            return one_row(first);
+        } else {
+            const Sums a = sums_from<2 * HALF>(first), b = sums_from<2 * HALF>(first + HALF);
+            constexpr auto lanes = std::make_index_sequence<LANES>();
+            return {add_pair<HALF>(a.dq, b.dq, lanes), add_pair<HALF>(a.dk, b.dk, lanes)};
+        }
+    }
+
+    INLINE Vec run() {
+        for (int64_t row = 0; row < rows; row += LANES) {
+            const Sums sums = sums_from<1>(row);
+            store(step.dq + row, column > 0 ? load(step.dq + row) + sums.dq : sums.dq);
+            store(step.dk + row, column > 0 ? load(step.dk + row) + sums.dk : sums.dk);
+        }
+        UNROLL for (int n = 0; n < N; ++n) store(step.dv + column + n * LANES, dv[n]);
+        return df;
+    }
+};
+
+// Returns the gradient of f.
 template <bool CLIP>
 float back_step(const BackStep& step, const Cut& cut) {
     Vec df = Vec{};
     int64_t column = 0;
-    for (; column + LANES < cut.width; column += 2 * LANES) df += back_columns<CLIP, 2>(step, cut, column);
-    if (column < cut.width) df += back_columns<CLIP, 1>(step, cut, column);
+    for (; column + LANES < cut.width; column += 2 * LANES) df += BackColumns<CLIP, 2>(step, cut, column).run();
+    if (column < cut.width) df += BackColumns<CLIP, 1>(step, cut, column).run();
     return lane_sum(df);
 }
 
@@ -151,8 +180,6 @@ class Scan {
         clear(my_.h, block_);
         clear(my_.zeros, block_);
         clear(my_.dh, block_);
-        clear(my_.dq_sums, round_up(cut_.rows, LANES) * LANES);
-        clear(my_.dk_sums, round_up(cut_.rows, LANES) * LANES);
         clear(my_.dw, round_up(s.V, ROWS) * cut_.width);
         clear(my_.w_t, s.V * cut_.width);
         pad(in_.w + slice_.n / (s.H / s.Hw) * s.V * s.V, s.V, cut_, my_.w);
@@ -178,9 +205,12 @@ class Scan {
     // Step t, the i-th of its interval.
     void go_back(int64_t i, int64_t t) {
         const float f = my_.steps.f[i];
+        const int64_t head = (slice_.b * in_.sizes.T + t) * in_.sizes.H + slice_.n;
+        expect_write(out_.dq, head * in_.sizes.K + slice_.first, slice_.count);
+        expect_write(out_.dk, head * in_.sizes.K + slice_.first, slice_.count);
         const BackStep step{before(i, t), my_.h + (i + 1) * block_, my_.candidates + i * block_,
                             my_.steps.q + i * cut_.rows, my_.steps.k + i * cut_.rows, my_.steps.v + i * cut_.width,
-                            my_.dy + i * cut_.width, f, in_.clip, my_.z, my_.dh, my_.dq_sums, my_.dk_sums, my_.dv};
+                            my_.dy + i * cut_.width, f, in_.clip, my_.z, my_.dh, my_.dq, my_.dk, my_.dv};
         const bool clip = in_.clip > 0 && f < 1;
         const float df = clip ? back_step<true>(step, cut_) : back_step<false>(step, cut_);
         if (is_reset(t)) {
@@ -189,16 +219,13 @@ class Scan {
             add_to_dh(my_.dh, my_.z, my_.w_t, cut_);
             add_to_dw(my_.dw, step.before, my_.z, cut_);
         }
-        write_step(t, df);
+        write_step(head, df);
     }
 
-    void write_step(int64_t t, float df) {
+    // `head` counts the heads of all steps of the batch before this one.
+    void write_step(int64_t head, float df) {
         const M2rnnSizes& s = in_.sizes;
-        const int64_t head = (slice_.b * s.T + t) * s.H + slice_.n, part = head * cut_.slices + slice_.s;
-        for (int64_t row = 0; row < cut_.rows; row += LANES) {
-            store(my_.dq + row, lane_sums(my_.dq_sums + row * LANES));
-            store(my_.dk + row, lane_sums(my_.dk_sums + row * LANES));
-        }
+        const int64_t part = head * cut_.slices + slice_.s;
         write(out_.dq, head * s.K + slice_.first, slice_.count, my_.dq);
         write(out_.dk, head * s.K + slice_.first, slice_.count, my_.dk);
         write(out_.dv, part * s.V, s.V, my_.dv);

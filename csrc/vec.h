@@ -67,25 +67,14 @@ INLINE Vec at_least(Vec bound, Vec x) {
 
 INLINE Vec clamp(Vec x, Vec bound) { return at_least(-bound, at_most(bound, x)); }
 
+// One step in summing the lanes of LANES vectors all at once: where the bit HALF of a lane's number is clear, a[lane] +
+// a[lane ^ HALF], and b's where it is set. Done for HALF = LANES / 2 on vectors i and i + LANES / 2, and so on down to
+// HALF = 1, lane i of the one vector left is the sum of vector i.
 template <int HALF, size_t... LANE>
 INLINE Vec add_pair(Vec a, Vec b, std::index_sequence<LANE...>) {
     Vec own = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + LANE : LANE)...);
     Vec other = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + (LANE ^ HALF) : (LANE ^ HALF))...);
     return own + other;
-}
-
-template <int HALF>
-INLINE Vec add_halves(Vec* x) {
-    UNROLL for (int i = 0; i < HALF; ++i) x[i] = add_pair<HALF>(x[i], x[i + HALF], std::make_index_sequence<LANES>());
-    if constexpr (HALF > 1) return add_halves<HALF / 2>(x);
-    return x[0];
-}
-
-// Lane i of the result is the sum of the lanes of the i-th of LANES vectors that begin at `from`.
-INLINE Vec lane_sums(const float* from) {
-    Vec x[LANES];
-    UNROLL for (int i = 0; i < LANES; ++i) x[i] = load(from + i * LANES);
-    return add_halves<LANES / 2>(x);
 }
 
 INLINE float lane_sum(Vec x) {
@@ -134,14 +123,29 @@ INLINE void write_lanes(Output array, int64_t at, int64_t count, Vec x) {
     else std::memcpy(to, &halves, count * sizeof(uint16_t));
 }
 
-// The same for any `count`.
+// The same for any `count`. A dtype known to the loop lets it run without asking.
+template <Dtype FROM, Dtype TO>
+INLINE void convert(const void* from, int64_t begin, void* to, int64_t at, int64_t count) {
+    const Input source{from, FROM};
+    const Output target{to, TO};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) write_lanes(target, at + i, LANES, read_lanes(source, begin + i, LANES));
+    if (i < count) write_lanes(target, at + i, count - i, read_lanes(source, begin + i, count - i));
+}
 INLINE void read(Input array, int64_t at, int64_t count, float* to) {
-    const Output copy{to, Dtype::float32};
-    for (int64_t i = 0; i < count; i += LANES) write_lanes(copy, i, count - i, read_lanes(array, at + i, count - i));
+    if (array.dtype == Dtype::float32) convert<Dtype::float32, Dtype::float32>(array.data, at, to, 0, count);
+    else convert<Dtype::bfloat16, Dtype::float32>(array.data, at, to, 0, count);
 }
 INLINE void write(Output array, int64_t at, int64_t count, const float* from) {
-    const Input copy{from, Dtype::float32};
-    for (int64_t i = 0; i < count; i += LANES) write_lanes(array, at + i, count - i, read_lanes(copy, i, count - i));
+    if (array.dtype == Dtype::float32) convert<Dtype::float32, Dtype::float32>(from, 0, array.data, at, count);
+    else convert<Dtype::float32, Dtype::bfloat16>(from, 0, array.data, at, count);
+}
+
+// Asks for the cache lines of numbers that will soon be written.
+INLINE void expect_write(Output array, int64_t at, int64_t count) {
+    const int64_t size = array.dtype == Dtype::float32 ? 4 : 2;
+    const char* begin = static_cast<const char*>(array.data) + at * size;
+    for (int64_t byte = 0; byte < count * size; byte += 64) __builtin_prefetch(begin + byte, 1);
 }
 
 }  // namespace
