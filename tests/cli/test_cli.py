@@ -1,7 +1,6 @@
 """The command line as a user meets it: what works, and one clear line for what does not."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mistakes import MISTAKES
 from small import small_config, text_file
 
 from matrixstate.cli.__main__ import COMMANDS, main
@@ -163,43 +161,6 @@ def test_help_comes_from_the_docstrings(command, capsys):
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     assert COMMANDS[command].__doc__.strip().splitlines()[0].split(",")[0][:40] in text
     assert "--json" in text
-
-
-@pytest.fixture(scope="module")
-def wrong_place(tmp_path_factory):
-    """A directory with everything that the table of mistakes needs; made once."""
-    place = tmp_path_factory.mktemp("wrong")
-    data = encode(small_config(place, steps=2), CHOICES)
-    del data["data"]["files"]
-    (place / "config.yaml").write_text(yaml.safe_dump(data))
-    for name, content in (("empty", b""), ("one", b"x"), ("latin", b"caf\xe9"), ("short", b"ten chars!")):
-        (place / f"{name}.txt").write_bytes(content)
-    before = os.getcwd()
-    os.chdir(place)
-    try:
-        assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run"]) == 0
-    finally:
-        os.chdir(before)
-    for name, content in (("damaged", "width: ["), ("young", (place / "run" / "config.yaml").read_text())):
-        (place / name).mkdir()
-        (place / name / "config.yaml").write_text(content)
-    (place / "run" / "data").rename(place / "data")
-    (place / "data").rename(place / "run" / "data")
-    os.symlink(place / "run" / "data", place / "young" / "data")
-    return place
-
-
-@pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_gets_one_clear_line(case, wrong_place, monkeypatch, capsys):
-    monkeypatch.chdir(wrong_place)
-    arguments, message = MISTAKES[case]
-    assert main(arguments) == 1
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert all(line.startswith("matrixstate: error: ") for line in lines)
-    assert sum(message in line for line in lines) == 1
-    assert len(lines) == (2 if case == "two mistakes at once" else 1)
-    assert "Traceback" not in captured.err + captured.out
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -1,6 +1,7 @@
 """`matrixstate train`."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None, seed: int | None) -> list[str]:
-    files = [f"data.files={[str(path.resolve()) for path in text]!r}"] if text else []
+    files = [f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else []
     short = [("training.steps", steps), ("seed", seed)]
     return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
 

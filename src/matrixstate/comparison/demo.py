@@ -1,6 +1,7 @@
 """Five small models trained alike on Shakespeare's plays: two matrix states, attention, and two honest controls."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Entry:
 
 def demo_data(files: Sequence[Path] = ()) -> DataConfig:
     """Shakespeare's plays, or files of the user's, by characters."""
-    return DataConfig(source="shakespeare", files=tuple(str(file.resolve()) for file in files), validation=0.02)
+    return DataConfig(source="shakespeare", files=tuple(os.path.abspath(file) for file in files), validation=0.02)
 
 
 def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) -> RunConfig:

@@ -78,6 +78,8 @@ def inspect_states(
     T = len(tokens)
     if not 2 <= T <= LONGEST:
         raise DataError(f"inspect: expected 2 to {LONGEST} tokens, got {T}")
+    if dropped is not None and not 0 <= dropped < T:
+        raise DataError(f"inspect: the token must be 0 to {T - 1}, got {dropped}")
     model = model.eval()
     seen, gates = _read(model, tokens, torch.ones(T, dtype=torch.bool), progress)
     if not seen:
@@ -87,8 +89,6 @@ def inspect_states(
     if dropped is None:
         settled = T // 4
         dropped = settled + int(torch.stack([c[settled:].mean(dim=1) for c in changes.values()]).mean(dim=0).argmax())
-    if not 0 <= dropped < T:
-        raise DataError(f"inspect: the token must be 0 to {T - 1}, got {dropped}")
     kept = torch.arange(T) != dropped
     without = {layer: _stack(parts) for layer, parts in _read(model, tokens, kept, lambda done: None)[0].items()}
     traces = []

@@ -66,6 +66,8 @@ class ModelConfig:
                         _ = part is None or part.make(self.width)
                 except ConfigError as error:
                     problems += [f"blocks.{i}.{problem}" for problem in error.problems]
+                except (RuntimeError, OverflowError):  # sizes whose product no number of bytes can count
+                    problems.append(f"blocks.{i}: expected sizes that a computer can address, got far larger ones")
         if problems:
             raise ConfigError(problems)
 

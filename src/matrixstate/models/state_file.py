@@ -31,6 +31,7 @@ class SavedState:
 
 def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
     """Writes `saved` for the model whose weights have the SHA-256 `model_hash`. Raises CheckpointError on failure."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {f"state/{name}": leaf.detach().contiguous() for name, leaf in _named(saved.state)}
@@ -39,8 +40,8 @@ def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
     tensors |= {f"past/{b}": torch.tensor(row, dtype=torch.int64) for b, row in enumerate(saved.past)}
     try:
         save_file(tensors, path, metadata={"format": FORMAT, "model": model_hash})
-    except OSError as error:
-        raise CheckpointError(f"state: cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"state: cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:

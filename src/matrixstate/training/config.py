@@ -1,5 +1,6 @@
 """Everything a run is made of, as one config; read from YAML with overrides."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,12 +71,12 @@ class TrainingConfig:
             *((getattr(self, n) > 0, f"{n}: expected at least 1, got {getattr(self, n)}") for n in counts),
             (self.max_skipped >= 0, f"max_skipped: expected 0 or more, got {self.max_skipped}"),
             (self.warmup >= 0, f"warmup: expected 0 or more, got {self.warmup}"),
-            (self.learning_rate > 0, f"learning_rate: expected a positive number, got {self.learning_rate}"),
+            (0 < self.learning_rate < math.inf, f"learning_rate: expected a positive number, got {self.learning_rate}"),
             (0 <= self.final_share <= 1, f"final_share: expected a share from 0 to 1, got {self.final_share}"),
             (0 <= self.beta1 < 1, f"beta1: expected a number in [0, 1), got {self.beta1}"),
             (0 <= self.beta2 < 1, f"beta2: expected a number in [0, 1), got {self.beta2}"),
-            (self.weight_decay >= 0, f"weight_decay: expected 0 or more, got {self.weight_decay}"),
-            (self.clip > 0, f"clip: expected a positive number, got {self.clip}"),
+            (0 <= self.weight_decay < math.inf, f"weight_decay: expected 0 or more, got {self.weight_decay}"),
+            (0 < self.clip < math.inf, f"clip: expected a positive number, got {self.clip}"),
             (
                 self.accumulate < 1 or self.batch % self.accumulate == 0,
                 f"accumulate: expected a divisor of batch = {self.batch}, got {self.accumulate}",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from matrixstate.data import Corpus, RandomWindows, open_corpus, tokenize
 from matrixstate.errors import ConfigError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss, text_loss
-from matrixstate.models import LanguageModel, ModelState
+from matrixstate.models import LanguageModel, ModelState, count
 from matrixstate.training.checkpoint import (
     Best,
     find_checkpoint,
@@ -28,6 +29,7 @@ from matrixstate.training.checkpoint import (
 from matrixstate.training.config import RunConfig
 from matrixstate.training.guard import write_bundle
 from matrixstate.training.optimizer import learning_rate, make_optimizer
+from matrixstate.training.plan import BYTES_PER_PARAMETER
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.run import Run
 from matrixstate.training.stopping import Stop, stopping
@@ -59,7 +61,19 @@ def start(directory: Path, config: RunConfig) -> Run:
         raise ConfigError(f"model.vocabulary: expected at least {size}, the tokenizer's, got {wanted}")
     RandomWindows(text.parts["train"], config.training.sequence, config.training.batch, config.seed)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
+    _expect_memory(config)
     return Run.create(directory, config, text.write)
+
+
+def _expect_memory(config: RunConfig) -> None:
+    """Raises ConfigError for a model whose weights and optimizer are larger than this machine's memory."""
+    needed = count(config.model, config.training.sequence).parameters * BYTES_PER_PARAMETER
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ConfigError(
+            f"model: expected at most this machine's {memory / 1e9:.0f} GB for weights and optimizer, "
+            f"got a model that needs {needed / 1e9:,.0f} GB"
+        )
 
 
 def train(
@@ -75,33 +89,36 @@ def train(
             the run's failures/ hold what is needed to find out why.
         CheckpointError: the run is damaged, or a checkpoint cannot be written.
     """
-    try:
-        return _train(run, reporters, resume, stop_after)
-    except MatrixStateError as error:
-        with suppress(OSError):  # a full disk may be the reason
-            run.finish("failed", reason=str(error))
-        raise
-
-
-def _train(run: Run, reporters: Sequence[Reporter], resume: bool, stop_after: int | None) -> Outcome:
     training = run.config.training
     with stopping() as stop:
         session = _Session(run, reporters, resume, stop)
         last = training.steps if stop_after is None else min(training.steps, session.done + stop_after)
-        run.finish("running", step=session.done)
-        if session.owes_a_look():
-            session.look()
-        while session.done < last and not stop:
-            session.step()
-            if session.done % training.evaluate_every == 0 and session.done < training.steps:
-                session.look()
-            if session.done % training.checkpoint_every == 0 and session.done < last:
-                session.save()
-        session.save()
-        whole = session.finish() if session.done == training.steps else None
-        if whole is None:
-            run.finish("stopped", step=session.done)
+        try:
+            whole = _advance(session, last)
+        except MatrixStateError as error:
+            with suppress(OSError):  # a full disk may be the reason
+                run.finish("failed", step=session.done, reason=str(error))
+            raise
     return Outcome(session.done, stop.signal if whole is None else None, whole, session.speed())
+
+
+def _advance(session: "_Session", last: int) -> TextLoss | None:
+    """Trains until `last` or a signal; the loss over the whole validation text if that was the run's last step."""
+    run, training = session.run, session.config
+    run.finish("running", step=session.done)
+    if session.owes_a_look():
+        session.look()
+    while session.done < last and not session.stop:
+        session.step()
+        if session.done % training.evaluate_every == 0 and session.done < training.steps:
+            session.look()
+        if session.done % training.checkpoint_every == 0 and session.done < last:
+            session.save()
+    session.save()
+    whole = session.finish() if session.done == training.steps else None
+    if whole is None:
+        run.finish("stopped", step=session.done)
+    return whole
 
 
 class _Stopped(Exception):

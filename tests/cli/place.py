@@ -1,0 +1,41 @@
+"""A directory with everything that the mistakes on the command line need."""
+
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+from small import small_config
+
+from matrixstate.configs import encode
+from matrixstate.training import CHOICES, start, train
+
+
+def make_place(place: Path) -> None:
+    """Fills `place`: a config, good and bad texts and configs, a trained run, and damaged forms of it."""
+    config = small_config(place, steps=2)
+    data = encode(config, CHOICES)
+    del data["data"]["files"]
+    (place / "config.yaml").write_text(yaml.safe_dump(data))
+    files = {
+        "empty.txt": b"",
+        "one.txt": b"x",
+        "latin.txt": b"caf\xe9",
+        "latin-ok.txt": "café".encode(),
+        "short.txt": b"ten chars!",
+        "broken.yaml": b"model: [",
+        "list.yaml": b"- 1",
+        "binary.bin": bytes(range(256)),
+        "code.yaml": b"a: !!python/object/apply:os.system ['true']",
+    }
+    for name, content in files.items():
+        (place / name).write_bytes(content)
+    (place / "folder").mkdir()
+    os.symlink("nowhere", place / "dangling.txt")
+    os.symlink("loop.txt", place / "loop.txt")
+    train(start(place / "run", config))
+    for name in ("damaged", "young", "no-tokenizer"):
+        shutil.copytree(place / "run", place / name)
+    (place / "damaged" / "config.yaml").write_text("width: [")
+    shutil.rmtree(place / "young" / "checkpoints")
+    (place / "no-tokenizer" / "data" / "tokenizer.json").write_text("{}")

@@ -1,0 +1,61 @@
+"""Twenty training steps of every mixer, kept so that a change of numbers is seen.
+
+python tests/golden/curves.py        # writes tests/golden/curves.json anew: say in the commit why
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.layers.state_matrix import BUILDERS
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+
+FILE = Path(__file__).with_name("curves.json")
+STEPS, VOCABULARY = 20, 11
+
+MIXERS = {
+    **{f"mru {builder}": MRUConfig(heads=1, state_size=16, builder=builder) for builder in BUILDERS},
+    "mru bounded": MRUConfig(heads=1, state_size=16, readout="bounded", decay=True, gate=True, norm=True, conv=3),
+    "mru affine": MRUConfig(
+        heads=1, state_size=16, builder="cayley", rescale=False, readout="state", decay=True, write=True, skip=True
+    ),
+    "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),
+    "m2rnn unit keys": M2RNNConfig(heads=4, key_size=3, value_size=5, unit_keys=True, conv=0, residual=False),
+    "attention": AttentionConfig(heads=2),
+    "attention rotary window": AttentionConfig(heads=4, key_heads=2, positions="rotary", window=5),
+    "attention xpos": AttentionConfig(heads=2, positions="xpos"),
+    "conv": GatedConvConfig(),
+}
+
+
+def curve(name: str, dtype: torch.dtype) -> list[float]:
+    """The losses of twenty steps, from weights and tokens that depend on nothing but seeds."""
+    torch.manual_seed(0)
+    block = BlockConfig(MIXERS[name], MLPConfig(hidden=20))
+    model = LanguageModel(ModelConfig(16, (block, block), VOCABULARY)).to(dtype)
+    # a large eps, or Adam makes whole steps of gradients that are nothing but rounding
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, eps=1e-3)
+    # a text to learn: every third token repeats the one before the last
+    tokens = torch.randint(VOCABULARY, (4, 13), generator=torch.Generator().manual_seed(1))
+    tokens[:, 2::3] = tokens[:, 0:11:3]
+    losses = []
+    for _ in range(STEPS):
+        logits, _ = model(tokens[:, :-1])
+        loss = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    FILE.write_text(json.dumps({name: [f"{x:.11e}" for x in curve(name, torch.float64)] for name in MIXERS}, indent=0))
+    sys.stdout.write(f"{FILE}: {len(MIXERS)} curves of {STEPS} steps\n")
