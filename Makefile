@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STEPS ?=
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint sanitize clean
 
 demo: .venv/installed
 	$(BIN)/matrixstate demo $(if $(STEPS),--steps $(STEPS))
@@ -21,7 +21,10 @@ lint: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-.venv/installed: pyproject.toml
+sanitize:
+	scripts/sanitize.sh
+
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet -e '.[demo,plots,dev]'

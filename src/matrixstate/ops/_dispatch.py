@@ -11,6 +11,8 @@ import torch
 
 from matrixstate.errors import BackendUnavailable
 
+HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)"}
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -26,8 +28,12 @@ class Backend:
     def why_not(self, device: str, dtype: torch.dtype) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
         if find_spec(self.requires) is None:
-            return f"{self.requires} is not installed"
+            return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
         return import_module(self.module).unsupported(device, dtype)
+
+
+def _cpu(folder: str) -> Backend:
+    return Backend("cpu", f"matrixstate.ops.{folder}.kernel_cpu", requires="matrixstate._native")
 
 
 def _reference(folder: str) -> Backend:
@@ -40,11 +46,11 @@ def _chunked(folder: str) -> Backend:
 
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
-    "causal_conv": (_reference("conv"),),
+    "causal_conv": (_cpu("conv"), _reference("conv")),
     "delta_scan": (_chunked("delta"), _reference("delta")),
     "gru_scan": (_reference("cells"),),
     "lstm_scan": (_reference("cells"),),
-    "m2rnn_scan": (_reference("m2rnn"),),
+    "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_reference("matrix"),),
     "outer_scan": (_chunked("outer"), _reference("outer")),
     "rnn_scan": (_reference("cells"),),

@@ -58,9 +58,14 @@ def m2rnn_scan(
     if state is None:
         state = q.new_zeros(B, H, K, V, dtype=dtype)
     expect(op, "state", state, (B, H, K, V), q, dtype)
-    choose(op, backend, q.device.type, q.dtype)
+    chosen = choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
+    if chosen == "cpu":
+        inputs = q, k, v, w.to(dtype), f.to(dtype), state
+        keep = torch.is_grad_enabled() and any(a.requires_grad for a in inputs)
+        y, last, _ = torch.ops.matrixstate.m2rnn_scan_cpu(*inputs, reset, grad_clip or 0.0, keep)
+        return y, last
     with full_precision(q):
         q_all, k_all, v_all, f_all = (_share(a.to(dtype), 2, H) for a in (q, k, v, f))
         w_all = _share(w.to(dtype), 0, H)

@@ -1,0 +1,83 @@
+#include "arrays.h"
+
+namespace matrixstate {
+
+static Element element_of(const Array& array) {
+    const nb::dlpack::dtype type = array.dtype();
+    if (type == nb::dtype<float>()) return Element::float32;
+    if (type == nb::dlpack::dtype{uint8_t(nb::dlpack::dtype_code::Bfloat), 16, 1}) return Element::bfloat16;
+    if (type == nb::dtype<bool>()) return Element::boolean;
+    return Element::other;
+}
+
+static const char* name_of(Element element) {
+    switch (element) {
+        case Element::float32: return "float32";
+        case Element::bfloat16: return "bfloat16";
+        case Element::boolean: return "bool";
+        default: return "another type";
+    }
+}
+
+template <class Sizes>
+static std::string text_of(const Sizes& sizes) {
+    std::string text = "[";
+    for (int64_t size : sizes) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+    return text + "]";
+}
+
+static std::string shape_of(const Array& array) {
+    std::string text = "[";
+    for (size_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
+    return text + "]";
+}
+
+static bool is_dense(const Array& array) {
+    int64_t expected = 1;
+    for (size_t i = array.ndim(); i-- > 0;) {
+        const int64_t size = static_cast<int64_t>(array.shape(i));
+        if (size == 0) return true;
+        if (size != 1 && array.stride(i) != expected) return false;
+        expected *= size;
+    }
+    return true;
+}
+
+void Checker::require(bool holds, const std::string& complaint) const {
+    if (!holds) throw nb::value_error((std::string(function_) + ": " + complaint).c_str());
+}
+
+const int64_t* Checker::sizes(const char* name, const Array& array, size_t rank) const {
+    require(array.ndim() == rank, std::string(name) + " must have " + std::to_string(rank) + " axes, got " + shape_of(array));
+    return array.shape_ptr();
+}
+
+void* Checker::data(const char* name, const Array& array, Shape shape, Element element) const {
+    bool same = array.ndim() == shape.size();
+    for (size_t i = 0; same && i < shape.size(); ++i) same = array.shape_ptr()[i] == shape.begin()[i];
+    const Element got = element_of(array);
+    require(same && got == element, std::string(name) + " must be " + name_of(element) + " " + text_of(shape) +
+                                        ", got " + name_of(got) + " " + shape_of(array));
+    require(array.device_type() == nb::device::cpu::value, std::string(name) + " must be on the CPU");
+    require(is_dense(array), std::string(name) + " must be contiguous");
+    return array.data();
+}
+
+Dtype Checker::storage(const char* name, const Array& array) const {
+    const Element element = element_of(array);
+    require(element == Element::float32 || element == Element::bfloat16,
+            std::string(name) + " must be float32 or bfloat16, got " + name_of(element));
+    return element == Element::float32 ? Dtype::float32 : Dtype::bfloat16;
+}
+
+Input Checker::input(const char* name, const Array& array, Shape shape, const Array& like) const {
+    const Dtype dtype = storage(name, like);
+    return {data(name, array, shape, element_of(like)), dtype};
+}
+
+Output Checker::output(const char* name, const Array& array, Shape shape, const Array& like) const {
+    const Dtype dtype = storage(name, like);
+    return {data(name, array, shape, element_of(like)), dtype};
+}
+
+}  // namespace matrixstate

@@ -1,0 +1,35 @@
+// Every kernel, compiled once per instruction set, and the choice between them at run time.
+#pragma once
+
+#include "conv.h"
+#include "m2rnn.h"
+
+namespace matrixstate {
+
+struct Kernels {
+    const char* instruction_set;
+    int lanes;  // float32 numbers in a vector
+    void (*conv_forward)(const ConvForward&);
+    void (*conv_backward)(const ConvBackward&);
+    void (*m2rnn_forward)(const M2rnnForward&);
+    void (*m2rnn_backward)(const M2rnnBackward&);
+    double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
+};
+
+// One table per instruction set, defined by table.cpp under the name of its namespace.
+namespace baseline { extern const Kernels table; }
+namespace x86_64_v3 { extern const Kernels table; }
+namespace x86_64_v4 { extern const Kernels table; }
+
+// The tables this processor can run, the best last.
+struct KernelList {
+    const Kernels* tables[3];
+    int count;
+};
+const KernelList& runnable_kernels();
+
+// The table in use: at first the best one.
+const Kernels& kernels();
+void use_kernels(const Kernels& table);
+
+}  // namespace matrixstate

@@ -1,0 +1,22 @@
+// Loops over independent tasks. Included by kernels only: everything is in the namespace of an instruction set.
+#pragma once
+
+#include <omp.h>
+
+#include <cstdint>
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+// work(task, thread) for every task < count, with thread < threads. What a task computes may depend on neither the
+// thread nor the order, so results do not depend on the number of threads.
+template <class Work>
+void parallel_for(int64_t count, int threads, const Work& work) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1 && count > 1)
+    for (int64_t task = 0; task < count; ++task) work(task, omp_get_thread_num());
+}
+
+}  // namespace
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

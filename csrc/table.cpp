@@ -1,0 +1,27 @@
+#include "kernels.h"
+#include "vec.h"
+
+#define TEXT(name) #name
+#define NAME_OF(name) TEXT(name)
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+
+void conv_forward(const ConvForward&);
+void conv_backward(const ConvBackward&);
+void m2rnn_forward(const M2rnnForward&);
+void m2rnn_backward(const M2rnnBackward&);
+double multiply_adds_per_second();
+
+extern const Kernels table = {
+    NAME_OF(MATRIXSTATE_ISA),
+    LANES,
+    conv_forward,
+    conv_backward,
+    m2rnn_forward,
+    m2rnn_backward,
+    multiply_adds_per_second,
+};
+
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

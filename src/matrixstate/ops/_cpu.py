@@ -1,0 +1,48 @@
+"""What the compiled kernels of all ops share on their Python side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def unsupported(device: str, dtype: torch.dtype) -> str | None:
+    """Why the compiled kernels cannot run such inputs; None if they can."""
+    if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return f"needs torch.float32 or torch.bfloat16 on cpu, got {dtype} on {device}"
+    return None
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function of tensors as the operator matrixstate::`name` on the CPU, its schema from its annotations.
+
+    As torch.library.custom_op does, which also imports the whole compiler at the first call: that takes seconds.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        schema = torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(f"matrixstate::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(f"matrixstate::{name}", "cpu")(function)
+        return function
+
+    return register
+
+
+def dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors as the native side takes them: contiguous and without a graph."""
+    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+
+
+def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised dense tensor; the shape and dtype of `like` where none are given."""
+    return torch.empty(shape or like.shape, dtype=dtype or like.dtype, device=like.device)
+
+
+def no_second_derivative(op: str) -> Callable[..., Any]:
+    """The backward of a backward operator that has none."""
+
+    def refuse(ctx: Any, *gradients: Tensor) -> None:
+        raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
+
+    return refuse

@@ -1,0 +1,91 @@
+"""The compiled M²RNN recurrence (csrc/m2rnn*.cpp) as PyTorch operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from matrixstate import _native
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator, unsupported
+
+__all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m2rnn_scan_cpu
+
+
+def _outputs(q: Tensor, v: Tensor, state: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    B, T, V, H, K = *v.shape[:2], v.shape[3], *state.shape[1:3]
+    intervals = -(-T // _native.M2RNN_INTERVAL) if keep else 0
+    return fresh(q, B, T, H, V), fresh(state), fresh(state, B, H, intervals, K, V)
+
+
+@operator("m2rnn_scan_cpu")
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, reset: Tensor | None, clip: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last state, and the states every few steps (none unless `keep`) from which backward starts again."""
+    y, last, kept = _outputs(q, v, state, keep)
+    inputs = dense(q, k, v, w, f, state, reset)
+    _native.m2rnn_forward(*inputs, y, last, kept if keep else None, torch.get_num_threads())
+    return y, last, kept
+
+
+@operator("m2rnn_scan_cpu_backward")
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    kept: Tensor,
+    dy: Tensor,
+    dlast: Tensor,
+    clip: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v, w, f and the first state. `clip` 0: none is clamped."""
+    gradients = [fresh(tensor) for tensor in (q, k, v, w, f, dlast)]
+    inputs = dense(q, k, v, w, f, reset, kept, dy, dlast)
+    _native.m2rnn_backward(*inputs, clip, *gradients, torch.get_num_threads())
+    return tuple(gradients)  # type: ignore[return-value]
+
+
+@torch.library.register_fake("matrixstate::m2rnn_scan_cpu")
+def _(q, k, v, w, f, state, reset, clip, keep):
+    return _outputs(q, v, state, keep)
+
+
+@torch.library.register_fake("matrixstate::m2rnn_scan_cpu_backward")
+def _(q, k, v, w, f, reset, kept, dy, dlast, clip):
+    return tuple(fresh(tensor) for tensor in (q, k, v, w, f, dlast))
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v, w, f, _, reset, ctx.clip, _ = inputs
+    y, last, kept = output
+    ctx.save_for_backward(q, k, v, w, f, reset, kept)
+    ctx.set_materialize_grads(False)
+    ctx.like = y.shape, last.shape, last.dtype
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Tensor | None) -> tuple:
+    q, *_ = saved = ctx.saved_tensors
+    y_shape, state_shape, state_dtype = ctx.like
+    dy = q.new_zeros(y_shape) if dy is None else dy
+    dlast = q.new_zeros(state_shape, dtype=state_dtype) if dlast is None else dlast
+    gradients = torch.ops.matrixstate.m2rnn_scan_cpu_backward(*saved, dy, dlast, ctx.clip)
+    return *gradients, None, None, None
+
+
+torch.library.register_autograd("matrixstate::m2rnn_scan_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd("matrixstate::m2rnn_scan_cpu_backward", no_second_derivative("m2rnn_scan"))
+
+
+@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)
+def _forward_flops(q, k, v, w, f, state, *options, **shapes) -> int:
+    """Those of the matrix products alone, as PyTorch counts the reference's."""
+    return 2 * q[1] * state.numel() * (state[-1] + 1)
+
+
+@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu_backward)
+def _backward_flops(q, k, v, w, f, reset, kept, dy, dlast, *options, **shapes) -> int:
+    return 2 * _forward_flops(q, k, v, w, f, dlast)
