@@ -2,7 +2,8 @@
 
 A field may have type bool, int, float, str, Literal, another dataclass, `X | None` or `tuple[X, ...]`. An abstract
 config (a mixer, say) is chosen by name: `Choices` maps its base class to the names that stand for its subclasses, and
-plain data holds `{kind: name, ...}`, or the name alone where every field has a default.
+plain data holds `{kind: name, ...}`, or the name alone where every field has a default. A name may also stand for a
+function that makes a whole config (a preset).
 """
 
 import dataclasses
@@ -131,7 +132,7 @@ def _decode_choice(kind: type, data: Any, path: str, choices: Choices, problems:
         return None
     chosen = names[name]
     if not isinstance(chosen, type):
-        return chosen
+        return chosen()
     fields = {} if isinstance(data, str) else {k: v for k, v in data.items() if k != "kind"}
     return _decode_fields(chosen, fields, path, choices, problems)
 

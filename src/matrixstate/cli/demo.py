@@ -3,16 +3,19 @@
 import sys
 from pathlib import Path
 
+from tyro.conf import UseAppendAction
+
 from matrixstate.cli.output import TrainingProgress, in_bytes, print_json, print_table
 from matrixstate.cli.train import set_threads
-from matrixstate.comparison import DEMO, Entry, demo_config, draw_curves, train_entry
+from matrixstate.comparison import DEMO, Entry, demo_config, demo_data, draw_curves, train_entry
 from matrixstate.comparison.demo import STEPS, check_matched
-from matrixstate.data import DataConfig, tokenize
+from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError, MissingExtra
 
 
 def demo(
     *,
+    text: UseAppendAction[tuple[Path, ...]] = (),
     out: Path = Path("runs/demo"),
     steps: int = STEPS,
     seed: int = 0,
@@ -25,6 +28,7 @@ def demo(
     sample of text from each, and a figure of the loss curves.
 
     Args:
+        text: A file or folder of UTF-8 text to train on, instead of the plays.
         out: Where the runs and the figure go; earlier runs in it are kept under another name.
         steps: Optimizer steps of each model.
         seed: Of weights and batches.
@@ -34,8 +38,9 @@ def demo(
     set_threads(threads)
     if steps < 1:
         raise ConfigError(f"--steps: expected at least 1, got {steps}")
-    configs = {name: demo_config(name, steps, seed) for name in DEMO}
-    check_matched(list(configs.values()), tokenize(DataConfig()).tokenizer.size)
+    data = demo_data(text)
+    configs = {name: demo_config(name, data, steps, seed) for name in DEMO}
+    check_matched(list(configs.values()), tokenize(data).tokenizer.size)
     out = _fresh(out)
     entries = []
     for name, config in configs.items():
@@ -43,7 +48,11 @@ def demo(
             entries.append(train_entry(name, out / name, config, [progress]))
     figure: Path | None = out / "loss.png"
     try:
-        draw_curves({DEMO[e.name]: e.run for e in entries}, out / "loss.png", "Shakespeare's plays by characters")
+        draw_curves(
+            {DEMO[e.name]: e.run for e in entries},
+            out / "loss.png",
+            f"{'Shakespeare' if not text else text[0].name} by characters",
+        )
     except MissingExtra as missing:
         figure = None
         print(f"no figure: {missing}", file=sys.stderr)

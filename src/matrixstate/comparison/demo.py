@@ -37,12 +37,17 @@ class Entry:
     sample: str
 
 
-def demo_config(name: str, steps: int = STEPS, seed: int = 0) -> RunConfig:
-    """The run of one of `DEMO`: 4 blocks of width 128, about 804,000 parameters, by characters."""
+def demo_data(files: Sequence[Path] = ()) -> DataConfig:
+    """Shakespeare's plays, or files of the user's, by characters."""
+    return DataConfig(source="shakespeare", files=tuple(str(file.resolve()) for file in files), validation=0.02)
+
+
+def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) -> RunConfig:
+    """The run of one of `DEMO`: 4 blocks of width 128, about 804,000 parameters."""
     return RunConfig(
         name=f"demo-{name}",
         model=preset(f"shakespeare-{name}-small"),
-        data=DataConfig(source="shakespeare", validation=0.02),
+        data=data,
         training=TrainingConfig(
             steps=steps,
             learning_rate=2e-3,

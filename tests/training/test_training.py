@@ -1,0 +1,259 @@
+"""Training: exact resumption, what the optimizer does, and runs that say what is wrong with them."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_config
+
+import matrixstate
+from matrixstate.errors import CheckpointError, ConfigError, DataError, Diverged
+from matrixstate.models import LanguageModel
+from matrixstate.training import Run, TrainingConfig, load_model, start, train
+from matrixstate.training.checkpoint import latest_checkpoint, list_checkpoints
+from matrixstate.training.optimizer import decays, learning_rate, make_optimizer
+
+
+def losses(run):
+    return {line["step"]: line["loss"] for line in run.metrics() if "loss" in line}
+
+
+def final_weights(run):
+    return load_file(latest_checkpoint(run.checkpoints) / "model.safetensors")
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"precision": "bfloat16"}], ids=str)
+def test_stopping_and_going_on_is_bit_for_bit_as_not_stopping(options, tmp_path):
+    config = small_config(tmp_path, **options)
+    whole, parts = start(tmp_path / "whole", config), start(tmp_path / "parts", config)
+    expected = train(whole)
+    for resume, steps in ((False, 3), (True, 1), (True, None)):
+        torch.manual_seed(99)  # whatever happened in between
+        outcome = train(parts, resume=resume, stop_after=steps)
+    assert outcome.step == expected.step == 12
+    assert losses(parts) == losses(whole)
+    assert len(losses(parts)) == 12
+    one, other = final_weights(parts), final_weights(whole)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert outcome.validation.nats == expected.validation.nats
+
+
+def test_going_on_after_a_crash_repeats_the_lost_steps(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path))
+    train(run)
+    expected = losses(run)
+    for path in list_checkpoints(run.checkpoints):
+        if path.name > "step-00000010":
+            path.rename(path.with_name(".lost"))
+    train(run, resume=True)
+    assert losses(run) == expected
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
+    config = small_config(tmp_path, steps=3)
+    runs = [
+        start(tmp_path / name, dataclasses.replace(config, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    for run in runs:
+        train(run)
+    first, second, third = map(losses, runs)
+    assert first == second
+    assert first != third
+
+
+def test_a_small_model_learns_a_repetitive_text(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, steps=80, dropout=0.0, learning_rate=5e-3))
+    outcome = train(run)
+    assert outcome.validation.nats_per_token < 0.5 * losses(run)[1]
+    looks = [line["step"] for line in run.metrics() if "validation_loss" in line]
+    assert looks == [*range(4, 80, 4), 80]
+    assert json.loads((run.directory / "status.json").read_text())["status"] == "done"
+
+
+def test_accumulation_does_not_change_the_step(tmp_path):
+    finals = []
+    for i, parts in enumerate((1, 2, 4)):
+        run = start(tmp_path / str(i), small_config(tmp_path, steps=4, dropout=0.0, accumulate=parts))
+        train(run)
+        finals.append(final_weights(run))
+    for other in finals[1:]:
+        for name in other:
+            torch.testing.assert_close(other[name], finals[0][name], rtol=1e-3, atol=1e-5)
+
+
+def test_checkpoints_are_kept_as_asked_and_hold_no_pickle(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, steps=13, checkpoint_every=3, keep=2))
+    train(run)
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000012", "step-00000013"]
+    files = {path.suffix for path in run.directory.rglob("*") if path.is_file()}
+    assert files == {".yaml", ".json", ".jsonl", ".bin", ".safetensors"}
+
+
+def test_the_product_never_unpickles_or_evaluates():
+    forbidden = re.compile(r"torch\.load\(|pickle|\beval\(|\bexec\(|__import__|yaml\.load\(")
+    for path in Path(matrixstate.__file__).parent.rglob("*.py"):
+        found = forbidden.search(path.read_text(encoding="utf-8").replace(".eval()", ""))
+        assert found is None, f"{path}: {found}"
+
+
+def test_a_run_says_how_it_was_made(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path))
+    again = Run.open(tmp_path / "run")
+    assert again.config == run.config
+    assert again.config.model.vocabulary == len(set(Path(run.config.data.files[0]).read_text()))
+    about = json.loads((run.directory / "environment.json").read_text())
+    assert about["packages"]["torch"] == torch.__version__
+    assert about["threads"] == torch.get_num_threads()
+    assert set(about["backends"]) >= {"matrix_scan", "m2rnn_scan"}
+
+
+def test_a_run_directory_is_never_overwritten(tmp_path):
+    config = small_config(tmp_path)
+    start(tmp_path / "run", config)
+    with pytest.raises(ConfigError, match="expected a new or empty directory, got .*run with files in it; go on with"):
+        start(tmp_path / "run", config)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="out: cannot write .*file: File exists"):
+        start(tmp_path / "file", config)
+
+
+def test_nothing_is_written_for_a_text_that_does_not_fit(tmp_path):
+    config = small_config(tmp_path, sequence=10_000)
+    with pytest.raises(DataError, match="sequence must be shorter than the training text"):
+        start(tmp_path / "run", config)
+    model = dataclasses.replace(config.model, vocabulary=5)
+    with pytest.raises(ConfigError, match=r"model.vocabulary: expected at least \d+, the tokenizer's, got 5"):
+        start(tmp_path / "run", dataclasses.replace(config, model=model))
+    assert not (tmp_path / "run").exists()
+
+
+def damage(run, what):
+    checkpoint = latest_checkpoint(run.checkpoints)
+    if what == "no run":
+        return Path("nowhere")
+    if what == "config":
+        (run.directory / "config.yaml").write_text("{name: x, model: {width: -1, blocks: [{mlp: {}}]}}")
+    if what == "no checkpoint":
+        for path in list_checkpoints(run.checkpoints):
+            path.rename(path.with_name(".gone"))
+    if what == "truncated":
+        path = checkpoint / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+    if what == "other model":
+        config = run.directory / "config.yaml"
+        config.write_text(config.read_text().replace("hidden: 20", "hidden: 24"))
+    if what == "missing file":
+        (checkpoint / "model.safetensors").unlink()
+    return run.directory
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no run", "expected a run directory with .*config.yaml: No such file"),
+        ("config", "config.yaml is damaged: .*width: expected at least 1, got -1"),
+        ("no checkpoint", "expected a checkpoint in .*checkpoints, got none"),
+        ("truncated", "model.safetensors is damaged"),
+        ("other model", r"does not fit the model: .*mlp.* must be torch.float32 \[.*24.*\], got torch.float32 \[.*20"),
+        ("missing file", "cannot read .*model.safetensors"),
+    ],
+)
+def test_a_missing_or_damaged_run_is_named(what, message, tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, steps=2))
+    train(run)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(Run.open(damage(run, what)))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, steps=200, learning_rate=1e30, clip=1e30))
+    with pytest.raises(Diverged, match="expected a finite loss and gradient at step"):
+        train(run)
+    status = json.loads((run.directory / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert all(math.isfinite(loss) for loss in losses(run).values())
+
+
+class Kill:
+    """A reporter that signals its own process after some steps."""
+
+    def __init__(self, after, number):
+        self.after, self.number = after, number
+
+    def step(self, step, **_):
+        if step == self.after:
+            os.kill(os.getpid(), self.number)
+
+    def evaluated(self, step, nats_per_token):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(number, tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path))
+
+    class Reporter(Kill):
+        def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second):
+            super().step(step)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    outcome = train(run, [Reporter(7, number)])
+    assert (outcome.step, outcome.stopped) == (7, number)
+    assert latest_checkpoint(run.checkpoints).name == "step-00000007"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert train(run, resume=True).step == 12
+
+
+def test_training_works_outside_the_main_thread(tmp_path):
+    run, outcomes = start(tmp_path / "run", small_config(tmp_path, steps=2)), []
+    worker = threading.Thread(target=lambda: outcomes.append(train(run)))
+    worker.start()
+    worker.join()
+    assert outcomes[0].step == 2
+
+
+def test_weight_decay_acts_on_matrices_only(tmp_path):
+    config = small_config(tmp_path)
+    model = LanguageModel(dataclasses.replace(config.model, vocabulary=9))
+    decayed = {name for name, p in model.named_parameters() if decays(p)}
+    kept = {name for name, _ in model.named_parameters()} - decayed
+    assert {name.rsplit(".", 2)[-2] for name in decayed} == {"embedding", "input", "output", "gate"}
+    assert {"blocks.0.mixer.weight", "blocks.0.mixer.forget_gate.A_log", "blocks.0.mixer.conv.weight"} <= kept
+    assert {"blocks.0.mixer_norm.weight", "blocks.0.mixer.norm.weight", "blocks.0.mixer.residual"} <= kept
+    groups = make_optimizer(model, config.training).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_the_rate_rises_and_falls():
+    config = TrainingConfig(steps=110, warmup=10, learning_rate=1.0, final_share=0.1)
+    rates = [learning_rate(config, step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[109] == pytest.approx(0.1, abs=1e-3)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"accumulate": 5}, "accumulate: expected a divisor of batch = 12, got 5"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a positive number, got -1.0"),
+        ({"beta2": 1.0}, r"beta2: expected a number in \[0, 1\), got 1.0"),
+        ({"final_share": 2.0}, "final_share: expected a share from 0 to 1, got 2.0"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**options)
