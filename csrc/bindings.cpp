@@ -11,6 +11,7 @@
 namespace nb = nanobind;
 
 namespace matrixstate {
+void bind_conv(nb::module_& m);
 void bind_m2rnn(nb::module_& m);
 }
 
@@ -33,5 +34,6 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Those this processor can run, the best last.");
     m.def("instruction_set", [] { return std::string(matrixstate::kernels().instruction_set); }, "The one in use.");
     m.def("use_instruction_set", &use_instruction_set, nb::arg("name"), "For tests: from now on use this one.");
+    matrixstate::bind_conv(m);
     matrixstate::bind_m2rnn(m);
 }

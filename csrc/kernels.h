@@ -1,12 +1,15 @@
 // Every kernel, compiled once per instruction set, and the choice between them at run time.
 #pragma once
 
+#include "conv.h"
 #include "m2rnn.h"
 
 namespace matrixstate {
 
 struct Kernels {
     const char* instruction_set;
+    void (*conv_forward)(const ConvForward&);
+    void (*conv_backward)(const ConvBackward&);
     void (*m2rnn_forward)(const M2rnnForward&);
     void (*m2rnn_backward)(const M2rnnBackward&);
 };

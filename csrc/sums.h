@@ -10,19 +10,18 @@ namespace {
 
 // out [outer, inner] = the sum of parts [outer, group, inner] over its middle axis.
 inline void sum_groups(const float* parts, Output out, int64_t outer, int64_t group, int64_t inner, int threads) {
-    constexpr int64_t PIECE = 64;
-    int64_t rows = divide_up(4096, inner + 1);  // enough work for one task
-    parallel_for(divide_up(outer, rows), threads, [&](int64_t task, int) {
-        int64_t end = (task + 1) * rows < outer ? (task + 1) * rows : outer;
-        for (int64_t o = task * rows; o < end; ++o)
-            for (int64_t begin = 0; begin < inner; begin += PIECE) {
-                int64_t count = inner - begin < PIECE ? inner - begin : PIECE;
-                const float* from = parts + o * group * inner + begin;
-                float sum[PIECE] = {};
-                for (int64_t g = 0; g < group; ++g)
-                    for (int64_t i = 0; i < count; ++i) sum[i] += from[g * inner + i];
-                write(out, o * inner + begin, count, sum);
-            }
+    constexpr int64_t PIECE = 64, PIECES_OF_A_TASK = 32;
+    const int64_t pieces = divide_up(inner, PIECE), all = outer * pieces;
+    parallel_for(divide_up(all, PIECES_OF_A_TASK), threads, [&](int64_t task, int) {
+        for (int64_t p = task * PIECES_OF_A_TASK; p < all && p < (task + 1) * PIECES_OF_A_TASK; ++p) {
+            const int64_t o = p / pieces, begin = p % pieces * PIECE;
+            const int64_t count = inner - begin < PIECE ? inner - begin : PIECE;
+            const float* from = parts + o * group * inner + begin;
+            float sum[PIECE] = {};
+            for (int64_t g = 0; g < group; ++g)
+                for (int64_t i = 0; i < count; ++i) sum[i] += from[g * inner + i];
+            write(out, o * inner + begin, count, sum);
+        }
     });
 }
 

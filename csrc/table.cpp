@@ -6,11 +6,15 @@
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 
+void conv_forward(const ConvForward&);
+void conv_backward(const ConvBackward&);
 void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 
 extern const Kernels table = {
     NAME_OF(MATRIXSTATE_ISA),
+    conv_forward,
+    conv_backward,
     m2rnn_forward,
     m2rnn_backward,
 };

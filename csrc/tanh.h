@@ -19,7 +19,7 @@ INLINE Vec tanh(Vec x) {
         p = p * s + TANH_P[i];
         q = q * s + TANH_Q[i];
     }
-    return quotient(x * p, q);
+    return x * p / q;
 }
 
 }  // namespace

@@ -30,6 +30,9 @@ constexpr int LANES = 4, REGISTERS = 16;
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
 INLINE Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
 INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 is x, so the compiler leaves only the broadcast
@@ -62,18 +65,6 @@ INLINE Vec at_least(Vec bound, Vec x) {
 
 INLINE Vec clamp(Vec x, Vec bound) { return at_least(-bound, at_most(bound, x)); }
 
-// n / d to about one unit in the last place. A division of 16 lanes takes as long as 32 multiply-adds, so there an
-// estimate of 14 bits and one Newton step; d must be normal and its reciprocal too.
-INLINE Vec quotient(Vec n, Vec d) {
-#if defined(__AVX512F__)
-    Vec estimate = (Vec)_mm512_rcp14_ps((__m512)d);
-    Vec close = n * estimate;
-    return close + close * (1.0f - d * estimate);
-#else
-    return n / d;
-#endif
-}
-
 template <int HALF, size_t... LANE>
 INLINE Vec add_pair(Vec a, Vec b, std::index_sequence<LANE...>) {
     Vec own = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + LANE : LANE)...);
@@ -104,36 +95,51 @@ INLINE float lane_sum(Vec x) {
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// `count` numbers of an array, from its element `begin` on, as float32.
-INLINE void read(Input array, int64_t begin, int64_t count, float* to) {
-    if (array.dtype == Dtype::float32) {
-        const float* from = static_cast<const float*>(array.data) + begin;
-        for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-        return;
-    }
-    const uint16_t* from = static_cast<const uint16_t*>(array.data) + begin;
-    for (int64_t i = 0; i < count; ++i) {
-        uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
-        std::memcpy(to + i, &bits, sizeof bits);
-    }
+// bfloat16 is the upper half of a float32; rounding is to nearest, ties to even.
+INLINE Vec widen(Halves x) { return (Vec)(__builtin_convertvector(x, Bits) << 16); }
+INLINE Halves narrow(Vec x) {
+    const Bits bits = (Bits)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return __builtin_convertvector(x == x ? rounded : Bits{} + 0x7fc0, Halves);
 }
 
-INLINE uint16_t to_bfloat16(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    if (x != x) return 0x7fc0;
-    return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
+// The `count` <= LANES numbers of an array from its element `at` on, as float32; further lanes are zero.
+INLINE Vec read_lanes(Input array, int64_t at, int64_t count) {
+    if (array.dtype == Dtype::float32) {
+        const float* from = static_cast<const float*>(array.data) + at;
+        if (count >= LANES) return load(from);
+        Vec x{};
+        std::memcpy(&x, from, count * sizeof(float));
+        return x;
+    }
+    Halves x{};
+    const uint16_t* from = static_cast<const uint16_t*>(array.data) + at;
+    if (count >= LANES) std::memcpy(&x, from, sizeof x);
+    else std::memcpy(&x, from, count * sizeof(uint16_t));
+    return widen(x);
 }
 
-// Writes `count` numbers to an array from its element `begin` on, rounded to its dtype.
-INLINE void write(Output array, int64_t begin, int64_t count, const float* from) {
+// Writes the first `count` <= LANES lanes to an array from its element `at` on, rounded to its dtype.
+INLINE void write_lanes(Output array, int64_t at, int64_t count, Vec x) {
     if (array.dtype == Dtype::float32) {
-        float* to = static_cast<float*>(array.data) + begin;
-        for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+        float* to = static_cast<float*>(array.data) + at;
+        if (count >= LANES) store(to, x);
+        else std::memcpy(to, &x, count * sizeof(float));
         return;
     }
-    uint16_t* to = static_cast<uint16_t*>(array.data) + begin;
-    for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from[i]);
+    const Halves halves = narrow(x);
+    uint16_t* to = static_cast<uint16_t*>(array.data) + at;
+    if (count >= LANES) std::memcpy(to, &halves, sizeof halves);
+    else std::memcpy(to, &halves, count * sizeof(uint16_t));
+}
+
+// The same for any `count`.
+INLINE void read(Input array, int64_t at, int64_t count, float* to) {
+    const Output copy{to, Dtype::float32};
+    for (int64_t i = 0; i < count; i += LANES) write_lanes(copy, i, count - i, read_lanes(array, at + i, count - i));
+}
+INLINE void write(Output array, int64_t at, int64_t count, const float* from) {
+    const Input copy{from, Dtype::float32};
+    for (int64_t i = 0; i < count; i += LANES) write_lanes(array, at + i, count - i, read_lanes(copy, i, count - i));
 }
 
 }  // namespace

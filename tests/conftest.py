@@ -41,3 +41,10 @@ def need(op: str, backend: str, dtype: torch.dtype = torch.float32) -> None:
     if backend in os.environ.get("MATRIXSTATE_TEST_BACKENDS", "").split(","):
         pytest.fail(f"{op}: {backend} must run here: {reason}")
     pytest.skip(f"{op}: {backend}: {reason}")
+
+
+@pytest.fixture(scope="module")
+def case(request):
+    """A case of tests/ops/cases.py, given indirectly, whose backend can run here."""
+    need(request.param.op, request.param.backend, request.param.dtype)
+    return request.param

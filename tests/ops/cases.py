@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ class Case:
     """An op with a way to draw its inputs and to call it.
 
     `sequence` draws the inputs that have a time axis 1, `fixed` those that have none, `state` an initial state whose
-    tensors may be differentiated. All sizes differ, so that a swapped axis cannot pass.
+    tensors may be differentiated. All sizes differ, so that a swapped axis cannot pass. `dtype` is the widest one that
+    the backend takes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Case:
     state: Callable[[torch.dtype], Any]
     fixed: Callable[[torch.dtype], Inputs] = lambda dtype: {}
     backend: str = "reference"
+    dtype: torch.dtype = torch.float64
 
     def __str__(self) -> str:
         return self.name
@@ -90,6 +92,51 @@ def _scaled_state(dtype: torch.dtype) -> ScaledState:
     return ScaledState(matrix, torch.tensor([[0, 3], [-5, 1]], dtype=torch.int32))
 
 
+def m2rnn(
+    backend: str,
+    K: int = 3,
+    V: int = 5,
+    heads: tuple[int, int, int, int, int] = (1, 1, 4, 4, 2),
+    batch: int = B,
+    grad_clip: float | None = None,
+) -> Case:
+    """`heads` are those of q, k, v, w and f."""
+    q, k, v, w, f = heads
+    H = max(heads)
+    return Case(
+        f"m2rnn_scan, {backend}, K {K}, V {V}, heads {heads}, batch {batch}, clip {grad_clip}",
+        "m2rnn_scan",
+        lambda T, dtype: {
+            "q": _normal(batch, T, q, K, dtype=dtype),
+            "k": _normal(batch, T, k, K, dtype=dtype),
+            "v": _normal(batch, T, v, V, dtype=dtype),
+            "f": _kept(batch, T, f, dtype=dtype),
+        },
+        lambda s, fixed, state, **options: m2rnn_scan(
+            s["q"], s["k"], s["v"], fixed["w"], s["f"], state, grad_clip=grad_clip, **options
+        ),
+        lambda dtype: _normal(batch, H, K, V, dtype=_accumulation(dtype)),
+        lambda dtype: {"w": _near_identity(w, V, V, dtype=dtype, scale=0.7 / V**0.5)},
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | None = None, batch: int = B) -> Case:
+    return Case(
+        f"causal_conv, {backend}, C {C}, K {K}, {activation}, batch {batch}",
+        "causal_conv",
+        lambda T, dtype: {"x": _normal(batch, T, C, dtype=dtype)},
+        lambda s, fixed, state, **options: causal_conv(
+            s["x"], fixed["weight"], fixed["bias"], state, activation=activation, **options
+        ),
+        lambda dtype: _normal(batch, K - 1, C, dtype=_accumulation(dtype)),
+        lambda dtype: {"weight": _normal(C, K, dtype=dtype), "bias": _normal(C, dtype=dtype)},
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
 CASES = [
     Case(
         "matrix_scan",
@@ -115,27 +162,12 @@ CASES = [
         lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
         _scaled_state,
     ),
-    Case(
-        "m2rnn_scan",
-        "m2rnn_scan",
-        lambda T, dtype: {
-            "q": _normal(B, T, 1, 3, dtype=dtype),
-            "k": _normal(B, T, 1, 3, dtype=dtype),
-            "v": _normal(B, T, 4, 5, dtype=dtype),
-            "f": _kept(B, T, 2, dtype=dtype),
-        },
-        lambda s, fixed, state, **options: m2rnn_scan(s["q"], s["k"], s["v"], fixed["w"], s["f"], state, **options),
-        lambda dtype: _normal(B, 4, 3, 5, dtype=_accumulation(dtype)),
-        lambda dtype: {"w": _near_identity(4, 5, 5, dtype=dtype)},
-    ),
-    Case(
-        "causal_conv",
-        "causal_conv",
-        lambda T, dtype: {"x": _normal(B, T, 5, dtype=dtype)},
-        lambda s, fixed, state, **options: causal_conv(s["x"], fixed["weight"], fixed["bias"], state, **options),
-        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-        lambda dtype: {"weight": _normal(5, 4, dtype=dtype), "bias": _normal(5, dtype=dtype)},
-    ),
+    m2rnn("reference"),
+    m2rnn("cpu"),
+    conv("reference"),
+    conv("reference", activation="silu"),
+    conv("cpu"),
+    conv("cpu", activation="silu"),
     _attention(None, "reference"),
     _attention(3, "reference"),
     _attention(None, "sdpa"),

@@ -15,7 +15,7 @@ from matrixstate.layers import state_leaves
 from matrixstate.ops import OPS
 
 F64 = torch.float64
-everywhere = pytest.mark.parametrize("case", CASES, ids=str)
+everywhere = pytest.mark.parametrize("case", CASES, ids=str, indirect=True)
 
 
 def weighted(tensors):
@@ -29,7 +29,7 @@ def weighted(tensors):
 def test_splitting_the_sequence_anywhere_changes_nothing(case, cuts, seed):
     torch.manual_seed(seed)
     T = 9
-    sequence, fixed, state = case.sequence(T, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(T, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     reset = torch.rand(B, T) < 0.2
     results = []
     for edges in ([0, T], [0, *sorted(cuts), T]):
@@ -48,7 +48,7 @@ def test_splitting_the_sequence_anywhere_changes_nothing(case, cuts, seed):
 
 @everywhere
 def test_a_reset_starts_as_if_no_state_had_been_given(case):
-    sequence, fixed, state = case.sequence(11, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(11, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     reset = torch.zeros(B, 11, dtype=torch.bool)
     reset[:, [4, 5, 9]] = True
     packed = case.run(sequence, fixed, state, reset)
@@ -68,7 +68,7 @@ def test_a_reset_starts_as_if_no_state_had_been_given(case):
 
 @everywhere
 def test_gradients_do_not_pass_a_reset(case):
-    sequence, fixed, state = case.sequence(6, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(6, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     reset = torch.zeros(B, 6, dtype=torch.bool)
     reset[:, 3] = True
     leaves = differentiable(sequence, state)
@@ -82,15 +82,15 @@ def test_gradients_do_not_pass_a_reset(case):
 
 @everywhere
 def test_no_steps_are_legal(case):
-    state = case.state(F64)
-    *outputs, last = case.call(case.sequence(0, F64), case.fixed(F64), state, backend=case.backend)
+    state = case.state(case.dtype)
+    *outputs, last = case.call(case.sequence(0, case.dtype), case.fixed(case.dtype), state, backend=case.backend)
     assert all(out.shape[:2] == (B, 0) for out in outputs)
     assert all(torch.equal(a, b) for a, b in zip(last, state, strict=True))
 
 
 @everywhere
 def test_nothing_that_comes_in_is_written(case):
-    sequence, fixed, state = case.sequence(7, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(7, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     before = copy(sequence), copy(fixed), copy(state)
     leaves = differentiable(sequence, fixed, state)
     outputs = floats(case.run(sequence, fixed, state))
@@ -105,7 +105,7 @@ def test_nothing_that_comes_in_is_written(case):
 
 def _as_function(case, T, reset):
     """The op as a function of its floating-point tensors alone, and those tensors."""
-    sequence, fixed, state = case.sequence(T, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(T, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     leaves = differentiable(sequence, fixed, state)
     names = [*sequence, *fixed]
 
@@ -126,14 +126,14 @@ def _with_floats(state, values):
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
-@everywhere
+@pytest.mark.parametrize("case", [c for c in CASES if c.dtype == F64], ids=str, indirect=True)
 def test_gradients_are_right_in_float64(case):
     reset = torch.tensor([[False, False, True, False], [False, True, False, False]])
     function, leaves = _as_function(case, 4, reset)
     assert gradcheck(function, leaves)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.backend == "reference"], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.backend == "reference"], ids=str, indirect=True)
 def test_second_derivatives_are_right_in_float64(case):
     reset = torch.tensor([[False, False, True], [False, True, False]])
     function, leaves = _as_function(case, 3, reset)
@@ -173,7 +173,7 @@ def test_autocast_does_not_lower_the_precision(case):
 
 @everywhere
 def test_memory_layout_does_not_matter(case):
-    sequence, fixed, state = case.sequence(7, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(7, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     strided = {n: v.movedim(1, -1).contiguous().movedim(-1, 1) for n, v in sequence.items()}
     assert any(not v.is_contiguous() for v in strided.values())
     for got, expected in zip(case.run(strided, fixed, state), case.run(sequence, fixed, state), strict=True):
@@ -182,7 +182,7 @@ def test_memory_layout_does_not_matter(case):
 
 @everywhere
 def test_the_default_state_is_what_the_docstring_says(case):
-    sequence, fixed = case.sequence(3, F64), case.fixed(F64)
+    sequence, fixed = case.sequence(3, case.dtype), case.fixed(case.dtype)
     *_, empty = case.call({n: v[:, :0] for n, v in sequence.items()}, fixed, None, backend=case.backend)
     for got, expected in zip(case.run(sequence, fixed, empty), case.run(sequence, fixed, None), strict=True):
         assert torch.equal(got, expected)
@@ -190,9 +190,9 @@ def test_the_default_state_is_what_the_docstring_says(case):
 
 @everywhere
 def test_a_wrong_state_or_reset_is_refused_with_sizes(case):
-    sequence, fixed, state = case.sequence(3, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(3, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     short = state[:1] if isinstance(state, torch.Tensor) else type(state)(*[state[0][:1], *state[1:]])
-    with pytest.raises(ShapeError, match=rf"{case.op}: state.* must be torch.float64 \[2, .*got torch.float64 \[1, "):
+    with pytest.raises(ShapeError, match=rf"{case.op}: state.* must be {case.dtype} \[2, .*got {case.dtype} \[1, "):
         case.call(sequence, fixed, short, backend=case.backend)
     with pytest.raises(ShapeError, match=rf"{case.op}: reset must be torch.bool \[2, 3\]"):
         case.call(sequence, fixed, None, reset=torch.zeros(2, 4, dtype=torch.bool), backend=case.backend)
@@ -202,13 +202,13 @@ def test_a_wrong_state_or_reset_is_refused_with_sizes(case):
 def test_an_unknown_backend_is_refused_with_the_known_ones(op):
     case = next(case for case in CASES if case.op == op)
     with pytest.raises(BackendUnavailable, match=f"{op}: backend must be one of auto, .*reference, got 'gpu'"):
-        case.call(case.sequence(2, F64), case.fixed(F64), None, backend="gpu")
+        case.call(case.sequence(2, case.dtype), case.fixed(case.dtype), None, backend="gpu")
 
 
 @pytest.mark.slow
 @everywhere
 def test_compiles_without_a_graph_break(case):
-    sequence, fixed, state = case.sequence(3, F64), case.fixed(F64), case.state(F64)
+    sequence, fixed, state = case.sequence(3, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     compiled = torch.compile(lambda s, f, st: case.run(s, f, st), fullgraph=True, backend="aot_eager")
     for got, expected in zip(compiled(sequence, fixed, state), case.run(sequence, fixed, state), strict=True):
         torch.testing.assert_close(got, expected)

@@ -22,8 +22,7 @@ class ShortConv(nn.Module):
         self, x: Tensor, state: Tensor | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """x [B, T, C] -> [B, T, C] and the state."""
-        y, state = causal_conv(x, self.weight, state=state, mask=mask, reset=reset)
-        return nn.functional.silu(y), state
+        return causal_conv(x, self.weight, state=state, activation="silu", mask=mask, reset=reset)
 
     def init_state(self, batch: int) -> Tensor:
         channels, kernel = self.weight.shape

@@ -8,6 +8,8 @@ import torch
 
 from matrixstate.errors import BackendUnavailable
 
+HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)"}
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -23,7 +25,7 @@ class Backend:
     def why_not(self, device: str, dtype: torch.dtype) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
         if find_spec(self.requires) is None:
-            return f"{self.requires} is not installed"
+            return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
         return import_module(self.module).unsupported(device, dtype)
 
 
@@ -37,7 +39,7 @@ def _reference(folder: str) -> Backend:
 
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
-    "causal_conv": (_reference("conv"),),
+    "causal_conv": (_cpu("conv"), _reference("conv")),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_reference("matrix"),),
     "scaled_matrix_scan": (_reference("matrix"),),
@@ -45,7 +47,6 @@ OPS: dict[str, tuple[Backend, ...]] = {
 """Every op's backends, in the order in which "auto" tries them."""
 
 
-@torch.compiler.assume_constant_result  # torch.compile evaluates the choice; it never traces it
 def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
     """Name of the op's first backend that can run or, if `wanted` names one, that one and no other.
 
@@ -64,6 +65,11 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
             return backend.name
         refusals.append(f"{backend.name}: {reason}")
     raise BackendUnavailable(f"{op}: no backend can run {dtype} on {device}: " + "; ".join(refusals))
+
+
+# torch.compile evaluates the choice and never traces it. This is all that torch.compiler.assume_constant_result does,
+# but that imports the whole compiler, which takes seconds.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def backends(device: str, dtype: torch.dtype) -> dict[str, str]:

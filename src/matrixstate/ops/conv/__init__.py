@@ -1,5 +1,7 @@
 """Causal convolution along the sequence, one filter per channel."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -17,11 +19,12 @@ def causal_conv(
     bias: Tensor | None = None,
     state: Tensor | None = None,
     *,
+    activation: Literal["silu"] | None = None,
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """y_t = bias + sum over lags j < K of weight[:, K-1-j] * x_{t-j}, channel by channel.
+    """y_t = act(u_t), u_t = bias + sum over lags j < K of weight[:, K-1-j] * x_{t-j}, channel by channel.
 
     Sizes: B batch, T sequence, C channels, K filter width.
 
@@ -30,6 +33,7 @@ def causal_conv(
         weight: [C, K] floating point, K >= 1. The last column is the present step's.
         bias: [C] floating point. Default: none.
         state: [B, K-1, C], dtype of `x` but at least float32. The last K-1 inputs. Default: zeros.
+        activation: "silu" for u·sigmoid(u) of every sum, computed with it at no further pass over memory. Default: none.
         mask: [B, T] bool, True at real steps. A padded step is as if it were not there: it neither reads nor
             shifts the state; its y means nothing. Default: all real.
         reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
@@ -57,16 +61,24 @@ def causal_conv(
         expect(op, "bias", bias, (C,), x, bias.dtype)
     expect_reset(op, reset, x)
     expect_reset(op, mask, x, "mask")
+    if activation not in (None, "silu"):
+        raise ShapeError(f"{op}: activation must be 'silu' or None, got {activation!r}")
     dtype = accumulation_dtype(x.dtype)
     if state is None:
         state = x.new_zeros(B, K - 1, C, dtype=dtype)
     expect(op, "state", state, (B, K - 1, C), x, dtype)
-    choose(op, backend, x.device.type, x.dtype)
-    inputs, order = x.to(dtype), None
+    chosen = choose(op, backend, x.device.type, x.dtype)
+    if x.shape[1] == 0:
+        return torch.zeros_like(x), state
+    inputs, order = x, None
     if mask is not None:
         order = right_align(pad(mask, (K - 1, 0), value=True))
         inputs, state, reset = _pads_to_the_left(inputs, state, mask, reset, order)
-    y, state = reference.causal_conv(inputs, weight.to(dtype), None if bias is None else bias.to(dtype), state, reset)
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    if chosen == "cpu":
+        y, state = torch.ops.matrixstate.causal_conv_cpu(inputs, weight, bias, state, reset, activation == "silu")
+    else:
+        y, state = reference.causal_conv(inputs.to(dtype), weight, bias, state, reset, activation)
     if order is not None:
         y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
     return y.to(x.dtype), state
@@ -78,7 +90,7 @@ def _pads_to_the_left(
     """The steps of state and x in `order`, which puts padding first and as zeros, cut again into x and state."""
     past = state.shape[1]
     real = pad(mask, (past, 0), value=True)
-    steps = along(torch.cat([state, x], dim=1).masked_fill(~real[..., None], 0), order)
+    steps = along(torch.cat([state, x.to(state.dtype)], dim=1).masked_fill(~real[..., None], 0), order)
     if reset is not None:
         reset = along(pad(reset & mask, (past, 0)), order)[:, past:]
     return steps[:, past:], steps[:, :past], reset

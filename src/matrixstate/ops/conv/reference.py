@@ -9,7 +9,7 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
 
 
 def causal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, activation: str | None
 ) -> tuple[Tensor, Tensor]:
     """x [B,T,C], weight [C,K], bias [C] or None, state [B,K-1,C], reset [B,T] or None -> y [B,T,C], state."""
     T, K = x.shape[1], weight.shape[1]
@@ -25,6 +25,7 @@ def causal_conv(
             term = term.masked_fill((document[:, window] != document[:, K - 1 :])[..., None], 0)
         y = y + term
     y = y if bias is None else y + bias
+    y = y if activation is None else torch.nn.functional.silu(y)
     state = inputs[:, T:]
     if document is not None:
         state = state.masked_fill((document[:, T:] != document[:, -1:])[..., None], 0)

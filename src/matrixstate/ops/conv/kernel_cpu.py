@@ -1,0 +1,69 @@
+"""The compiled causal convolution (csrc/conv.cpp) as PyTorch operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate import _native
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, unsupported
+
+__all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.causal_conv_cpu
+
+
+@torch.library.custom_op("matrixstate::causal_conv_cpu", mutates_args=())
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, silu: bool
+) -> tuple[Tensor, Tensor]:
+    """y and the last state."""
+    y, last = fresh(x), fresh(state)
+    _native.conv_forward(*dense(x, weight, bias, state, reset), silu, y, last, torch.get_num_threads())
+    return y, last
+
+
+@torch.library.custom_op("matrixstate::causal_conv_cpu_backward", mutates_args=())
+def _backward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor,
+    reset: Tensor | None,
+    silu: bool,
+    dy: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, weight, bias (empty where there is none) and the first state."""
+    dx, dweight, dstate = fresh(x), fresh(weight), fresh(state)
+    dbias = fresh(weight, 0 if bias is None else len(bias))
+    inputs, incoming = dense(x, weight, bias, state, reset), dense(dy, dlast)
+    gradients = dx, dweight, None if bias is None else dbias, dstate
+    _native.conv_backward(*inputs, silu, *incoming, *gradients, torch.get_num_threads())
+    return dx, dweight, dbias, dstate
+
+
+@_forward.register_fake
+def _(x, weight, bias, state, reset, silu):
+    return fresh(x), fresh(state)
+
+
+@_backward.register_fake
+def _(x, weight, bias, state, reset, silu, dy, dlast):
+    return fresh(x), fresh(weight), fresh(weight, 0 if bias is None else len(bias)), fresh(state)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.silu = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
+    x, _, bias, state, _ = saved = ctx.saved_tensors
+    dy = torch.zeros_like(x) if dy is None else dy
+    dlast = torch.zeros_like(state) if dlast is None else dlast
+    dx, dweight, dbias, dstate = torch.ops.matrixstate.causal_conv_cpu_backward(*saved, ctx.silu, dy, dlast)
+    return dx, dweight, None if bias is None else dbias, dstate, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
+_backward.register_autograd(no_second_derivative("causal_conv"))

@@ -1,0 +1,191 @@
+"""Compiled kernels: as near to float64 as plain PyTorch, at every size, for any thread count and instruction set."""
+
+import dataclasses
+
+import pytest
+import torch
+from cases import CASES, conv, copy, differentiable, floats, m2rnn
+
+from closeness import assert_as_good_as
+from conftest import need
+
+KERNELS = [case for case in CASES if case.backend == "cpu"]
+SHAPES = [
+    m2rnn("cpu", K=1, V=1, heads=(1, 1, 1, 1, 1), batch=1),
+    m2rnn("cpu", K=33, V=7, heads=(1, 1, 1, 1, 1), batch=1),
+    m2rnn("cpu", K=70, V=17, heads=(1, 1, 3, 3, 3)),
+    m2rnn("cpu", K=64, V=16, heads=(1, 1, 40, 1, 1), batch=1),
+    m2rnn("cpu", K=9, V=40, heads=(6, 3, 2, 1, 1), grad_clip=0.2),
+    m2rnn("cpu", K=5, V=128, heads=(2, 1, 1, 1, 2), batch=3),
+    conv("cpu", C=1, K=1, activation="silu", batch=1),
+    conv("cpu", C=33, K=2),
+    conv("cpu", C=48, K=40, activation="silu", batch=3),
+]
+every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
+
+
+def draw(case, T, dtype=torch.float64):
+    """Inputs, a state and resets."""
+    sequence, state = case.sequence(T, dtype), case.state(dtype)
+    batch = next(iter(sequence.values())).shape[0]
+    return sequence, case.fixed(dtype), state, torch.rand(batch, T) < 0.1
+
+
+def run(case, drawn, backend, dtype, change=lambda gradient: gradient):
+    """All outputs, the last state and every gradient, by name; the incoming gradients are changed by `change`."""
+    case = dataclasses.replace(case, backend=backend)
+    sequence, fixed, state = (
+        {n: v.to(dtype) for n, v in part.items()} if isinstance(part, dict) else part.to(dtype) for part in drawn[:3]
+    )
+    leaves = differentiable(sequence, fixed, state)
+    outputs = case.run(sequence, fixed, state, drawn[3])
+    generator = torch.Generator().manual_seed(1)
+    incoming = [change(torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)) for out in outputs]
+    gradients = torch.autograd.grad(floats(outputs), leaves, incoming)
+    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed, "state")]
+    return dict(zip(names, [out.detach() for out in outputs] + list(gradients), strict=True))
+
+
+def assert_all_as_good(case, drawn):
+    got = run(case, drawn, "cpu", torch.float32)
+    plain = run(case, drawn, "reference", torch.float32)
+    exact = run(case, drawn, "reference", torch.float64)
+    for name, value in got.items():
+        assert_as_good_as(value, plain[name], exact[name], name)
+
+
+@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65])
+@every_kernel
+def test_as_good_as_plain_pytorch_at_every_length(case, T):
+    assert_all_as_good(case, draw(case, T))
+
+
+@pytest.mark.parametrize("case", SHAPES, ids=str, indirect=True)
+def test_as_good_as_plain_pytorch_at_every_shape(case):
+    assert_all_as_good(case, draw(case, 33))
+
+
+@pytest.mark.slow
+@every_kernel
+def test_as_good_as_plain_pytorch_over_a_thousand_steps(case):
+    assert_all_as_good(case, draw(case, 1000))
+
+
+@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
+def test_as_good_as_plain_pytorch_in_bfloat16(case):
+    """Against plain PyTorch that rounds to bfloat16 at the same places: the inputs, the outputs, their gradients."""
+    drawn = draw(case, 33)
+    drawn = ({n: v.bfloat16().double() for n, v in drawn[0].items()}, *drawn[1:])
+    exact = run(case, drawn, "reference", torch.float64)
+    halves = dataclasses.replace(case, call=_with_halves(case.call))
+    got, plain = (run(halves, drawn, backend, torch.float32) for backend in ("cpu", "reference"))
+    for name, value in got.items():
+        assert_as_good_as(value, plain[name], exact[name], name)
+
+
+def _with_halves(call):
+    wide = {"w", "f", "weight", "bias"}
+
+    def with_halves(sequence, fixed, state, **options):
+        halves = {n: v if n in wide else v.bfloat16() for n, v in sequence.items()}
+        return call(halves, fixed, state, **options)
+
+    return with_halves
+
+
+@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
+def test_the_number_of_threads_changes_nothing(case):
+    drawn, results = draw(case, 50), []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(run(case, drawn, "cpu", torch.float32))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in results[0].items())
+
+
+@every_kernel
+def test_every_instruction_set_is_as_good(case):
+    from matrixstate import _native
+
+    best, drawn = _native.instruction_set(), draw(case, 33)
+    for name in _native.instruction_sets():
+        _native.use_instruction_set(name)
+        assert_all_as_good(case, drawn)
+    assert _native.instruction_set() == best == _native.instruction_sets()[-1]
+    with pytest.raises(ValueError, match="cannot run mmx"):
+        _native.use_instruction_set("mmx")
+
+
+@every_kernel
+def test_incoming_gradients_may_have_any_layout_and_are_not_written(case):
+    drawn, kept = draw(case, 20), []
+
+    def strided(gradient):
+        spread = torch.full((*gradient.shape, 2), float("nan"))[..., 0].copy_(gradient)
+        kept.append((spread, spread.clone()))
+        return spread
+
+    expected = run(case, drawn, "cpu", torch.float32)
+    got = run(case, drawn, "cpu", torch.float32, strided)
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    assert all(torch.equal(now, then) and not now.is_contiguous() for now, then in kept)
+
+
+@every_kernel
+def test_a_part_of_the_outputs_may_have_no_gradient(case):
+    sequence, fixed, state, _ = draw(case, 20, torch.float32)
+    leaves = differentiable(sequence, fixed, state)
+    outputs = case.run(sequence, fixed, state)
+    for one, alone in enumerate(outputs):
+        weights = [torch.randn_like(out) if i == one else torch.zeros_like(out) for i, out in enumerate(outputs)]
+        together = torch.autograd.grad(outputs, leaves, weights, retain_graph=True)
+        single = torch.autograd.grad(alone, leaves, weights[one], retain_graph=True)
+        assert all(torch.equal(a, b) for a, b in zip(together, single, strict=True))
+
+
+@every_kernel
+def test_second_derivatives_are_refused(case):
+    sequence, fixed, state, _ = draw(case, 5, torch.float32)
+    leaves = differentiable(sequence, fixed, state)
+    total = sum(out.square().sum() for out in case.run(sequence, fixed, state))
+    first = torch.autograd.grad(total, leaves, create_graph=True)
+    with pytest.raises(NotImplementedError, match=f"{case.op}: backend cpu has no second derivatives"):
+        torch.autograd.grad(sum(g.sum() for g in first), leaves)
+
+
+@every_kernel
+def test_float64_and_other_dtypes_are_refused_in_words(case):
+    for dtype in (torch.float64, torch.float16):
+        sequence, fixed, state = case.sequence(3, dtype), case.fixed(dtype), case.state(dtype)
+        with pytest.raises(RuntimeError, match=rf"cpu: needs torch.float32 or torch.bfloat16 on cpu, got {dtype}"):
+            case.run(sequence, fixed, state)
+
+
+@pytest.mark.slow
+@every_kernel
+def test_it_can_be_exported(case):
+    drawn = copy(case.sequence(6, torch.float32)), copy(case.fixed(torch.float32)), case.state(torch.float32)
+
+    class Model(torch.nn.Module):
+        def forward(self, sequence, fixed, state):
+            return case.run(sequence, fixed, state)
+
+    exported = torch.export.export(Model(), drawn).module()
+    for got, expected in zip(exported(*drawn), case.run(*drawn), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_the_operators_keep_the_promises_of_pytorch():
+    for case in (m2rnn("cpu", grad_clip=0.3), conv("cpu", activation="silu")):
+        need(case.op, "cpu")
+        sequence, fixed, state, reset = draw(case, 18, torch.float32)
+        case.run(sequence, fixed, state)  # registers the operators
+        differentiable(sequence, fixed, state)
+        if case.op == "m2rnn_scan":
+            inputs = (*(sequence[n] for n in "qkv"), fixed["w"], sequence["f"], state, reset, 0.3, True)
+            torch.library.opcheck(torch.ops.matrixstate.m2rnn_scan_cpu, inputs)
+        else:
+            inputs = (sequence["x"], fixed["weight"], fixed["bias"], state, reset, True)
+            torch.library.opcheck(torch.ops.matrixstate.causal_conv_cpu, inputs)
