@@ -15,6 +15,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _strict():
     """Deterministic algorithms also fill `torch.empty` with NaN, so that an element never written is seen."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where the processor is shared
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

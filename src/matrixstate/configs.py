@@ -78,6 +78,15 @@ def encode(config: Any, choices: Choices) -> Any:
     return config
 
 
+def flatten(data: Any, path: str = "") -> dict[str, Any]:
+    """Plain data as {"a.b.0.c": value}."""
+    if not isinstance(data, dict | list) or not data:
+        return {path: data}
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    prefix = f"{path}." if path else ""
+    return {key: value for name, part in items for key, value in flatten(part, f"{prefix}{name}").items()}
+
+
 def decode(cls: type, data: Any, choices: Choices) -> Any:
     """The config of class `cls` that `data` describes.
 

@@ -26,10 +26,15 @@ MISTAKES = {
     "a missing text": ([*TRAIN, "--text", "none.txt"], "none.txt: No such file or directory"),
     "a missing config": (["train", "none.yaml"], "config none.yaml: No such file or directory"),
     "nothing to do": (["train"], "train: expected a CONFIG file or --resume RUN, got neither"),
-    "resuming with options": (
+    "resuming with other options": (
         ["train", "--resume", "run", "--steps", "9"],
-        "expected no config and none of its options, got --steps",
+        "--resume: training.steps: the run has 2, got 9; accept with --accept training.steps",
     ),
+    "resuming elsewhere": (
+        ["train", "--resume", "run", "--out", "x"],
+        "expected neither --out nor --dry-run, got --out",
+    ),
+    "accepting without resuming": ([*TRAIN, "--accept", "training.steps"], "--accept: expected only with --resume"),
     "a missing run": (["generate", "none"], "run: expected a run directory with none/config.yaml: No such file"),
     "a missing run to evaluate": (["evaluate", "none"], "run: expected a run directory with none/config.yaml"),
     "a damaged run": (["generate", "damaged"], "run: damaged/config.yaml is damaged: "),

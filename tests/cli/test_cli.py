@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mistakes import MISTAKES
 from small import small_config, text_file
@@ -270,3 +271,40 @@ def test_the_demo_ends_with_a_table_samples_and_a_figure(workplace, capsys):
     parameters = [model["parameters"] for model in numbers["models"]]
     assert max(parameters) / min(parameters) < 1.02
     assert {model["model"] for model in numbers["models"]} == {"mru", "m2rnn", "attention", "conv", "mlp"}
+
+
+def test_a_changed_config_is_refused_with_its_differences(workplace, capsys):
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run"]) == 0
+    capsys.readouterr()
+    changed = ["train", "--resume", "run", "--steps", "15", "--set", "training.clip=0.5", "--set", "model.dropout=0.3"]
+    assert main(changed) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "matrixstate: error: --resume: model.dropout: the run has 0.1, got 0.3; this cannot change in a run",
+        "matrixstate: error: --resume: training.steps: the run has 12, got 15; accept with --accept training.steps",
+        "matrixstate: error: --resume: training.clip: the run has 1.0, got 0.5; accept with --accept training.clip",
+    ]
+    assert main([*changed, "--accept", "training.steps", "--accept", "model.dropout", "--accept", "training.clip"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    accepted = ["train", "--resume", "run", "--steps", "15", "--accept", "training.steps", "--json"]
+    assert json.loads(output(capsys, *accepted))["step"] == 15
+    assert yaml.safe_load((workplace / "run" / "config.yaml").read_text())["training"]["steps"] == 15
+    assert yaml.safe_load((workplace / "run" / "config-1.yaml").read_text())["training"]["steps"] == 12
+
+
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(workplace, capsys):
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", "--threads", "2"]) == 0
+    torch.set_num_threads(1)
+    assert main(["train", "--resume", "run"]) == 0
+    assert torch.get_num_threads() == 2
+
+
+def test_autopsy_names_what_went_wrong(workplace, capsys):
+    options = ["--set", "training.learning_rate=1e30", "--set", "training.clip=1e30", "--set", "training.warmup=0"]
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", *options]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    bundle = re.search(r"look into: matrixstate autopsy (\S+)$", error)[1]
+    found = json.loads(output(capsys, "autopsy", bundle, "--json"))
+    assert found["fault"]["float32"]["op"] in found["verdict"]
+    shown = output(capsys, "autopsy", bundle)
+    assert "float32" in shown
+    assert found["verdict"].split(";")[0][:40] in " ".join(shown.split())

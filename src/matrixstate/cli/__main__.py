@@ -6,6 +6,7 @@ import traceback
 
 import tyro
 
+from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
@@ -13,7 +14,14 @@ from matrixstate.cli.info import info
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
-COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "info": info, "demo": demo}
+COMMANDS = {
+    "train": train,
+    "generate": generate,
+    "evaluate": evaluate,
+    "info": info,
+    "demo": demo,
+    "autopsy": autopsy,
+}
 INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 

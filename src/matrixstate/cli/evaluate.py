@@ -19,6 +19,7 @@ def evaluate(
     text: UseAppendAction[tuple[Path, ...]] = (),
     window: int | None = None,
     carry: bool = False,
+    checkpoint: str = "latest",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -32,6 +33,7 @@ def evaluate(
         text: A file or folder of UTF-8 text. Default: the run's validation text.
         window: Tokens per window. Default: the sequence length of training.
         carry: Carry the state from window to window.
+        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
         threads: How many threads to use. Default: PyTorch's choice.
         json: Print one JSON object.
     """
@@ -44,7 +46,7 @@ def evaluate(
     else:
         tokens = open_corpus(opened.data).validation
         content = tokenizer.decode(tokens.tolist())
-    model = load_model(opened)
+    model = load_model(opened, checkpoint)
     with ProgressBar("evaluate", max(len(tokens) - 1, 1)) as bar:
         loss = text_loss(
             model,

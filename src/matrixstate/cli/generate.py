@@ -24,6 +24,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    checkpoint: str = "latest",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -40,6 +41,7 @@ def generate(
         top_k: Draw from the k likeliest tokens only.
         top_p: Draw from the fewest tokens whose probabilities reach p.
         seed: The i-th prompt is drawn with the seed + i, whatever the others are.
+        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
         threads: How many threads to use. Default: PyTorch's choice.
         json: Print one JSON object with the texts instead.
     """
@@ -48,7 +50,7 @@ def generate(
         raise ConfigError(f"--tokens: expected at least 1, got {tokens}")
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open(run)
-    tokenizer, model = load_tokenizer(opened.data), load_model(opened)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     prompts = list(prompt) or ["\n"]
     encoded = [tokenizer.encode(text) for text in prompts]
     streams = [TextStream(tokenizer) for _ in prompts]

@@ -1,6 +1,7 @@
 """How commands print: data as JSON, tables, numbers with units; progress goes to standard error."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from matrixstate.training.thermometer import Reading
 
 
 def print_json(value: Any) -> None:
@@ -82,12 +85,22 @@ class ProgressBar:
 class TrainingProgress(ProgressBar):
     """A reporter that shows step, loss, tokens/s and time left."""
 
-    _validation = ""
+    _validation = _states = ""
 
     def step(
         self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
     ) -> None:
-        self.update(step, f"step {step} loss {loss:.3f}{self._validation} {tokens_per_second:,.0f} tokens/s")
+        self.update(
+            step, f"step {step} loss {loss:.3f}{self._validation}{self._states} {tokens_per_second:,.0f} tokens/s"
+        )
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._validation = f" (validation {nats_per_token:.3f})"
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None:
+        if readings:
+            largest = max(max(reading.log_norm) for reading in readings) / math.log(10)
+            self._states = f" |state| 10^{largest:.1f}"
+
+    def warned(self, message: str) -> None:
+        self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)

@@ -12,6 +12,7 @@ from matrixstate.errors import ConfigError
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
 from matrixstate.training.plan import make_plan
+from matrixstate.training.run import differences
 
 
 def train(
@@ -24,6 +25,7 @@ def train(
     seed: int | None = None,
     threads: int | None = None,
     resume: Path | None = None,
+    accept: UseAppendAction[tuple[str, ...]] = (),
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -39,24 +41,43 @@ def train(
         steps: Short for --set training.steps=N.
         seed: Short for --set seed=N.
         threads: How many threads to use. Default: PyTorch's choice.
-        resume: A run to go on with, from its latest checkpoint; takes no config and no options of it.
+        resume: A run to go on with, from its newest undamaged checkpoint, with the threads it was begun with.
+        accept: With --resume: an option of the config that may differ from the run's, as in training.steps.
         dry_run: Print parameters, state, arithmetic, memory and an estimate of the time; train nothing.
         json: Print the result as one JSON object.
     """
-    set_threads(threads)
     if resume is not None:
-        given = [n for n, v in (("CONFIG", config), ("--text", text), ("--out", out), ("--set", set)) if v]
-        given += [n for n, v in (("--steps", steps), ("--seed", seed)) if v is not None] + ["--dry-run"] * dry_run
-        if given:
-            raise ConfigError(f"--resume: expected no config and none of its options, got {', '.join(given)}")
+        if dry_run or out:
+            raise ConfigError(f"--resume: expected neither --out nor --dry-run, got {'--out' if out else '--dry-run'}")
         run = Run.open(resume)
-        return _train(run, resume=True, json=json)
+        set_threads(threads or run.threads)
+        wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
+        return _train(_accept_changes(run, wanted, accept), resume=True, json=json)
+    if accept:
+        raise ConfigError("--accept: expected only with --resume")
+    set_threads(threads)
     if config is None:
         raise ConfigError("train: expected a CONFIG file or --resume RUN, got neither")
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
     return _train(start(out or _free(Path("runs") / loaded.name), loaded), resume=False, json=json)
+
+
+def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
+    """The run with the config wanted, where every difference is accepted; model and data can never change."""
+    vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
+    wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
+    changes = differences(run.config, wanted)
+    problems = [
+        f"--resume: {key}: the run has {before!r}, got {after!r}"
+        + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")
+        for key, (before, after) in changes.items()
+        if key not in accept or not key.startswith("training.")
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return run.reconfigure(wanted) if changes else run
 
 
 def set_threads(threads: int | None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, no_weight_decay
+from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, check_inputs, no_weight_decay
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -129,6 +129,9 @@ class M2RNN(Mixer):
             None if self.conv is None else self.conv.init_state(batch),
             self.weight.new_zeros(batch, config.heads, config.key_size, config.value_size, dtype=torch.float32),
         )
+
+    def state_matrices(self, state: M2RNNState) -> StateMatrices | None:
+        return None if state.scan is None else StateMatrices(state.scan, squashed=True)
 
     def mixing_flops(self, length: int) -> int:
         """The recurrence (a tanh counted as one), the read-out and the convolution."""

@@ -3,7 +3,7 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,22 @@ class Mixer(nn.Module, ABC):
     def mixing_flops(self, length: int) -> int:
         """Floating-point operations per token beyond the weight matrices, over a sequence of `length`."""
 
+    def state_matrices(self, state: State) -> "StateMatrices | None":
+        """What a thermometer reads of a state; None (the default) for mixers without a matrix state."""
+        return None
+
     def state_bytes(self, length: int) -> int:
         """Bytes of state per row after `length` tokens. Does not depend on `length` for a recurrent mixer."""
         return sum(leaf.numel() * leaf.element_size() for leaf in state_leaves(self.init_state(1)))
+
+
+class StateMatrices(NamedTuple):
+    """The matrices of a state, one per row and head."""
+
+    matrix: Tensor  # [B, H, R, D], as stored
+    log_scale: Tensor | None = None  # [B, H], natural logarithm of what multiplies it
+    product: bool = False  # a bare product of matrices, which starts as the identity
+    squashed: bool = False  # a tanh keeps the entries within (-1, 1)
 
 
 def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:

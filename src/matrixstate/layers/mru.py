@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import Mixer, MixerConfig, State, check_inputs, require_width
+from matrixstate.layers.mixer import Mixer, MixerConfig, State, StateMatrices, check_inputs, require_width
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -178,6 +178,11 @@ class MRU(Mixer):
             None if self.value_conv is None else self.value_conv.init_state(batch),
             ScaledState(matrix, exponent) if self.config.rescale else matrix,
         )
+
+    def state_matrices(self, state: MRUState) -> StateMatrices | None:
+        if isinstance(state.scan, ScaledState):
+            return StateMatrices(state.scan.matrix, state.scan.exponent * math.log(2), product=True)
+        return None if state.scan is None else StateMatrices(state.scan, product=self.value is None)
 
     def mixing_flops(self, length: int) -> int:
         """The scan, the read-out and the convolutions; building X_t is not counted."""

@@ -1,9 +1,16 @@
-"""Checkpoints of safetensors and JSON: weights, optimizer, random state and step."""
+"""Checkpoints of safetensors and JSON that are complete or not there: weights, optimizer, random state and step.
 
+A checkpoint is written to a temporary directory, flushed to the disk and renamed. Its manifest has the size and SHA-256
+of every file, so that damage is found and named before anything is read.
+"""
+
+import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,69 +18,165 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from matrixstate.errors import CheckpointError
-from matrixstate.training.run import write_json
+from matrixstate.training.run import sync_directory, write_json
 
-WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+BEST = "best.json"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint with the lowest validation loss so far."""
+
+    step: int
+    nats_per_token: float
 
 
 def save_checkpoint(directory: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> Path:
-    """Writes the checkpoint of `step` (steps done so far) beside the others and drops all but the last `keep`.
+    """Writes the checkpoint of `step` (steps done so far), then drops all but the last `keep` and the best.
 
-    The files are written to a temporary directory that is renamed when complete.
+    Raises CheckpointError if it cannot be written; the checkpoints there are then as they were.
     """
     target = directory / f"step-{step:08d}"
     part = directory / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
-    save_file({**_optimizer_tensors(model, optimizer), "random": torch.get_rng_state()}, part / OPTIMIZER)
-    write_json(part / STATE, {"step": step})
-    for file in part.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(part, target)
-    for old in list_checkpoints(directory)[:-keep]:
-        shutil.rmtree(old)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
+        save_file({**_optimizer_tensors(model, optimizer), "random": torch.get_rng_state()}, part / OPTIMIZER)
+        write_json(part / STATE, {"step": step})
+        write_json(part / MANIFEST, {name: _measure(part / name) for name in (WEIGHTS, OPTIMIZER, STATE)})
+        _publish(part, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        left = list_checkpoints(directory)
+        remains = f"; {left[-1]} is intact" if left else ""
+        raise CheckpointError(f"run: cannot write the checkpoint of step {step}: {reason}{remains}") from error
+    _prune(directory, keep)
     return target
 
 
+def _publish(part: Path, target: Path) -> None:
+    """Flushes every file of `part` and gives it its name; a crash leaves the old checkpoint or the new one."""
+    for file in part.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_directory(part)
+    if target.exists():  # a step that was repeated after going on from an earlier one
+        shutil.rmtree(target)
+    os.replace(part, target)
+    sync_directory(target.parent)
+
+
+def _prune(directory: Path, keep: int) -> None:
+    best = read_best(directory)
+    for old in list_checkpoints(directory)[:-keep]:
+        if best is None or step_of(old) != best.step:
+            shutil.rmtree(old)
+
+
+def mark_best(directory: Path, best: Best) -> None:
+    """Remembers which checkpoint is the best."""
+    write_json(directory / BEST, {"step": best.step, "nats_per_token": best.nats_per_token})
+
+
+def read_best(directory: Path) -> Best | None:
+    """The best checkpoint so far; None if there is none or its note is unreadable."""
+    try:
+        data = json.loads((directory / BEST).read_text(encoding="utf-8"))
+        return Best(int(data["step"]), float(data["nats_per_token"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Complete checkpoints, the latest last."""
+    """Checkpoints that were written to their end, the latest last."""
     return sorted(path for path in directory.glob("step-*") if path.is_dir()) if directory.is_dir() else []
 
 
-def latest_checkpoint(directory: Path) -> Path:
-    """The latest complete checkpoint. Raises CheckpointError if there is none."""
+def step_of(checkpoint: Path) -> int:
+    """How many steps were done when a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[str]]:
+    """The checkpoint to use, and a sentence for every damaged one that was passed over.
+
+    Args:
+        directory: a run's checkpoints.
+        which: "latest" takes the newest that is undamaged; "best" or a step takes that one or fails.
+
+    Raises:
+        CheckpointError: there is none, or the one asked for is missing or damaged.
+    """
     found = list_checkpoints(directory)
-    if not found:
-        raise CheckpointError(f"run: expected a checkpoint in {directory}, got none")
-    return found[-1]
+    if which != "latest":
+        best = read_best(directory)
+        wanted = (best.step if best else None) if which == "best" else int(which) if which.isdigit() else None
+        named = [path for path in found if step_of(path) == wanted]
+        if not named:
+            known = ", ".join(str(step_of(path)) for path in found) or "none"
+            raise CheckpointError(f"run: expected checkpoint latest, best or a step of {known}, got {which!r}")
+        verify(named[0])
+        return named[0], []
+    damages = []
+    for checkpoint in reversed(found):
+        try:
+            verify(checkpoint)
+        except CheckpointError as error:
+            damages.append(str(error))
+        else:
+            return checkpoint, damages
+    raise CheckpointError("; ".join([f"run: expected a checkpoint in {directory}, got none", *damages]))
+
+
+def verify(checkpoint: Path) -> None:
+    """Raises CheckpointError unless every file has the size and hash of the manifest."""
+    path = checkpoint / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        expected = {name: (manifest[name]["bytes"], manifest[name]["sha256"]) for name in (WEIGHTS, OPTIMIZER, STATE)}
+    except OSError as error:
+        raise CheckpointError(f"run: cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"run: {path} is damaged: {type(error).__name__}: {error}") from error
+    for name, (size, sha256) in expected.items():
+        try:
+            found = _measure(checkpoint / name)
+        except OSError as error:
+            raise CheckpointError(f"run: cannot read {checkpoint / name}: {error.strerror}") from error
+        if found["bytes"] != size:
+            raise CheckpointError(f"run: {checkpoint / name} must have {size} bytes, got {found['bytes']}")
+        if found["sha256"] != sha256:
+            raise CheckpointError(f"run: {checkpoint / name} must have SHA-256 {sha256}, got {found['sha256']}")
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Puts a checkpoint's weights into `model`. Raises CheckpointError if they are damaged or do not fit."""
-    _fill(dict(model.named_parameters()), _read(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
+    """Puts a verified checkpoint's weights into `model`. Raises CheckpointError if they do not fit."""
+    fill(dict(model.named_parameters()), read_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
 
 
 def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Puts everything back as it was when the checkpoint was written; returns the number of steps done."""
     load_weights(checkpoint, model)
-    tensors = _read(checkpoint / OPTIMIZER)
-    try:
-        random = tensors.pop("random")
-        step = int(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["step"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"run: {checkpoint} is damaged: {type(error).__name__}: {error}") from error
+    tensors = read_tensors(checkpoint / OPTIMIZER)
+    random = tensors.pop("random")
     for parameter in model.parameters():  # states exist from the first step on
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
-    _fill(_optimizer_tensors(model, optimizer), tensors, checkpoint / OPTIMIZER)
+    fill(_optimizer_tensors(model, optimizer), tensors, checkpoint / OPTIMIZER)
     torch.set_rng_state(random)
-    return step
+    return step_of(checkpoint)
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -84,7 +187,8 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises CheckpointError if it is missing or damaged."""
     try:
         return load_file(path)
     except OSError as error:
@@ -94,7 +198,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
+def fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
     """Copies every value into the target of its name; names, shapes and dtypes must be equal."""
     if targets.keys() != values.keys():
         odd = sorted(targets.keys() ^ values.keys())[0]

@@ -47,7 +47,11 @@ class TrainingConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
-    """How many checkpoints are kept, the latest."""
+    """How many checkpoints are kept, the latest; the best by validation loss is kept besides."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do at a loss or gradient that is not finite: stop the run, or leave the weights and go on."""
+    max_skipped: int = 10
+    """How many such steps are skipped before the run stops."""
     tensorboard: bool = False
     """Also write TensorBoard files into the run (the `log` extra)."""
 
@@ -64,6 +68,7 @@ class TrainingConfig:
         )
         require(
             *((getattr(self, n) > 0, f"{n}: expected at least 1, got {getattr(self, n)}") for n in counts),
+            (self.max_skipped >= 0, f"max_skipped: expected 0 or more, got {self.max_skipped}"),
             (self.warmup >= 0, f"warmup: expected 0 or more, got {self.warmup}"),
             (self.learning_rate > 0, f"learning_rate: expected a positive number, got {self.learning_rate}"),
             (0 <= self.final_share <= 1, f"final_share: expected a share from 0 to 1, got {self.final_share}"),

@@ -1,9 +1,11 @@
 """What the training loop tells the world: a log in the run, and whoever else wants to listen."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from matrixstate.errors import MissingExtra
 from matrixstate.training.run import Run
+from matrixstate.training.thermometer import Reading
 
 
 class Reporter(Protocol):
@@ -16,6 +18,12 @@ class Reporter(Protocol):
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         """Part of the validation text was read."""
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None:
+        """The states were read, one reading per layer that has a matrix state."""
+
+    def warned(self, message: str) -> None:
+        """Something that a user should know."""
 
 
 class RunLog:
@@ -34,6 +42,14 @@ class RunLog:
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._run.log(step=step, validation_loss=nats_per_token)
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None:
+        if readings:
+            self._run.log(step=step, states=[reading.data() for reading in readings])
+
+    def warned(self, message: str) -> None:
+        with (self._run.directory / "warnings.txt").open("a", encoding="utf-8") as file:
+            file.write(message + "\n")
 
 
 class TensorBoardLog:
@@ -56,3 +72,13 @@ class TensorBoardLog:
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._writer.add_scalar("validation_loss", nats_per_token, step)
         self._writer.flush()
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None:
+        for reading in readings:
+            self._writer.add_scalar(f"state/layer {reading.layer}/largest log norm", max(reading.log_norm), step)
+            self._writer.add_scalar(
+                f"state/layer {reading.layer}/mean rank", sum(reading.rank) / len(reading.rank), step
+            )
+
+    def warned(self, message: str) -> None:
+        self._writer.add_text("warnings", message)

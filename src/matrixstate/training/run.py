@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 import yaml
 
 import matrixstate
-from matrixstate.configs import decode, encode
+from matrixstate.configs import decode, encode, flatten
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.ops import backends
 from matrixstate.training.config import CHOICES, RunConfig
@@ -28,19 +30,26 @@ class Run:
     config: RunConfig
 
     @classmethod
-    def create(cls, directory: Path, config: RunConfig) -> "Run":
-        """A new run in `directory`, which must not exist or be empty. Writes the config and the environment."""
+    def create(cls, directory: Path, config: RunConfig, prepare: Callable[[Path], None]) -> "Run":
+        """A new run in `directory`, which must not exist or be empty; `prepare` writes its data into a directory.
+
+        Everything is written beside it and renamed, so that a run is there completely or not at all.
+        """
+        part = directory.with_name(f".{directory.name}.part")
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if any(directory.iterdir()):
+            if directory.exists() and any(directory.iterdir()):
                 raise ConfigError(
                     f"out: expected a new or empty directory, got {directory} with files in it; "
                     f"go on with: matrixstate train --resume {directory}"
                 )
-            text = yaml.safe_dump(encode(config, CHOICES), sort_keys=False, allow_unicode=True)
-            (directory / "config.yaml").write_text(text, encoding="utf-8")
-            write_json(directory / "environment.json", environment())
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write_config(part, config)
+            write_json(part / "environment.json", environment())
+            prepare(part / "data")
+            os.replace(part, directory)
         except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
             raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
         return cls(directory, config)
 
@@ -64,34 +73,80 @@ class Run:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads the run was trained with; None if that is not known."""
+        try:
+            return int(json.loads((self.directory / "environment.json").read_text(encoding="utf-8"))["threads"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def log(self, **values: Any) -> None:
         """Adds one line to metrics.jsonl."""
-        with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"run: cannot write {self.directory / 'metrics.jsonl'}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl, but for a last one that a crash cut short."""
         path = self.directory / "metrics.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of later steps than `step`: those of a stretch that is about to be run again."""
-        lines = [line for line in self.metrics() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (self.directory / "metrics.jsonl").write_text(text, encoding="utf-8")
+        text = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
+        replace_file(self.directory / "metrics.jsonl", text)
 
     def finish(self, status: str, **details: Any) -> None:
         """Writes status.json: "running", "done", "stopped" or "failed", and what came out."""
         write_json(self.directory / "status.json", {"status": status, **details})
 
+    def reconfigure(self, config: RunConfig) -> "Run":
+        """The same run with another config from now on; earlier ones are kept beside it, numbered."""
+        earlier = len(list(self.directory.glob("config-*.yaml"))) + 1
+        os.replace(self.directory / "config.yaml", self.directory / f"config-{earlier}.yaml")
+        write_config(self.directory, config)
+        return Run(self.directory, config)
+
+
+def write_config(directory: Path, config: RunConfig) -> None:
+    """Writes config.yaml."""
+    text = yaml.safe_dump(encode(config, CHOICES), sort_keys=False, allow_unicode=True)
+    replace_file(directory / "config.yaml", text)
+
+
+def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The options in which two configs differ, as "training.steps": (before, after)."""
+    one, other = flatten(encode(before, CHOICES)), flatten(encode(after, CHOICES))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return {key: (one.get(key), other.get(key)) for key in keys}
+
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file by way of a temporary one, so that it is never seen half written."""
+    """Writes a JSON file that is never seen half written."""
+    replace_file(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a text file by way of a temporary one."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def sync_directory(path: Path) -> None:
+    """Flushes the names in a directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""Replays a step that went wrong, in the precision it ran in and in float64, and names the first op that did it."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from matrixstate.configs import decode
+from matrixstate.errors import CheckpointError, ConfigError
+from matrixstate.models import LanguageModel
+from matrixstate.training.checkpoint import fill, read_tensors
+from matrixstate.training.config import CHOICES, RunConfig
+from matrixstate.training.guard import BATCH, REPORT, WEIGHTS
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first operation whose result is not finite although everything it read was."""
+
+    phase: str
+    """"forward" or "backward"."""
+    op: str
+    """The operation, as PyTorch calls it."""
+    module: str
+    """The part of the model it belongs to; "" where no part is known."""
+    position: tuple[int, ...]
+    """The index of the first entry that is not finite."""
+    shape: tuple[int, ...]
+    """The shape of the result."""
+    value: str
+    """That entry: inf, -inf or nan."""
+    largest_input: float
+    """The largest size of a number that it read."""
+
+
+@dataclass(frozen=True)
+class Autopsy:
+    """What a replay found, in the precision of training and in float64; None where all stayed finite."""
+
+    step: int
+    loss: dict[str, float]
+    fault: dict[str, Fault | None]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        low, exact = self.fault["float32"], self.fault["float64"]
+        if low is None:
+            return (
+                "the replay stayed finite in float32: the cause lies outside the model (hardware, or another backend)"
+            )
+        where = f"{low.phase}, {low.module or 'the loss'}: {low.op} at {list(low.position)} gave {low.value}"
+        if exact is None:
+            return f"{where}; float64 stays finite, so the number format overflowed"
+        return f"{where}; float64 fails too, at {exact.op} in {exact.module or 'the loss'}: the mathematics diverges"
+
+
+def perform_autopsy(bundle: Path) -> Autopsy:
+    """Replays the step kept in `bundle`. Raises CheckpointError if it is missing or damaged."""
+    try:
+        config: RunConfig = decode(RunConfig, yaml.safe_load((bundle / "config.yaml").read_text("utf-8")), CHOICES)
+        step = int(json.loads((bundle / REPORT).read_text(encoding="utf-8"))["step"])
+    except OSError as error:
+        raise CheckpointError(f"autopsy: expected a bundle in {bundle}: {error.strerror}") from error
+    except (ConfigError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"autopsy: {bundle} is damaged: {' '.join(str(error).split())}") from error
+    batch = read_tensors(bundle / BATCH)
+    losses, faults = {}, {}
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        model = LanguageModel(config.model)
+        fill(dict(model.named_parameters()), read_tensors(bundle / WEIGHTS), bundle / WEIGHTS)
+        torch.set_rng_state(batch["random"])
+        losses[name], faults[name] = _replay(model.to(dtype).train(), batch, config)
+    return Autopsy(step, losses, faults)
+
+
+def _replay(model: LanguageModel, batch: dict[str, Tensor], config: RunConfig) -> tuple[float, Fault | None]:
+    low = config.training.precision == "bfloat16" and next(model.parameters()).dtype == torch.float32
+    with _Watch(model) as watch:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            logits, _ = model(batch["inputs"])
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch["targets"].flatten())
+        watch.phase = "backward"
+        if watch.fault is None:
+            loss.backward()
+    return float(loss.detach()), watch.fault
+
+
+class _Watch(TorchDispatchMode):
+    """Looks at the result of every operation until one is not finite."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.phase, self.fault = "forward", None
+        self._stack: list[str] = []
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self._stack.append(name))
+            module.register_forward_hook(self._leave)
+
+    def _leave(self, *_: Any) -> None:
+        self._stack.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.fault is None:
+            self.fault = self._find(str(func), args, result)
+        return result
+
+    def _find(self, op: str, args: tuple, result: Any) -> Fault | None:
+        read = [t for t in _tensors(args) if t.is_floating_point() and t.numel()]
+        if any(not t.isfinite().all() for t in read) or _may_be_infinite(op):
+            return None
+        for out in _tensors(result):
+            if out.is_floating_point() and not out.isfinite().all():
+                position = tuple((~out.isfinite()).nonzero()[0].tolist())
+                largest = max((float(t.abs().max()) for t in read), default=math.nan)
+                module = self._stack[-1] if self._stack else ""
+                return Fault(self.phase, op, module, position, tuple(out.shape), str(float(out[position])), largest)
+        return None
+
+
+def _may_be_infinite(op: str) -> bool:
+    """Masks of attention are filled with -inf on purpose; fresh memory may hold anything."""
+    return any(word in op for word in ("masked_fill", "fill", "where", "empty", "full", "new_"))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for part in value for t in _tensors(part)] if isinstance(value, list | tuple) else []

@@ -1,0 +1,51 @@
+"""What a step leaves behind when its loss or gradient is not finite: everything needed to find out why."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matrixstate.models import LanguageModel
+from matrixstate.training.run import Run, write_json
+
+BATCH, WEIGHTS, REPORT = "batch.safetensors", "model.safetensors", "report.json"
+
+
+def write_bundle(
+    run: Run, step: int, model: LanguageModel, inputs: Tensor, targets: Tensor, random: Tensor, loss: float, norm: float
+) -> Path:
+    """Writes failures/step-N of the run: the batch, the weights before the step, and statistics of every parameter.
+
+    `random` is the random state before the step, so that dropout can be replayed. `step` is counted from 1.
+    """
+    directory = run.directory / "failures" / f"step-{step:08d}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    batch = {"inputs": inputs.contiguous(), "targets": targets.contiguous(), "random": random}
+    save_file(batch, directory / BATCH)
+    save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, directory / WEIGHTS)
+    parameters = {name: _statistics(p) for name, p in model.named_parameters()}
+    write_json(
+        directory / REPORT,
+        {"step": step, "loss": _plain(loss), "gradient_norm": _plain(norm), "parameters": parameters},
+    )
+    shutil.copyfile(run.directory / "config.yaml", directory / "config.yaml")
+    return directory
+
+
+def _statistics(parameter: torch.nn.Parameter) -> dict[str, Any]:
+    weight, gradient = parameter.detach(), parameter.grad
+    found: dict[str, Any] = {"norm": _plain(float(weight.norm())), "not_finite": int((~weight.isfinite()).sum())}
+    if gradient is not None:
+        found["gradient_norm"] = _plain(float(gradient.norm()))
+        found["gradient_not_finite"] = int((~gradient.isfinite()).sum())
+    return found
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no infinities."""
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,41 @@
+"""Reporters for tests: they do something at a step, or remember what they were told."""
+
+
+class Listener:
+    """Does nothing."""
+
+    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second):
+        pass
+
+    def evaluated(self, step, nats_per_token):
+        pass
+
+    def measured(self, step, readings):
+        pass
+
+    def warned(self, message):
+        pass
+
+
+class At(Listener):
+    """Calls `action` when a step is done."""
+
+    def __init__(self, when, action):
+        self.when, self.action = when, action
+
+    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second):
+        if step == self.when:
+            self.action()
+
+
+class Memory(Listener):
+    """Remembers warnings, and readings as (step, readings)."""
+
+    def __init__(self):
+        self.warnings, self.readings = [], []
+
+    def measured(self, step, readings):
+        self.readings.append((step, readings))
+
+    def warned(self, message):
+        self.warnings.append(message)
