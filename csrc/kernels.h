@@ -3,6 +3,7 @@
 
 #include "conv.h"
 #include "m2rnn.h"
+#include "matrix.h"
 
 namespace matrixstate {
 
@@ -12,6 +13,8 @@ struct Kernels {
     void (*conv_backward)(const ConvBackward&);
     void (*m2rnn_forward)(const M2rnnForward&);
     void (*m2rnn_backward)(const M2rnnBackward&);
+    void (*matrix_forward)(const MatrixForward&);
+    void (*matrix_backward)(const MatrixBackward&);
 };
 
 // One table per instruction set, defined by table.cpp under the name of its namespace.

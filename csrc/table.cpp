@@ -10,6 +10,8 @@ void conv_forward(const ConvForward&);
 void conv_backward(const ConvBackward&);
 void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
+void matrix_forward(const MatrixForward&);
+void matrix_backward(const MatrixBackward&);
 
 extern const Kernels table = {
     NAME_OF(MATRIXSTATE_ISA),
@@ -17,6 +19,8 @@ extern const Kernels table = {
     conv_backward,
     m2rnn_forward,
     m2rnn_backward,
+    matrix_forward,
+    matrix_backward,
 };
 
 }  // namespace MATRIXSTATE_ISA
