@@ -35,6 +35,9 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Those this processor can run, the best last.");
     m.def("instruction_set", [] { return std::string(matrixstate::kernels().instruction_set); }, "The one in use.");
     m.def("use_instruction_set", &use_instruction_set, nb::arg("name"), "For tests: from now on use this one.");
+    m.def("lanes", [] { return matrixstate::kernels().lanes; }, "The float32 numbers in a vector.");
+    m.def("multiply_adds_per_second", [] { return matrixstate::kernels().multiply_adds_per_second(); },
+          "Of vectors, at one thread, measured now.");
     matrixstate::bind_conv(m);
     matrixstate::bind_m2rnn(m);
     matrixstate::bind_matrix(m);

@@ -1,10 +1,13 @@
 # The kernels without their Python bindings, for the module and for the fuzz target alike.
 # Sets NATIVE_SOURCES (compiled once), NATIVE_OBJECTS (compiled per instruction set) and NATIVE_DEFINITIONS.
 
-set(KERNELS conv m2rnn_forward m2rnn_backward matrix_chunk matrix_forward matrix_backward table)
+set(KERNELS conv m2rnn_forward m2rnn_backward matrix_chunk matrix_forward matrix_backward peak table)
 
 set(NATIVE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/kernels.cpp ${CMAKE_CURRENT_LIST_DIR}/memory.cpp)
 set(NATIVE_OBJECTS)
+if(NOT NATIVE_OPTIMIZATION)
+  set(NATIVE_OPTIMIZATION -O3)
+endif()
 set(NATIVE_DEFINITIONS)
 list(TRANSFORM KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 list(TRANSFORM KERNELS APPEND .cpp)
@@ -13,7 +16,7 @@ function(add_instruction_set name)
   add_library(kernels_${name} OBJECT ${KERNELS})
   target_compile_definitions(kernels_${name} PRIVATE MATRIXSTATE_ISA=${name})
   # Fused multiply-adds wherever they exist, and nothing else of -ffast-math: NaN must stay NaN.
-  target_compile_options(kernels_${name} PRIVATE -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+  target_compile_options(kernels_${name} PRIVATE ${NATIVE_OPTIMIZATION} -ffp-contract=fast -fno-math-errno -fno-trapping-math
                                                  -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-maybe-uninitialized ${ARGN})
   target_link_libraries(kernels_${name} PRIVATE OpenMP::OpenMP_CXX)
   set(NATIVE_OBJECTS ${NATIVE_OBJECTS} kernels_${name} PARENT_SCOPE)

@@ -9,12 +9,14 @@ namespace matrixstate {
 
 struct Kernels {
     const char* instruction_set;
+    int lanes;  // float32 numbers in a vector
     void (*conv_forward)(const ConvForward&);
     void (*conv_backward)(const ConvBackward&);
     void (*m2rnn_forward)(const M2rnnForward&);
     void (*m2rnn_backward)(const M2rnnBackward&);
     void (*matrix_forward)(const MatrixForward&);
     void (*matrix_backward)(const MatrixBackward&);
+    double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 
 // One table per instruction set, defined by table.cpp under the name of its namespace.

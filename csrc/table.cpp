@@ -1,4 +1,5 @@
 #include "kernels.h"
+#include "vec.h"
 
 #define TEXT(name) #name
 #define NAME_OF(name) TEXT(name)
@@ -12,15 +13,18 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
+double multiply_adds_per_second();
 
 extern const Kernels table = {
     NAME_OF(MATRIXSTATE_ISA),
+    LANES,
     conv_forward,
     conv_backward,
     m2rnn_forward,
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
+    multiply_adds_per_second,
 };
 
 }  // namespace MATRIXSTATE_ISA

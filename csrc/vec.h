@@ -13,7 +13,7 @@
 #include "memory.h"
 
 #define INLINE inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {

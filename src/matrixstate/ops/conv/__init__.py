@@ -33,7 +33,7 @@ def causal_conv(
         weight: [C, K] floating point, K >= 1. The last column is the present step's.
         bias: [C] floating point. Default: none.
         state: [B, K-1, C], dtype of `x` but at least float32. The last K-1 inputs. Default: zeros.
-        activation: "silu" for u·sigmoid(u) of every sum, computed with it at no further pass over memory. Default: none.
+        activation: "silu" for u·sigmoid(u) of every sum, in the same pass over memory. Default: none.
         mask: [B, T] bool, True at real steps. A padded step is as if it were not there: it neither reads nor
             shifts the state; its y means nothing. Default: all real.
         reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
@@ -76,12 +76,12 @@ def causal_conv(
         inputs, state, reset = _pads_to_the_left(inputs, state, mask, reset, order)
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     if chosen == "cpu":
-        y, state = torch.ops.matrixstate.causal_conv_cpu(inputs, weight, bias, state, reset, activation == "silu")
+        y, last = torch.ops.matrixstate.causal_conv_cpu(inputs, weight, bias, state, reset, activation == "silu")
     else:
-        y, state = reference.causal_conv(inputs.to(dtype), weight, bias, state, reset, activation)
+        y, last = reference.causal_conv(inputs.to(dtype), weight, bias, state, reset, activation)
     if order is not None:
         y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
-    return y.to(x.dtype), state
+    return y.to(x.dtype), last
 
 
 def _pads_to_the_left(

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
 from matrixstate.ops._cpu import dense, fresh, no_second_derivative, unsupported
@@ -77,3 +78,14 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Ten
 
 _forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
 _backward.register_autograd(no_second_derivative("m2rnn_scan"))
+
+
+@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)
+def _forward_flops(q, k, v, w, f, state, *options, **shapes) -> int:
+    """Those of the matrix products alone, as PyTorch counts the reference's."""
+    return 2 * q[1] * state.numel() * (state[-1] + 1)
+
+
+@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu_backward)
+def _backward_flops(q, k, v, w, f, reset, kept, dy, dlast, *options, **shapes) -> int:
+    return 2 * _forward_flops(q, k, v, w, f, dlast)

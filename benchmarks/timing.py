@@ -1,0 +1,129 @@
+"""How everything in this folder is timed: checked first, interleaved in one process, minimum and median.
+
+On a shared machine only the process's own CPU time at one thread is worth comparing, and its minimum is the number to
+trust. All contestants take turns, so a slow minute is slow for all of them. Two threads are timed by the wall.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[[], Any]
+
+
+@dataclass
+class Contest:
+    """One shape of one op. `check` raises where the kernel is wrong; nothing of a wrong kernel is timed."""
+
+    name: str
+    check: Callable[[], None]
+    ours: Run
+    others: dict[str, Run | str]  # a string says why a contestant is absent
+    bound: float | None = None  # seconds that no program for this processor could go below
+    bound_name: str = ""
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+def run_all(contests: list[Contest], title: str) -> None:
+    """Times every contest, prints the tables and writes them where --json says."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each contestant has its turn")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    options = parser.parse_args()
+    about = environment()
+    print(f"{title}\n" + "  ".join(f"{key}: {value}" for key, value in about.items()))
+    failed = 0
+    for contest in contests:
+        try:
+            contest.check()
+        except AssertionError as error:
+            failed += 1
+            contest.results = {"refused": str(error)}
+            print(f"\n{contest.name}\n  not timed, the kernel is wrong: {error}")
+            continue
+        contest.results = _time(contest, options.rounds)
+        _print(contest)
+    if options.json is not None:
+        tables = [{"name": c.name, "bound": c.bound, "bound_name": c.bound_name, **c.results} for c in contests]
+        options.json.write_text(json.dumps({"title": title, **about, "contests": tables}, indent=1) + "\n")
+    sys.exit(1 if failed else 0)
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and commit, as every result must name them."""
+    from matrixstate import _native
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout
+
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "instruction_set": _native.instruction_set(),
+        "torch": torch.__version__,
+        "commit": git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain") else ""),
+    }
+
+
+def peak_multiply_adds() -> float:
+    """The processor's float32 multiply-adds per second at one thread, in vectors of the instruction set in use."""
+    from matrixstate import _native
+
+    return max(_native.multiply_adds_per_second() for _ in range(20))
+
+
+def _time(contest: Contest, rounds: int) -> dict[str, Any]:
+    contestants = {"ours": contest.ours, **{n: run for n, run in contest.others.items() if callable(run)}}
+    torch.set_num_threads(1)
+    cpu = _interleave(contestants, rounds, time.process_time)
+    torch.set_num_threads(2)
+    wall = _interleave({"ours": contest.ours}, 4 * rounds, time.perf_counter)["ours"]
+    torch.set_num_threads(1)
+    alone = _interleave({"ours": contest.ours}, 4 * rounds, time.perf_counter)["ours"]
+    absent = {n: why for n, why in contest.others.items() if isinstance(why, str)}
+    summary = {n: {"min": min(t), "median": statistics.median(t)} for n, t in cpu.items()}
+    return {"cpu_seconds": summary, "wall_1_thread": min(alone), "wall_2_threads": min(wall), "absent": absent}
+
+
+def _interleave(contestants: dict[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for run in contestants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            begin = clock()
+            run()
+            times[name].append(clock() - begin)
+    return times
+
+
+def _print(contest: Contest) -> None:
+    results = contest.results
+    ours = results["cpu_seconds"]["ours"]
+    print(f"\n{contest.name}\n  {'1 thread, CPU time':28} {'min ms':>9} {'median':>9} {'ratio of minima':>16}")
+    for name, t in results["cpu_seconds"].items():
+        print(f"  {name:28} {t['min'] * 1e3:9.3f} {t['median'] * 1e3:9.3f} {t['min'] / ours['min']:15.1f}x")
+    for name, why in results["absent"].items():
+        print(f"  {name:28} absent: {why}")
+    if contest.bound is not None:
+        share = contest.bound / ours["min"]
+        print(f"  {contest.bound_name:28} {contest.bound * 1e3:9.3f} {'':9} ours reaches {share:.0%} of it")
+    faster = results["wall_1_thread"] / results["wall_2_threads"]
+    print(f"  2 threads, wall              {results['wall_2_threads'] * 1e3:9.3f} {'':9} {faster:14.2f}x over 1 thread")

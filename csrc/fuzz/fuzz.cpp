@@ -1,0 +1,188 @@
+// Runs every kernel of every instruction set on random shapes. Made to be compiled with the sanitizers, which see what
+// is read or written out of bounds; every array has exactly its size, and outputs are checked to be written in full.
+// Usage: fuzz [seconds] [seed]
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../kernels.h"
+
+using namespace matrixstate;
+
+static std::mt19937 generator;
+
+static int64_t pick(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(generator);
+}
+
+// An array of its own allocation; bfloat16 or float32.
+class Numbers {
+  public:
+    Numbers(int64_t count, Dtype dtype) : count_(count), dtype_(dtype), bytes_(count * width()) {}
+    Numbers& random(float low, float high) {
+        for (int64_t i = 0; i < count_; ++i) set(i, std::uniform_real_distribution<float>(low, high)(generator));
+        return *this;
+    }
+    Numbers& poison() {
+        for (int64_t i = 0; i < count_; ++i) set(i, NAN);
+        return *this;
+    }
+    bool finite() const {
+        for (int64_t i = 0; i < count_; ++i)
+            if (!std::isfinite(get(i))) return false;
+        return true;
+    }
+    Input in() const { return {bytes_.data(), dtype_}; }
+    Output out() { return {bytes_.data(), dtype_}; }
+    float* floats() { return reinterpret_cast<float*>(bytes_.data()); }
+
+  private:
+    int64_t width() const { return dtype_ == Dtype::float32 ? 4 : 2; }
+    void set(int64_t i, float value) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, &value, 4);
+        const uint16_t half = static_cast<uint16_t>(bits >> 16);
+        if (dtype_ == Dtype::float32) __builtin_memcpy(bytes_.data() + 4 * i, &bits, 4);
+        else __builtin_memcpy(bytes_.data() + 2 * i, &half, 2);
+    }
+    float get(int64_t i) const {
+        uint32_t bits = 0;
+        float value;
+        if (dtype_ == Dtype::float32) __builtin_memcpy(&bits, bytes_.data() + 4 * i, 4);
+        else __builtin_memcpy(reinterpret_cast<char*>(&bits) + 2, bytes_.data() + 2 * i, 2);
+        __builtin_memcpy(&value, &bits, 4);
+        return value;
+    }
+    int64_t count_;
+    Dtype dtype_;
+    std::vector<unsigned char> bytes_;
+};
+
+// Owns what one call needs; `written` holds what the kernel must write in full.
+class Arrays {
+  public:
+    Numbers& input(int64_t count, Dtype dtype = Dtype::float32, float low = -1, float high = 1) {
+        return add(count, dtype).random(low, high);
+    }
+    Numbers& output(int64_t count, Dtype dtype = Dtype::float32) {
+        Numbers& numbers = add(count, dtype).poison();
+        written_.push_back(&numbers);
+        return numbers;
+    }
+    const uint8_t* flags(int64_t count) {
+        if (pick(0, 1)) return nullptr;
+        flags_.resize(count);
+        for (uint8_t& flag : flags_) flag = pick(0, 5) == 0;
+        return flags_.data();
+    }
+    bool all_written() const {
+        for (const Numbers* numbers : written_)
+            if (!numbers->finite()) return false;
+        return true;
+    }
+
+  private:
+    Numbers& add(int64_t count, Dtype dtype) {
+        owned_.push_back(std::make_unique<Numbers>(count, dtype));
+        return *owned_.back();
+    }
+    std::vector<std::unique_ptr<Numbers>> owned_;
+    std::vector<Numbers*> written_;
+    std::vector<uint8_t> flags_;
+};
+
+static int64_t divisor_of(int64_t n) {
+    int64_t d = pick(1, n);
+    while (n % d) --d;
+    return d;
+}
+
+static bool run_m2rnn(const Kernels& kernels) {
+    Arrays arrays;
+    const int64_t H = pick(1, 6), K = pick(0, 1) ? pick(0, 9) : pick(10, 70), V = pick(0, 1) ? pick(0, 9) : pick(10, 70);
+    const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(0, 4) : pick(5, 40);
+    const M2rnnSizes s{B, T, H, K, V, divisor_of(H), divisor_of(H), divisor_of(H), H, divisor_of(H)};
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    M2rnnForward forward{};
+    forward.sizes = s;
+    forward.q = arrays.input(B * T * s.Hq * K, dtype).in();
+    forward.k = arrays.input(B * T * s.Hk * K, dtype).in();
+    forward.v = arrays.input(B * T * s.Hv * V, dtype).in();
+    forward.w = arrays.input(s.Hw * V * V, Dtype::float32, -0.3f, 0.3f).floats();
+    forward.f = arrays.input(B * T * s.Hf, Dtype::float32, 0, 1).floats();
+    forward.reset = arrays.flags(B * T);
+    forward.threads = static_cast<int>(pick(1, 3));
+    forward.state = arrays.input(B * H * K * V).floats();
+    forward.y = arrays.output(B * T * H * V, dtype).out();
+    forward.last = arrays.output(B * H * K * V).floats();
+    float* kept = arrays.output(B * H * s.intervals() * V * K).floats();
+    forward.kept = kept;
+    kernels.m2rnn_forward(forward);
+
+    M2rnnBackward backward{};
+    static_cast<M2rnnInputs&>(backward) = forward;
+    backward.kept = kept;
+    backward.dy = arrays.input(B * T * H * V, dtype).in();
+    backward.dlast = arrays.input(B * H * K * V).floats();
+    backward.clip = pick(0, 1) ? 0.1f : 0.0f;
+    backward.dq = arrays.output(B * T * s.Hq * K, dtype).out();
+    backward.dk = arrays.output(B * T * s.Hk * K, dtype).out();
+    backward.dv = arrays.output(B * T * s.Hv * V, dtype).out();
+    backward.dw = arrays.output(s.Hw * V * V).floats();
+    backward.df = arrays.output(B * T * s.Hf).floats();
+    backward.dstate = arrays.output(B * H * K * V).floats();
+    kernels.m2rnn_backward(backward);
+    return arrays.all_written();
+}
+
+static bool run_conv(const Kernels& kernels) {
+    Arrays arrays;
+    const int64_t B = pick(0, 3), T = pick(1, 300), C = pick(0, 40), K = pick(0, 3) ? pick(1, 5) : pick(6, 40);
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const bool with_bias = pick(0, 1);
+    ConvForward forward{};
+    forward.B = B, forward.T = T, forward.C = C, forward.K = K;
+    forward.x = arrays.input(B * T * C, dtype).in();
+    forward.weight = arrays.input(C * K).floats();
+    forward.bias = with_bias ? arrays.input(C).floats() : nullptr;
+    forward.state = arrays.input(B * (K - 1) * C).floats();
+    forward.reset = arrays.flags(B * T);
+    forward.silu = pick(0, 1);
+    forward.threads = static_cast<int>(pick(1, 3));
+    forward.y = arrays.output(B * T * C, dtype).out();
+    forward.last = arrays.output(B * (K - 1) * C).floats();
+    kernels.conv_forward(forward);
+
+    ConvBackward backward{};
+    static_cast<ConvInputs&>(backward) = forward;
+    backward.dy = arrays.input(B * T * C, dtype).in();
+    backward.dlast = arrays.input(B * (K - 1) * C).floats();
+    backward.dx = arrays.output(B * T * C, dtype).out();
+    backward.dweight = arrays.output(C * K).floats();
+    backward.dbias = with_bias ? arrays.output(C).floats() : nullptr;
+    backward.dstate = arrays.output(B * (K - 1) * C).floats();
+    kernels.conv_backward(backward);
+    return arrays.all_written();
+}
+
+int main(int count, char** arguments) {
+    const double seconds = count > 1 ? std::atof(arguments[1]) : 20;
+    const unsigned first = count > 2 ? static_cast<unsigned>(std::atoi(arguments[2])) : 0;
+    const auto begin = std::chrono::steady_clock::now();
+    unsigned seed = first;
+    for (; std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds; ++seed)
+        for (int i = 0; i < runnable_kernels().count; ++i) {
+            const Kernels& kernels = *runnable_kernels().tables[i];
+            generator.seed(seed);
+            if (!run_m2rnn(kernels) || !run_conv(kernels)) {
+                std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
+                return 1;
+            }
+        }
+    std::printf("%u passed, 0 failed\n", seed - first);
+    return 0;
+}
