@@ -46,6 +46,9 @@ MISTAKES = {
     "a negative temperature": (["generate", "run", "--temperature", "-1"], "temperature: expected 0 or more, got -1"),
     "an empty text to evaluate": (["evaluate", "run", "--text", "empty.txt"], "evaluate: expected at least one token"),
     "a window of nothing": (["evaluate", "run", "--window", "-3"], "evaluate: window must be 1 or more, got -3"),
+    "too few tokens to check": (["check", "run", "--tokens", "7"], "--tokens: expected at least 8, got 7"),
+    "no such checkpoint": (["generate", "run", "--checkpoint", "7"], "checkpoint latest, best or a step of 2, got '7'"),
+    "a missing bundle": (["autopsy", "none"], "autopsy: expected a bundle in none: No such file"),
     "no threads": ([*TRAIN, "--threads", "0"], "--threads: expected at least 1, got 0"),
     "no steps": (["demo", "--steps", "0"], "--steps: expected at least 1, got 0"),
 }

@@ -308,3 +308,47 @@ def test_autopsy_names_what_went_wrong(workplace, capsys):
     shown = output(capsys, "autopsy", bundle)
     assert "float32" in shown
     assert found["verdict"].split(";")[0][:40] in " ".join(shown.split())
+
+
+def test_check_certifies_a_run_and_a_config(run, capsys):
+    found = json.loads(output(capsys, "check", run, "--tokens", 9, "--no-compile", "--json"))
+    assert found["passes"]
+    assert {row["way"] for row in found["rows"]} >= {"as it is", "step by step", "packed documents"}
+    assert "all ways agree" in output(capsys, "check", "config.yaml", "--tokens", 9, "--no-compile")
+
+
+def test_check_fails_with_the_ways_that_differ(run, capsys, monkeypatch):
+    from matrixstate.layers import short_conv
+
+    conv = short_conv.causal_conv
+    monkeypatch.setattr(short_conv, "causal_conv", lambda *args, reset, **options: conv(*args, reset=None, **options))
+    assert main(["check", run, "--tokens", "9", "--no-compile"]) == 1
+    out = capsys.readouterr().out
+    assert "these ways differ: packed documents" in out
+    assert "FAILS" in out
+
+
+def test_a_text_goes_on_from_a_state_file(run, workplace, capsys):
+    generate = ["generate", run, "--prompt", "10 b", "--seed", 4]
+    whole = output(capsys, *generate, "--tokens", 30)
+    first = output(capsys, *generate, "--tokens", 12, "--save-state", "s.safetensors")
+    rest = output(capsys, "generate", run, "--tokens", 18, "--load-state", "s.safetensors")
+    assert first.removesuffix("\n") + rest == whole
+    forks = output(
+        capsys,
+        "generate",
+        run,
+        "--load-state",
+        "s.safetensors",
+        "--prompt",
+        "1",
+        "--prompt",
+        "2",
+        "--tokens",
+        5,
+        "--json",
+    )
+    assert [t["prompt"] for t in json.loads(forks)["texts"]] == ["1", "2"]
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "other", "--seed", "9"]) == 0
+    assert main(["generate", "other", "--load-state", "s.safetensors"]) == 1
+    assert re.search(r"state: s.safetensors belongs to the model \w+, got the model \w+", capsys.readouterr().err)

@@ -113,7 +113,6 @@ def test_step_by_step_is_the_whole(name):
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64)
     whole, last = mixer(x)
     state, steps = mixer.init_state(2), []
-    state = map_state(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, state)
     for t in range(7):
         y, state = mixer(x[:, t : t + 1], state)
         steps.append(y)

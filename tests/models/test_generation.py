@@ -6,9 +6,20 @@ import pytest
 import torch
 from test_models import hybrid, make
 
-from matrixstate.errors import ConfigError, DataError
+from matrixstate.errors import CheckpointError, ConfigError, DataError
 from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
-from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, Sampling, generate
+from matrixstate.models import (
+    BlockConfig,
+    Generation,
+    LanguageModel,
+    ModelConfig,
+    Sampling,
+    begin,
+    fork,
+    generate,
+    load_state,
+    save_state,
+)
 from matrixstate.models.generation import sample
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
 
@@ -146,3 +157,47 @@ def test_wrong_sampling_is_refused(options, message):
 def test_an_empty_prompt_is_refused(prompts):
     with pytest.raises(DataError, match="prompts must hold at least one token each"):
         generate(make(hybrid()), prompts, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"learned_positions": 12}], ids=str)
+def test_going_on_from_a_saved_state_is_as_if_never_stopped(options, tmp_path):
+    model = make(hybrid(**options))
+    start = begin(model, [[1, 2, 3], [4]], seed=5)
+    whole = [drawn.tolist() for drawn, _ in zip(Generation(model, start, Sampling()), range(20), strict=False)]
+    first = Generation(model, begin(model, [[1, 2, 3], [4]], seed=5), Sampling())
+    parts = [next(first).tolist() for _ in range(8)]
+    save_state(tmp_path / "s", first.saved(), "abc")
+    second = Generation(model, load_state(tmp_path / "s", model, "abc"), Sampling())
+    parts += [next(second).tolist() for _ in range(12)]
+    assert parts == whole
+
+
+def test_a_state_file_does_not_grow_and_belongs_to_its_model(tmp_path):
+    blocks = (BlockConfig(MRUConfig(heads=1, state_size=16), None), BlockConfig(M2RNNConfig(heads=2), None))
+    model, sizes = make(ModelConfig(16, blocks, 17)), []
+    going = Generation(model, begin(model, [[1]]), Sampling())
+    for _ in range(3):
+        next(going)
+        save_state(tmp_path / "s", going.saved(), "abc")
+        sizes.append((tmp_path / "s").stat().st_size)
+    assert len(set(sizes)) == 1
+    with pytest.raises(CheckpointError, match="belongs to the model abc, got the model abd"):
+        load_state(tmp_path / "s", model, "abd")
+    with pytest.raises(CheckpointError, match="its tensors are not those of the model's state"):
+        load_state(tmp_path / "s", make(hybrid()), "abc")
+    content = (tmp_path / "s").read_bytes()
+    (tmp_path / "s").write_bytes(content[:-3])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_state(tmp_path / "s", model, "abc")
+    with pytest.raises(CheckpointError, match="cannot read .*none: No such file"):
+        load_state(tmp_path / "none", model, "abc")
+
+
+def test_a_state_of_one_text_can_be_forked(tmp_path):
+    model = make(hybrid())
+    one = begin(model, [[1, 2, 3]])
+    three = fork(one, 3)
+    going = Generation(model, three, Sampling(temperature=0))
+    assert len(set(next(going).tolist())) == 1
+    with pytest.raises(CheckpointError, match="expected 3 prompts, one for each of its texts, got 2"):
+        fork(three, 2)

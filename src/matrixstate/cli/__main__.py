@@ -7,6 +7,7 @@ import traceback
 import tyro
 
 from matrixstate.cli.autopsy import autopsy
+from matrixstate.cli.check import check
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
@@ -20,6 +21,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "info": info,
     "demo": demo,
+    "check": check,
     "autopsy": autopsy,
 }
 INTERRUPTED = 130  # what a shell reports for SIGINT

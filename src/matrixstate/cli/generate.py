@@ -1,17 +1,22 @@
 """`matrixstate generate`."""
 
+import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
+import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import print_json
 from matrixstate.cli.train import set_threads
 from matrixstate.data import TextStream, load_tokenizer
 from matrixstate.errors import ConfigError
-from matrixstate.models import Sampling
-from matrixstate.models import generate as generate_tokens
+from matrixstate.models import Generation, Sampling, SavedState, begin, fork
+from matrixstate.models import load_state as load
+from matrixstate.models import save_state as save
 from matrixstate.training import Run, load_model
+from matrixstate.training.checkpoint import find_checkpoint, weights_hash
 
 
 def generate(
@@ -23,7 +28,9 @@ def generate(
     temperature: float = 0.8,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    save_state: Path | None = None,
+    load_state: Path | None = None,
     checkpoint: str = "latest",
     threads: int | None = None,
     json: bool = False,
@@ -34,13 +41,16 @@ def generate(
 
     Args:
         run: The run's directory.
-        prompt: How the text begins; give it several times for several texts at once. Default: a line break.
+        prompt: How the text begins; give it several times for several texts at once. Default: a line break, or
+            nothing with --load-state.
         tokens: How many tokens to draw for each prompt.
         greedy: Always take the likeliest token; the same as --temperature 0.
         temperature: Divides the logits: below 1 is more cautious, above 1 more daring.
         top_k: Draw from the k likeliest tokens only.
         top_p: Draw from the fewest tokens whose probabilities reach p.
-        seed: The i-th prompt is drawn with the seed + i, whatever the others are.
+        seed: The i-th prompt is drawn with the seed + i, whatever the others are. Default: 0, or as it was saved.
+        save_state: Write the state after the last token into this file, for --load-state.
+        load_state: Go on where a state was saved; several prompts fork the state of one text.
         checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
         threads: How many threads to use. Default: PyTorch's choice.
         json: Print one JSON object with the texts instead.
@@ -51,18 +61,26 @@ def generate(
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
-    prompts = list(prompt) or ["\n"]
+    model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])
+    prompts = list(prompt) or ["" if load_state else "\n"]
     encoded = [tokenizer.encode(text) for text in prompts]
+    if load_state is None:
+        start = begin(model, encoded, seed or 0)
+    else:
+        start = _extended(fork(load(load_state, model, model_hash), len(prompts)), encoded, seed)
+    going = Generation(model, start, sampling)
     streams = [TextStream(tokenizer) for _ in prompts]
     texts = [""] * len(prompts)
     if not json:
         _show(prompts[0])
-    for drawn in generate_tokens(model, encoded, tokens, sampling, seed):
+    for drawn in itertools.islice(going, tokens):
         for i, token in enumerate(drawn.tolist()):
             new = streams[i].feed(token)
             texts[i] += new
             if i == 0 and not json:
                 _show(new)
+    if save_state is not None:
+        save(save_state, going.saved(), model_hash)
     if json:
         print_json({"texts": [{"prompt": p, "text": t} for p, t in zip(prompts, texts, strict=True)]})
         return 0
@@ -70,6 +88,15 @@ def generate(
         _show(f"\n{'-' * 20}\n{text}{more}")
     _show("\n")
     return 0
+
+
+def _extended(start: SavedState, prompts: list[list[int]], seed: int | None) -> SavedState:
+    """A saved place with more text to read, and drawn with another seed if one is given."""
+    pending = [row + prompt for row, prompt in zip(start.pending, prompts, strict=True)]
+    random = start.random
+    if seed is not None:
+        random = [torch.Generator().manual_seed(seed + row).get_state() for row in range(len(pending))]
+    return dataclasses.replace(start, pending=pending, random=random)
 
 
 def _show(text: str) -> None:

@@ -45,6 +45,24 @@ def in_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+class Status:
+    """One line on standard error that says what is being done, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._status = Console(stderr=True).status("")
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def show(self, what: str) -> None:
+        """`what` is being done now."""
+        self._status.update(what)
+
+
 class ProgressBar:
     """A live bar on standard error; where that is no terminal, a line every ten seconds instead."""
 

@@ -10,7 +10,7 @@ from matrixstate.errors import ShapeError, require
 from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, require_width
 from matrixstate.layers.positions import count_positions, fade, rotate
 from matrixstate.layers.projection import projection
-from matrixstate.ops import AttentionState, attention
+from matrixstate.ops import AttentionState, accumulation_dtype, attention
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Attention(Mixer):
 
     def init_state(self, batch: int) -> AttentionMixerState:
         weight = self.output.weight
-        empty = weight.new_zeros(batch, 0, self.key_heads, self.head_size, dtype=torch.float32)
+        empty = weight.new_zeros(batch, 0, self.key_heads, self.head_size, dtype=accumulation_dtype(weight.dtype))
         zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
         return AttentionMixerState(AttentionState(empty, empty, zero), zero)
 

@@ -12,7 +12,7 @@ from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, check_in
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.ops import m2rnn_scan
+from matrixstate.ops import accumulation_dtype, m2rnn_scan
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class M2RNN(Mixer):
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
 
     def init_state(self, batch: int) -> M2RNNState:
-        config = self.config
+        config, dtype = self.config, accumulation_dtype(self.weight.dtype)
         return M2RNNState(
             None if self.conv is None else self.conv.init_state(batch),
-            self.weight.new_zeros(batch, config.heads, config.key_size, config.value_size, dtype=torch.float32),
+            self.weight.new_zeros(batch, config.heads, config.key_size, config.value_size, dtype=dtype),
         )
 
     def state_matrices(self, state: M2RNNState) -> StateMatrices | None:

@@ -14,7 +14,7 @@ from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
-from matrixstate.ops import ScaledState, matrix_scan, scaled_matrix_scan
+from matrixstate.ops import ScaledState, accumulation_dtype, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.matrix import METHODS
 
 
@@ -166,11 +166,11 @@ class MRU(Mixer):
         return (h if config.readout == "normalised" else h * log_scale.exp()[..., None, None]), last
 
     def init_state(self, batch: int) -> MRUState:
-        like, order = self.down, self.order
+        like, order, dtype = self.down, self.order, accumulation_dtype(self.down.dtype)
         if self.value is not None:
-            matrix = like.new_zeros(batch, self.config.heads, order, order, dtype=torch.float32)
+            matrix = like.new_zeros(batch, self.config.heads, order, order, dtype=dtype)
         else:
-            identity = torch.eye(order, device=like.device)
+            identity = torch.eye(order, dtype=dtype, device=like.device)
             matrix = identity.expand(batch, self.config.heads, order, order)
         exponent = torch.zeros(batch, self.config.heads, dtype=torch.int32, device=like.device)
         return MRUState(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.layers.mixer import no_weight_decay
-from matrixstate.ops import causal_conv
+from matrixstate.ops import accumulation_dtype, causal_conv
 
 
 class ShortConv(nn.Module):
@@ -26,4 +26,4 @@ class ShortConv(nn.Module):
 
     def init_state(self, batch: int) -> Tensor:
         channels, kernel = self.weight.shape
-        return self.weight.new_zeros(batch, kernel - 1, channels, dtype=torch.float32)
+        return self.weight.new_zeros(batch, kernel - 1, channels, dtype=accumulation_dtype(self.weight.dtype))

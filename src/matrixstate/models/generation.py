@@ -1,5 +1,6 @@
 """Text, one token after another, in memory that does not grow where the model's state does not."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import DataError, require
-from matrixstate.models.lm import LanguageModel, ModelState
+from matrixstate.models.lm import LanguageModel
+from matrixstate.models.state_file import SavedState
 
 PREFILL = 1024  # tokens of the prompt read at a time, so that a long prompt needs no more memory than a short one
 
@@ -50,6 +52,72 @@ def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
     return torch.cat(draws)
 
 
+class Generation:
+    """Texts that are being continued: an iterator over the next tokens of all rows, [B] int64, as they are drawn.
+
+    Row b draws with a generator of its own, so its text does not depend on the other rows. A model with learned
+    positions reads the last half of them again whenever it runs out.
+    """
+
+    def __init__(self, model: LanguageModel, start: SavedState, sampling: Sampling) -> None:
+        """Goes on from `start`: reads its pending tokens and draws from there."""
+        self.model, self.sampling = model.eval(), sampling
+        self._state = start.state
+        self._pending = [list(row) for row in start.pending]
+        self._generators = [_generator(random) for random in start.random]
+        self._limit = model.max_positions
+        self._past = [list(row) for row in start.past]
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        logits = self._read()
+        drawn = sample(logits, self.sampling, self._generators)
+        self._pending = drawn[:, None].tolist()
+        return drawn
+
+    def __iter__(self) -> "Generation":
+        return self
+
+    def saved(self) -> SavedState:
+        """Where the texts stand now; the last token drawn is pending."""
+        return SavedState(self._state, self._pending, [g.get_state() for g in self._generators], self._past)
+
+    def _read(self) -> Tensor:
+        """The logits after the pending tokens [B, vocabulary]; shorter rows are padded on the left."""
+        if self._limit is not None:
+            self._begin_again_at(self._limit)
+        longest = max(map(len, self._pending))
+        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending])
+        mask = torch.arange(longest) >= longest - torch.tensor([[len(row)] for row in self._pending])
+        features = None
+        for begin in range(0, longest, PREFILL):
+            piece = slice(begin, begin + PREFILL)
+            real = None if bool(mask[:, piece].all()) else mask[:, piece]
+            features, self._state = self.model.features(tokens[:, piece], self._state, mask=real)
+        assert features is not None
+        return self.model.head(features[:, -1])
+
+    def _begin_again_at(self, limit: int) -> None:
+        """Reads the last half of the positions anew where the pending tokens would go beyond them."""
+        longest = max(map(len, self._pending))
+        recent = [(past + row)[-limit:] for past, row in zip(self._past, self._pending, strict=True)]
+        if int(self._state.position.max()) + longest > limit:
+            kept = limit if longest > limit else max(1, limit // 2)
+            self._pending = [row[-kept:] for row in recent]
+            self._state = self.model.init_state(len(recent))
+        self._past = recent
+
+
+def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], seed: int = 0) -> SavedState:
+    """Texts that begin with `prompts`, row b drawn with the seed + b. Raises DataError for an empty prompt."""
+    if not prompts or any(len(prompt) == 0 for prompt in prompts):
+        raise DataError("generate: prompts must hold at least one token each, got an empty one")
+    random = [torch.Generator().manual_seed(seed + row).get_state() for row in range(len(prompts))]
+    return SavedState(
+        model.init_state(len(prompts)), [list(prompt) for prompt in prompts], random, [[] for _ in prompts]
+    )
+
+
 def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -59,57 +127,15 @@ def generate(
 ) -> Iterator[Tensor]:
     """Continues every prompt by `tokens` tokens; yields the next token of all rows, [B] int64, as soon as it is drawn.
 
-    Row b draws with a generator seeded by seed + b, so its text does not depend on the other rows. The model is put
-    in evaluation mode. A model with learned positions reads the last half of them again whenever it runs out.
+    In memory that does not grow, where the model's state does not. The model is put in evaluation mode.
 
     Raises:
         DataError: no prompt, or an empty one.
     """
-    if not prompts or any(len(prompt) == 0 for prompt in prompts):
-        raise DataError("generate: prompts must hold at least one token each, got an empty one")
-    sampling = sampling or Sampling()
-    generators = [torch.Generator().manual_seed(seed + row) for row in range(len(prompts))]
-    return _generate(model.eval(), [list(prompt) for prompt in prompts], tokens, sampling, generators)
+    return itertools.islice(Generation(model, begin(model, prompts, seed), sampling or Sampling()), tokens)
 
 
-@torch.no_grad()
-def _generate(
-    model: LanguageModel,
-    history: list[list[int]],
-    tokens: int,
-    sampling: Sampling,
-    generators: list[torch.Generator],
-) -> Iterator[Tensor]:
-    limit = model.max_positions
-    logits, state = _read(model, history, limit)
-    for step in range(tokens):
-        drawn = sample(logits, sampling, generators)
-        yield drawn
-        if step == tokens - 1:
-            return
-        if limit is not None:
-            for row, token in zip(history, drawn.tolist(), strict=True):
-                row.append(token)
-            if int(state.position.max()) >= limit:
-                logits, state = _read(model, [row[-max(1, limit // 2) :] for row in history], limit)
-                continue
-        step_logits, state = model(drawn[:, None], state)
-        logits = step_logits[:, -1]
-
-
-def _read(model: LanguageModel, prompts: list[list[int]], limit: int | None) -> tuple[Tensor, ModelState]:
-    """The logits after every prompt [B, vocabulary] and the state; shorter prompts are padded on the left."""
-    prompts = prompts if limit is None else [prompt[-limit:] for prompt in prompts]
-    longest = max(map(len, prompts))
-    device = model.embedding.weight.device
-    tokens = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    mask = torch.arange(longest, device=device) >= longest - lengths[:, None]
-    state, features = None, None
-    for begin in range(0, longest, PREFILL):
-        piece = slice(begin, begin + PREFILL)
-        real = None if bool(mask[:, piece].all()) else mask[:, piece]
-        features, state = model.features(tokens[:, piece], state, mask=real)
-    assert features is not None
-    assert state is not None
-    return model.head(features[:, -1]), state
+def _generator(state: Tensor) -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator

@@ -1,5 +1,8 @@
 """The only place that knows that an op has several backends."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,6 +51,9 @@ OPS: dict[str, tuple[Backend, ...]] = {
 """Every op's backends, in the order in which "auto" tries them."""
 
 
+_preferred: ContextVar[str] = ContextVar("preferred backend", default="")
+
+
 def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str) -> str:
     """Name of the op's first backend that can run or, if `wanted` names one, that one and no other.
 
@@ -55,6 +61,8 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str)
         BackendUnavailable: none can; the message has every backend's reason.
     """
     known = [backend.name for backend in OPS[op]]
+    if wanted == "auto" and _preferred.get() in known:
+        wanted = _preferred.get()
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
     refusals = []
@@ -66,6 +74,16 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str)
             return backend.name
         refusals.append(f"{backend.name}: {reason}")
     raise BackendUnavailable(f"{op}: no backend can run {dtype} on {device}: " + "; ".join(refusals))
+
+
+@contextmanager
+def prefer(backend: str) -> Iterator[None]:
+    """Inside, "auto" means `backend` for every op that has it; such an op then never falls back to another."""
+    token = _preferred.set(backend)
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
 
 
 # torch.compile evaluates the choice and never traces it. This is all that torch.compiler.assume_constant_result does,

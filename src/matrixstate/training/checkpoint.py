@@ -158,6 +158,11 @@ def _measure(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
+def weights_hash(checkpoint: Path) -> str:
+    """The SHA-256 of a verified checkpoint's weights: what tells one model from another."""
+    return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))[WEIGHTS]["sha256"]
+
+
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Puts a verified checkpoint's weights into `model`. Raises CheckpointError if they do not fit."""
     fill(dict(model.named_parameters()), read_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)

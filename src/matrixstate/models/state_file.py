@@ -1,0 +1,101 @@
+"""States on disk: safetensors, tied to the model that made them, of constant size where the state is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate.errors import CheckpointError
+from matrixstate.layers import map_state
+from matrixstate.models.lm import LanguageModel, ModelState
+
+FORMAT = "matrixstate state 1"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Where a text was left: all that going on with it needs."""
+
+    state: ModelState
+    """After every token but the pending ones."""
+    pending: list[list[int]]
+    """Per row, the tokens that were drawn or given and not read yet; at least one."""
+    random: list[Tensor]
+    """Per row, the state of the random generator that draws its tokens."""
+    past: list[list[int]]
+    """Per row, the last tokens that were read, as many as the model has learned positions; else none."""
+
+
+def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
+    """Writes `saved` for the model whose weights have the SHA-256 `model_hash`. Raises CheckpointError on failure."""
+    from safetensors.torch import save_file
+
+    tensors = {f"state/{name}": leaf.detach().contiguous() for name, leaf in _named(saved.state)}
+    tensors |= {f"pending/{b}": torch.tensor(row) for b, row in enumerate(saved.pending)}
+    tensors |= {f"random/{b}": random for b, random in enumerate(saved.random)}
+    tensors |= {f"past/{b}": torch.tensor(row, dtype=torch.int64) for b, row in enumerate(saved.past)}
+    try:
+        save_file(tensors, path, metadata={"format": FORMAT, "model": model_hash})
+    except OSError as error:
+        raise CheckpointError(f"state: cannot write {path}: {error.strerror or error}") from error
+
+
+def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
+    """What `save_state` wrote. Raises CheckpointError if it is missing, damaged, or another model's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+    except OSError as error:
+        raise CheckpointError(f"state: cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"state: {path} is damaged: {error}") from error
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"state: {path} must hold a {FORMAT}, got {about.get('format')}")
+    if about.get("model") != model_hash:
+        raise CheckpointError(f"state: {path} belongs to the model {about.get('model')}, got the model {model_hash}")
+    rows = sum(name.startswith("pending/") for name in tensors)
+    expected = dict(_named(model.init_state(rows)))
+    found = {name.removeprefix("state/"): leaf for name, leaf in tensors.items() if name.startswith("state/")}
+    if found.keys() != expected.keys() or any(not _fits(found[name], leaf) for name, leaf in expected.items()):
+        raise CheckpointError(f"state: {path} is damaged: its tensors are not those of the model's state")
+    values = iter(found[name] for name in expected)
+    state = map_state(lambda _: next(values), model.init_state(rows))
+    try:
+        pending = [tensors[f"pending/{b}"].tolist() for b in range(rows)]
+        past = [tensors[f"past/{b}"].tolist() for b in range(rows)]
+        return SavedState(state, pending, [tensors[f"random/{b}"] for b in range(rows)], past)
+    except KeyError as error:
+        raise CheckpointError(f"state: {path} is damaged: {error} is missing") from error
+
+
+def fork(saved: SavedState, rows: int) -> SavedState:
+    """The same place `rows` times over, for a state of one row. Raises CheckpointError for any other number of rows."""
+    if len(saved.pending) == rows:
+        return saved
+    if len(saved.pending) != 1:
+        raise CheckpointError(f"state: expected {len(saved.pending)} prompts, one for each of its texts, got {rows}")
+    state = map_state(lambda leaf: leaf.expand(rows, *leaf.shape[1:]), saved.state)
+    return SavedState(state, saved.pending * rows, saved.random * rows, saved.past * rows)
+
+
+def _named(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a state with its path, in the order of `map_state`."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif state is not None:
+        keys = getattr(state, "_fields", range(len(state)))
+        for key, part in zip(keys, state, strict=True):
+            yield from _named(part, f"{name}.{key}" if name else str(key))
+
+
+def _fits(found: Tensor, expected: Tensor) -> bool:
+    """Equal but for axis 1 where that is empty at first: the steps of an attention cache."""
+    sizes = zip(found.shape, expected.shape, range(found.ndim), strict=False)
+    same = all(a == b or (axis == 1 and b == 0) for a, b, axis in sizes)
+    return same and found.ndim == expected.ndim and found.dtype == expected.dtype
