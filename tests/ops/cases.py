@@ -122,7 +122,7 @@ def scaled(backend: str, D: int = 3, heads: int = 2, batch: int = B) -> Case:
     return Case(
         f"scaled_matrix_scan, {backend}, D {D}, {heads} heads, batch {batch}",
         "scaled_matrix_scan",
-        lambda T, dtype: {"x": 1.5 * _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.5 / D**0.5)},
+        lambda T, dtype: {"x": 1.5 * _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.2 / D**0.5)},
         lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
         state,
         backend=backend,

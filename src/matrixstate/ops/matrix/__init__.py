@@ -55,8 +55,8 @@ def matrix_scan(
         ShapeError: a shape, dtype or device other than the above, or an unknown method.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Backward keeps x and h only; it is again differentiable on the reference. Norms grow or vanish as products do: for long products
-    without `v` use `scaled_matrix_scan`.
+    Backward keeps x and h only; on the reference it is again differentiable. Norms grow or vanish as products do: for
+    long products without `v` use `scaled_matrix_scan`.
     Source: M. Levi, mru-lm, README, "Explanation" and "Efficient Scan".
     """
     op = "matrix_scan"

@@ -84,4 +84,4 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
-_backward.register_autograd(no_second_derivative("matrix_scan"))
+_backward.register_autograd(no_second_derivative("matrix_scan, scaled_matrix_scan"))
