@@ -37,7 +37,7 @@ static void forward(const Array& q, const Array& k, const Array& v, const Array&
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
     in.last = check.floats("last", last, {s.B, s.H, s.K, s.V});
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.V, s.K});
+    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
     nb::gil_scoped_release released;
     kernels().m2rnn_forward(in);
 }
@@ -50,7 +50,7 @@ static void backward(const Array& q, const Array& k, const Array& v, const Array
     M2rnnBackward in{};
     static_cast<M2rnnInputs&>(in) = inputs(check, q, k, v, w, f, reset, threads);
     const M2rnnSizes& s = in.sizes;
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.V, s.K});
+    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
     in.dy = check.input("dy", dy, {s.B, s.T, s.H, s.V}, q);
     in.dlast = check.floats("dlast", dlast, {s.B, s.H, s.K, s.V});
     in.clip = clip;

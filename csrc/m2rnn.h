@@ -31,7 +31,7 @@ struct M2rnnForward : M2rnnInputs {
     const float* state;  // [B, H, K, V]
     Output y;            // [B, T, H, V]
     float* last;         // [B, H, K, V]
-    float* kept;         // [B, H, intervals, V, K]: h before every M2RNN_INTERVAL-th step, or null
+    float* kept;         // [B, H, intervals, K, V]: h before every M2RNN_INTERVAL-th step, or null
 };
 
 struct M2rnnBackward : M2rnnInputs {

@@ -5,8 +5,6 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int DW_TILE = REGISTERS / 8;  // dw is summed in register tiles of 4 rows and this many columns
-
 // Where one task writes what it has for one step or at its end: the gradients themselves, or partial sums of them.
 struct Sinks {
     Output dq, dk;  // [B, T, H, K]
@@ -17,144 +15,129 @@ struct Sinks {
 
 struct BackwardScratch {
     Steps steps;
-    float *dy;                           // [interval][columns]
-    float *w, *w_t;                      // [V][columns]
-    float *h, *candidates, *z;           // [interval (+ 1 for h)][columns][rows]
-    float *zeros, *dh;                   // [columns][rows]
-    float *dv_sums, *dw_sums;            // [width][LANES], [columns][width][LANES]
-    float *dq, *dk, *row;                // [rows], [rows], [width]
+    float *dy;                   // [interval][width]
+    float *w, *w_t, *dw;         // [V][width], [V][width], [V rounded up to tiles][width]
+    float *h, *candidates;       // [interval + 1][rows][width], [interval][rows][width]
+    float *zeros, *z, *dh;       // [rows][width]
+    float *dq_sums, *dk_sums;    // [rows rounded up to vectors][LANES]
+    float *dq, *dk, *dv;         // [rows rounded up to vectors], likewise, [width]
     BackwardScratch(Pieces& pieces, const Cut& c)
         : steps(pieces, c),
-          dy(pieces.take(M2RNN_INTERVAL * c.columns)),
-          w(pieces.take(c.sizes.V * c.columns)),
-          w_t(pieces.take(c.sizes.V * c.columns)),
-          h(pieces.take((M2RNN_INTERVAL + 1) * c.columns * c.rows)),
-          candidates(pieces.take(M2RNN_INTERVAL * c.columns * c.rows)),
-          z(pieces.take(M2RNN_INTERVAL * c.columns * c.rows)),
-          zeros(pieces.take(c.columns * c.rows)),
-          dh(pieces.take(c.columns * c.rows)),
-          dv_sums(pieces.take(c.width * LANES)),
-          dw_sums(pieces.take(c.columns * c.width * LANES)),
-          dq(pieces.take(c.rows)),
-          dk(pieces.take(c.rows)),
-          row(pieces.take(c.width)) {}
+          dy(pieces.take(M2RNN_INTERVAL * c.width)),
+          w(pieces.take(c.sizes.V * c.width)),
+          w_t(pieces.take(c.sizes.V * c.width)),
+          dw(pieces.take(round_up(c.sizes.V, ROWS) * c.width)),
+          h(pieces.take((M2RNN_INTERVAL + 1) * c.block())),
+          candidates(pieces.take(M2RNN_INTERVAL * c.block())),
+          zeros(pieces.take(c.block())),
+          z(pieces.take(c.block())),
+          dh(pieces.take(c.block())),
+          dq_sums(pieces.take(round_up(c.rows, LANES) * LANES)),
+          dk_sums(pieces.take(round_up(c.rows, LANES) * LANES)),
+          dq(pieces.take(round_up(c.rows, LANES))),
+          dk(pieces.take(round_up(c.rows, LANES))),
+          dv(pieces.take(c.width)) {}
 };
 
-// The elementwise part of one step, all pointers at that step: [columns][rows], [rows] or [columns].
+// The elementwise part of one step; all pointers at that step.
 struct BackStep {
     const float *before, *after, *candidate, *q, *k, *v, *dy;
     float f, clip;
-    float *z, *dh, *dq, *dk, *dv_sums;
+    float *z, *dh, *dq_sums, *dk_sums, *dv;
 };
 
 // dh, the gradient of `after` but for the read-out, becomes f times its whole; z is the gradient inside the tanh.
 // Returns the gradient of f, one partial sum per lane.
-template <bool CLIP, int R>
-INLINE Vec back_rows(const BackStep& step, const Cut& cut, int64_t row) {
-    Vec q[R], k[R], dq[R], dk[R], df = Vec{};
-    UNROLL for (int r = 0; r < R; ++r) {
-        q[r] = load(step.q + row + r * LANES);
-        k[r] = load(step.k + row + r * LANES);
-        dq[r] = dk[r] = Vec{};
-    }
+template <bool CLIP, int N>
+INLINE Vec back_columns(const BackStep& step, const Cut& cut, int64_t column) {
     const Vec f = splat(step.f), g = splat(1.0f - step.f), bound = splat(step.clip);
-    for (int64_t i = 0; i < cut.columns; ++i) {
-        Vec dv = row > 0 ? load(step.dv_sums + i * LANES) : Vec{};
-        UNROLL for (int r = 0; r < R; ++r) {
-            const int64_t at = i * cut.rows + row + r * LANES;
+    Vec v[N], dy[N], dv[N], df = Vec{};
+    UNROLL for (int n = 0; n < N; ++n) {
+        v[n] = load(step.v + column + n * LANES);
+        dy[n] = load(step.dy + column + n * LANES);
+        dv[n] = Vec{};
+    }
+    for (int64_t row = 0; row < cut.rows; ++row) {
+        const float q = step.q[row], k = step.k[row];
+        Vec dq = column > 0 ? load(step.dq_sums + row * LANES) : Vec{};
+        Vec dk = column > 0 ? load(step.dk_sums + row * LANES) : Vec{};
+        UNROLL for (int n = 0; n < N; ++n) {
+            const int64_t at = row * cut.width + column + n * LANES;
             const Vec a = load(step.candidate + at);
-            Vec d = load(step.dh + at) + q[r] * step.dy[i];
+            Vec d = load(step.dh + at) + q * dy[n];
             if (CLIP) d = clamp(d, bound);
-            dq[r] += step.dy[i] * load(step.after + at);
+            dq += dy[n] * load(step.after + at);
             df += d * (load(step.before + at) - a);
             const Vec z = (g * d) * (1.0f - a * a);
-            dk[r] += step.v[i] * z;
-            dv += k[r] * z;
+            dk += v[n] * z;
+            dv[n] += k * z;
             store(step.z + at, z);
             store(step.dh + at, f * d);
         }
-        store(step.dv_sums + i * LANES, dv);
+        store(step.dq_sums + row * LANES, dq);
+        store(step.dk_sums + row * LANES, dk);
     }
-    UNROLL for (int r = 0; r < R; ++r) {
-        store(step.dq + row + r * LANES, dq[r]);
-        store(step.dk + row + r * LANES, dk[r]);
-    }
+    UNROLL for (int n = 0; n < N; ++n) store(step.dv + column + n * LANES, dv[n]);
     return df;
 }
 
 template <bool CLIP>
 float back_step(const BackStep& step, const Cut& cut) {
     Vec df = Vec{};
-    for (int64_t row = 0; row < cut.rows; row += 2 * LANES) {
-        if (row + LANES < cut.rows) df += back_rows<CLIP, 2>(step, cut, row);
-        else df += back_rows<CLIP, 1>(step, cut, row);
-    }
+    int64_t column = 0;
+    for (; column + LANES < cut.width; column += 2 * LANES) df += back_columns<CLIP, 2>(step, cut, column);
+    if (column < cut.width) df += back_columns<CLIP, 1>(step, cut, column);
     return lane_sum(df);
 }
 
-template <int R>
-INLINE void add_product_tile(float* dh, const float* z, const float* w_t, const Cut& cut) {
-    Vec acc[TILE][R];
-    UNROLL for (int i = 0; i < TILE; ++i)
-        UNROLL for (int r = 0; r < R; ++r) acc[i][r] = load(dh + i * cut.rows + r * LANES);
-    multiply<R>(acc, z, cut.rows, w_t, cut.columns, cut.sizes.V);
-    UNROLL for (int i = 0; i < TILE; ++i)
-        UNROLL for (int r = 0; r < R; ++r) store(dh + i * cut.rows + r * LANES, acc[i][r]);
+// A tile of `to` [rows][width] += the product of x and the columns of m [terms][width].
+template <int R, int N>
+INLINE void add_product(float* to, Scalars x, const float* m, int64_t terms, int64_t width) {
+    Vec acc[R][N];
+    UNROLL for (int i = 0; i < R; ++i)
+        UNROLL for (int n = 0; n < N; ++n) acc[i][n] = load(to + i * width + n * LANES);
+    multiply<R, N>(acc, x, m, width, terms);
+    UNROLL for (int i = 0; i < R; ++i)
+        UNROLL for (int n = 0; n < N; ++n) store(to + i * width + n * LANES, acc[i][n]);
 }
 
 // dh += z wᵀ
-void add_product(float* dh, const float* z, const float* w_t, const Cut& cut) {
-    for (int64_t row = 0; row < cut.rows; row += 2 * LANES)
-        for (int64_t i = 0; i < cut.columns; i += TILE) {
-            float* tile = dh + i * cut.rows + row;
-            if (row + LANES < cut.rows) add_product_tile<2>(tile, z + row, w_t + i, cut);
-            else add_product_tile<1>(tile, z + row, w_t + i, cut);
-        }
+void add_to_dh(float* dh, const float* z, const float* w_t, const Cut& cut) {
+    for_tiles(cut.rows, cut.width, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {
+        add_product<r(), n()>(dh + row * width + column, {z + row * width, width, 1}, w_t + column, cut.sizes.V, width);
+    });
 }
 
-// sums [columns][width] vectors += the products, lane by lane, of the columns of before[s] and z[s], s < steps.
-void add_dw(float* sums, const float* const* before, const float* const* z, int64_t steps, const Cut& cut) {
-    for (int64_t i = 0; i < cut.columns; i += 4)
-        for (int64_t j = 0; j < cut.columns; j += DW_TILE) {
-            Vec acc[4][DW_TILE];
-            float* at = sums + (i * cut.width + j) * LANES;
-            UNROLL for (int m = 0; m < 4; ++m)
-                UNROLL for (int n = 0; n < DW_TILE; ++n) acc[m][n] = load(at + (m * cut.width + n) * LANES);
-            for (int64_t s = 0; s < steps; ++s) {
-                const float *x = before[s] + i * cut.rows, *y = z[s] + j * cut.rows;
-                for (int64_t r = 0; r < cut.rows; r += LANES) {
-                    Vec right[DW_TILE];
-                    UNROLL for (int n = 0; n < DW_TILE; ++n) right[n] = load(y + n * cut.rows + r);
-                    UNROLL for (int m = 0; m < 4; ++m) {
-                        const Vec left = load(x + m * cut.rows + r);
-                        UNROLL for (int n = 0; n < DW_TILE; ++n) acc[m][n] += left * right[n];
-                    }
-                }
-            }
-            UNROLL for (int m = 0; m < 4; ++m)
-                UNROLL for (int n = 0; n < DW_TILE; ++n) store(at + (m * cut.width + n) * LANES, acc[m][n]);
-        }
+// dw += beforeᵀ z
+void add_to_dw(float* dw, const float* before, const float* z, const Cut& cut) {
+    const int64_t rows = round_up(cut.sizes.V, ROWS);
+    for_tiles(rows, cut.width, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {
+        add_product<r(), n()>(dw + row * width + column, {before + row, 1, width}, z + column, cut.rows, width);
+    });
 }
 
 // One task: a slice of rows of one head, backwards through time.
 class Scan {
   public:
     Scan(const M2rnnBackward& in, const Cut& cut, const Sinks& out, int64_t task, Pieces pieces)
-        : in_(in), cut_(cut), out_(out), slice_(cut, task), my_(pieces, cut), block_(cut.columns * cut.rows) {}
+        : in_(in), cut_(cut), out_(out), slice_(cut, task), my_(pieces, cut), block_(cut.block()) {}
 
     void run() {
         const M2rnnSizes& s = in_.sizes;
-        const int64_t state_begin = (slice_.b * s.H + slice_.n) * s.K * s.V;
+        const int64_t head = slice_.b * s.H + slice_.n, state_begin = (head * s.K + slice_.first) * s.V;
         prepare();
-        state_to_block(in_.dlast + state_begin, cut_, slice_, my_.dh);
+        pad(in_.dlast + state_begin, slice_.count, cut_, my_.dh);
         for (int64_t interval = s.intervals() - 1; interval >= 0; --interval) {
             const int64_t begin = interval * M2RNN_INTERVAL;
             const int64_t end = begin + M2RNN_INTERVAL < s.T ? begin + M2RNN_INTERVAL : s.T;
-            recompute(interval, begin, end);
-            go_back(begin, end);
+            const int64_t kept = (head * s.intervals() + interval) * s.K + slice_.first;
+            pad(in_.kept + kept * s.V, slice_.count, cut_, my_.h);
+            recompute(begin, end);
+            for (int64_t t = end - 1; t >= begin; --t) go_back(t - begin, t);
         }
-        block_to_state(my_.dh, cut_, slice_, in_.dstate + state_begin);
-        write_dw();
+        unpad(my_.dh, slice_.count, cut_, in_.dstate + state_begin);
+        const int64_t part = (slice_.n * s.B + slice_.b) * cut_.slices + slice_.s;
+        unpad(my_.dw, s.V, cut_, out_.dw + part * s.V * s.V);
     }
 
   private:
@@ -164,78 +147,62 @@ class Scan {
     void prepare() {
         const M2rnnSizes& s = in_.sizes;
         my_.steps.clear(cut_);
-        std::memset(my_.dy, 0, M2RNN_INTERVAL * cut_.columns * sizeof(float));
-        std::memset(my_.h, 0, block_ * sizeof(float));
-        std::memset(my_.zeros, 0, block_ * sizeof(float));
-        std::memset(my_.dv_sums, 0, cut_.width * LANES * sizeof(float));
-        std::memset(my_.dw_sums, 0, cut_.columns * cut_.width * LANES * sizeof(float));
-        std::memset(my_.w_t, 0, s.V * cut_.columns * sizeof(float));
-        pad_weights(in_.w + slice_.n / (s.H / s.Hw) * s.V * s.V, cut_, my_.w);
+        clear(my_.dy, M2RNN_INTERVAL * cut_.width);
+        clear(my_.h, block_);
+        clear(my_.zeros, block_);
+        clear(my_.dh, block_);
+        clear(my_.dq_sums, round_up(cut_.rows, LANES) * LANES);
+        clear(my_.dk_sums, round_up(cut_.rows, LANES) * LANES);
+        clear(my_.dw, round_up(s.V, ROWS) * cut_.width);
+        clear(my_.w_t, s.V * cut_.width);
+        pad(in_.w + slice_.n / (s.H / s.Hw) * s.V * s.V, s.V, cut_, my_.w);
         for (int64_t j = 0; j < s.V; ++j)
-            for (int64_t i = 0; i < s.V; ++i) my_.w_t[i * cut_.columns + j] = my_.w[j * cut_.columns + i];
+            for (int64_t i = 0; i < s.V; ++i) my_.w_t[i * cut_.width + j] = my_.w[j * cut_.width + i];
     }
+    static void clear(float* from, int64_t count) { std::memset(from, 0, count * sizeof(float)); }
 
     // The states and candidates of steps [begin, end), from the state that the forward pass kept.
-    void recompute(int64_t interval, int64_t begin, int64_t end) {
+    void recompute(int64_t begin, int64_t end) {
         const M2rnnSizes& s = in_.sizes;
-        const float* kept = in_.kept + ((slice_.b * s.H + slice_.n) * s.intervals() + interval) * s.V * s.K;
-        for (int64_t i = 0; i < s.V; ++i)
-            for (int64_t r = 0; r < slice_.count; ++r) my_.h[i * cut_.rows + r] = kept[i * s.K + slice_.first + r];
         my_.steps.read_from(in_, cut_, slice_, begin, end);
         for (int64_t t = begin; t < end; ++t) {
             const int64_t i = t - begin;
-            read(in_.dy, ((slice_.b * s.T + t) * s.H + slice_.n) * s.V, s.V, my_.dy + i * cut_.columns);
+            read(in_.dy, ((slice_.b * s.T + t) * s.H + slice_.n) * s.V, s.V, my_.dy + i * cut_.width);
             take_step<false>({my_.w, my_.steps.q + i * cut_.rows, my_.steps.k + i * cut_.rows,
-                              my_.steps.v + i * cut_.columns, before(i, t), my_.steps.f[i],
-                              my_.h + (i + 1) * block_, my_.candidates + i * block_, nullptr},
+                              my_.steps.v + i * cut_.width, before(i, t), my_.steps.f[i], my_.h + (i + 1) * block_,
+                              my_.candidates + i * block_, nullptr},
                              cut_);
         }
     }
 
-    void go_back(int64_t begin, int64_t end) {
-        const int64_t in_cache = 4096 / block_ > 0 ? 4096 / block_ : 1;  // steps whose states and z fit the first level
-        const float *left[M2RNN_INTERVAL], *right[M2RNN_INTERVAL];
-        int64_t waiting = 0;
-        for (int64_t t = end - 1; t >= begin; --t) {
-            const int64_t i = t - begin;
-            back_one(i, t);
-            left[waiting] = before(i, t);
-            right[waiting++] = my_.z + i * block_;
-            if (waiting == in_cache || t == begin) {
-                add_dw(my_.dw_sums, left, right, waiting, cut_);
-                waiting = 0;
-            }
-        }
-    }
-
-    void back_one(int64_t i, int64_t t) {
-        const M2rnnSizes& s = in_.sizes;
+    // Step t, the i-th of its interval.
+    void go_back(int64_t i, int64_t t) {
         const float f = my_.steps.f[i];
-        float* z = my_.z + i * block_;
         const BackStep step{before(i, t), my_.h + (i + 1) * block_, my_.candidates + i * block_,
-                            my_.steps.q + i * cut_.rows, my_.steps.k + i * cut_.rows, my_.steps.v + i * cut_.columns,
-                            my_.dy + i * cut_.columns, f, in_.clip, z, my_.dh, my_.dq, my_.dk, my_.dv_sums};
+                            my_.steps.q + i * cut_.rows, my_.steps.k + i * cut_.rows, my_.steps.v + i * cut_.width,
+                            my_.dy + i * cut_.width, f, in_.clip, my_.z, my_.dh, my_.dq_sums, my_.dk_sums, my_.dv};
         const bool clip = in_.clip > 0 && f < 1;
         const float df = clip ? back_step<true>(step, cut_) : back_step<false>(step, cut_);
-        if (is_reset(t)) std::memset(my_.dh, 0, block_ * sizeof(float));
-        else add_product(my_.dh, z, my_.w_t, cut_);
-
-        const int64_t head = (slice_.b * s.T + t) * s.H + slice_.n, part = head * cut_.slices + slice_.s;
-        write(out_.dq, head * s.K + slice_.first, slice_.count, my_.dq);
-        write(out_.dk, head * s.K + slice_.first, slice_.count, my_.dk);
-        for (int64_t j = 0; j < cut_.width; j += LANES) store(my_.row + j, lane_sums(my_.dv_sums + j * LANES));
-        write(out_.dv, part * s.V, s.V, my_.row);
-        out_.df[part] = df;
+        if (is_reset(t)) {
+            clear(my_.dh, block_);
+        } else {
+            add_to_dh(my_.dh, my_.z, my_.w_t, cut_);
+            add_to_dw(my_.dw, step.before, my_.z, cut_);
+        }
+        write_step(t, df);
     }
 
-    void write_dw() {
+    void write_step(int64_t t, float df) {
         const M2rnnSizes& s = in_.sizes;
-        float* dw = out_.dw + ((slice_.n * s.B + slice_.b) * cut_.slices + slice_.s) * s.V * s.V;
-        for (int64_t i = 0; i < s.V; ++i) {
-            const float* sums = my_.dw_sums + i * cut_.width * LANES;
-            for (int64_t j = 0; j < cut_.width; j += LANES) store(my_.row + j, lane_sums(sums + j * LANES));
-            for (int64_t j = 0; j < s.V; ++j) dw[i * s.V + j] = my_.row[j];
+        const int64_t head = (slice_.b * s.T + t) * s.H + slice_.n, part = head * cut_.slices + slice_.s;
+        for (int64_t row = 0; row < cut_.rows; row += LANES) {
+            store(my_.dq + row, lane_sums(my_.dq_sums + row * LANES));
+            store(my_.dk + row, lane_sums(my_.dk_sums + row * LANES));
         }
+        write(out_.dq, head * s.K + slice_.first, slice_.count, my_.dq);
+        write(out_.dk, head * s.K + slice_.first, slice_.count, my_.dk);
+        write(out_.dv, part * s.V, s.V, my_.dv);
+        out_.df[part] = df;
     }
 
     const M2rnnBackward& in_;

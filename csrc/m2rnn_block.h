@@ -1,7 +1,7 @@
 // What the two directions of the M²RNN recurrence share: how the work is cut, and one step of a block of rows.
 //
-// The K rows of a state never mix, so a vector holds one column of LANES rows: everything but the sums over rows is
-// elementwise, and the row of w that a column needs is a scalar. A block of rows is [columns][rows] in scratch memory.
+// The K rows of a state never mix, so a task may have any of them. A block of rows is [rows][width] in scratch memory,
+// padded with zeros; a vector holds LANES columns of a row, and a product with w broadcasts the row's entries.
 #pragma once
 
 #include "m2rnn.h"
@@ -12,28 +12,27 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int TILE = REGISTERS / 4;  // columns of a register tile, which is two vectors of rows wide
+constexpr int ROWS = REGISTERS / 4;  // rows of a register tile; twice as many where it is one vector of columns wide
 
 // How the work is cut into tasks (b, head, slice of rows). Depends on the sizes alone, never on the threads, so that
 // sums over rows have the same order whatever the number of threads.
 struct Cut {
     static constexpr int64_t ENOUGH_TASKS = 32;
     M2rnnSizes sizes;
-    int64_t slices;   // of the rows of one head
-    int64_t rows;     // of a slice, rounded up to whole vectors
-    int64_t columns;  // V rounded up to whole tiles
-    int64_t width;    // V rounded up to whole vectors (and tiles)
+    int64_t slices;  // of the rows of one head
+    int64_t rows;    // of a slice, rounded up to whole tiles
+    int64_t width;   // V rounded up to whole vectors
 
     explicit Cut(const M2rnnSizes& s) : sizes(s) {
-        int64_t heads = s.B * s.H > 0 ? s.B * s.H : 1, vectors = divide_up(s.K > 0 ? s.K : 1, LANES);
-        int64_t wanted = divide_up(ENOUGH_TASKS, heads);
-        int64_t per_slice = divide_up(vectors, wanted < vectors ? wanted : vectors);
-        slices = divide_up(vectors, per_slice);
-        rows = per_slice * LANES;
-        columns = round_up(s.V, TILE);
-        width = round_up(columns, LANES);
+        const int64_t heads = s.B * s.H > 0 ? s.B * s.H : 1, tiles = divide_up(s.K > 0 ? s.K : 1, ROWS);
+        const int64_t wanted = divide_up(ENOUGH_TASKS, heads);
+        const int64_t per_slice = divide_up(tiles, wanted < tiles ? wanted : tiles);
+        slices = divide_up(tiles, per_slice);
+        rows = per_slice * ROWS;
+        width = round_up(s.V, LANES);
     }
     int64_t tasks() const { return sizes.B * sizes.H * slices; }
+    int64_t block() const { return rows * width; }
 };
 
 // One task: head n of row b, rows [first, first + count) of its state.
@@ -49,106 +48,128 @@ struct Slice {
     }
 };
 
-// The inputs of up to M2RNN_INTERVAL steps in float32, padded with zeros to whole vectors and tiles. A padded row or
+// The inputs of up to M2RNN_INTERVAL steps in float32, padded with zeros to whole tiles and vectors. A padded row or
 // column of a state is then zero at every step.
 struct Steps {
     float *q, *k, *v, *f;
     Steps(Pieces& pieces, const Cut& c)
         : q(pieces.take(M2RNN_INTERVAL * c.rows)),
           k(pieces.take(M2RNN_INTERVAL * c.rows)),
-          v(pieces.take(M2RNN_INTERVAL * c.columns)),
+          v(pieces.take(M2RNN_INTERVAL * c.width)),
           f(pieces.take(M2RNN_INTERVAL)) {}
     void clear(const Cut& c) {
         std::memset(q, 0, M2RNN_INTERVAL * c.rows * sizeof(float));
         std::memset(k, 0, M2RNN_INTERVAL * c.rows * sizeof(float));
-        std::memset(v, 0, M2RNN_INTERVAL * c.columns * sizeof(float));
+        std::memset(v, 0, M2RNN_INTERVAL * c.width * sizeof(float));
     }
     void read_from(const M2rnnInputs& in, const Cut& c, const Slice& slice, int64_t begin, int64_t end) {
         const M2rnnSizes& s = c.sizes;
-        int64_t nq = slice.n / (s.H / s.Hq), nk = slice.n / (s.H / s.Hk), nv = slice.n / (s.H / s.Hv);
+        const int64_t nq = slice.n / (s.H / s.Hq), nk = slice.n / (s.H / s.Hk), nv = slice.n / (s.H / s.Hv);
+        const int64_t nf = slice.n / (s.H / s.Hf);
         for (int64_t t = begin; t < end; ++t) {
-            int64_t step = slice.b * s.T + t, i = t - begin;
+            const int64_t step = slice.b * s.T + t, i = t - begin;
             read(in.q, (step * s.Hq + nq) * s.K + slice.first, slice.count, q + i * c.rows);
             read(in.k, (step * s.Hk + nk) * s.K + slice.first, slice.count, k + i * c.rows);
-            read(in.v, (step * s.Hv + nv) * s.V, s.V, v + i * c.columns);
-            f[i] = in.f[step * s.Hf + slice.n / (s.H / s.Hf)];
+            read(in.v, (step * s.Hv + nv) * s.V, s.V, v + i * c.width);
+            f[i] = in.f[step * s.Hf + nf];
         }
     }
 };
 
-// acc[i][r] += sum over j < count of x[j][r] * m[j][i] for a tile of TILE columns and R vectors of rows.
-template <int R>
-INLINE void multiply(Vec (&acc)[TILE][R], const float* x, int64_t rows, const float* m, int64_t columns, int64_t count) {
+// A matrix from which a tile takes the numbers to broadcast: that of row i and term j.
+struct Scalars {
+    const float* from;
+    int64_t row, term;  // strides
+};
+
+// acc[i][n] += sum over j < terms of x(i, j) * m[j], where m [terms][width] starts at the tile's first column.
+template <int R, int N>
+INLINE void multiply(Vec (&acc)[R][N], Scalars x, const float* m, int64_t width, int64_t terms) {
 #pragma GCC unroll 2
-    for (int64_t j = 0; j < count; ++j) {
-        Vec column[R];
-        UNROLL for (int r = 0; r < R; ++r) column[r] = load(x + j * rows + r * LANES);
-        UNROLL for (int i = 0; i < TILE; ++i)
-            UNROLL for (int r = 0; r < R; ++r) acc[i][r] += column[r] * m[j * columns + i];
+    for (int64_t j = 0; j < terms; ++j) {
+        Vec right[N];
+        UNROLL for (int n = 0; n < N; ++n) right[n] = load(m + j * width + n * LANES);
+        UNROLL for (int i = 0; i < R; ++i) {
+            const float left = x.from[i * x.row + j * x.term];
+            UNROLL for (int n = 0; n < N; ++n) acc[i][n] += left * right[n];
+        }
     }
 }
 
-// One step of a block of rows: `before` -> `after`, both [columns][rows].
+template <int VALUE>
+using Constant = std::integral_constant<int, VALUE>;
+
+// Calls work(row, column, width, height of the tile, its vectors of columns) for all tiles of [rows][width], rows
+// outermost; the last two are constants. So is the width where a row is one tile wide: addresses then cost nothing.
+template <class Work>
+INLINE void for_tiles(int64_t rows, int64_t width, const Work& work) {
+    int64_t row = 0;
+    if (width == LANES) {
+        for (; row + ROWS < rows; row += 2 * ROWS) work(row, 0, Constant<LANES>(), Constant<2 * ROWS>(), Constant<1>());
+        if (row < rows) work(row, 0, Constant<LANES>(), Constant<ROWS>(), Constant<1>());
+    } else if (width == 2 * LANES) {
+        for (; row < rows; row += ROWS) work(row, 0, Constant<2 * LANES>(), Constant<ROWS>(), Constant<2>());
+    } else {
+        for (; row < rows; row += ROWS) {
+            int64_t column = 0;
+            for (; column + LANES < width; column += 2 * LANES)
+                work(row, column, width, Constant<ROWS>(), Constant<2>());
+            if (column < width) work(row, column, width, Constant<ROWS>(), Constant<1>());
+        }
+    }
+}
+
+// One step of a block of rows: `before` -> `after`, both [rows][width].
 struct Step {
-    const float *w, *q, *k, *v, *before;  // w [V][columns]; q, k [rows]; v [columns]
+    const float *w, *q, *k, *v, *before;  // w [V][width]; q, k [rows]; v [width]
     float f;
     float* after;
-    float* candidate;  // [columns][rows], tanh(...), where the pass wants it
-    float* y;          // [columns] vectors of partial sums over the rows, where the pass wants it
+    float* candidate;  // [rows][width], tanh(...), where the pass wants it
+    float* y;          // [width], where the pass wants it
 };
 
-template <bool READ_OUT, int R>
-INLINE void step_tile(const Step& step, const Cut& cut, int64_t column, int64_t row) {
-    Vec q[R], k[R], acc[TILE][R];
-    UNROLL for (int r = 0; r < R; ++r) {
-        q[r] = load(step.q + row + r * LANES);
-        k[r] = load(step.k + row + r * LANES);
+template <bool READ_OUT, int R, int N>
+INLINE void step_tile(const Step& step, int64_t V, int64_t row, int64_t column, int64_t width) {
+    const int64_t begin = row * width + column;
+    Vec acc[R][N], y[N];
+    UNROLL for (int n = 0; n < N; ++n) {
+        const Vec v = load(step.v + column + n * LANES);
+        UNROLL for (int i = 0; i < R; ++i) acc[i][n] = step.k[row + i] * v;
+        y[n] = READ_OUT && row > 0 ? load(step.y + column + n * LANES) : Vec{};
     }
-    UNROLL for (int i = 0; i < TILE; ++i)
-        UNROLL for (int r = 0; r < R; ++r) acc[i][r] = k[r] * step.v[column + i];
-    multiply<R>(acc, step.before + row, cut.rows, step.w + column, cut.columns, cut.sizes.V);
-    Vec f = splat(step.f), g = splat(1.0f - step.f);
-    UNROLL for (int i = 0; i < TILE; ++i) {
-        Vec sum = READ_OUT && row > 0 ? load(step.y + (column + i) * LANES) : Vec{};
-        UNROLL for (int r = 0; r < R; ++r) {
-            int64_t at = (column + i) * cut.rows + row + r * LANES;
-            Vec candidate = tanh(acc[i][r]);
-            Vec after = f * load(step.before + at) + g * candidate;  // this form keeps the state exactly where f = 1
+    multiply<R, N>(acc, {step.before + row * width, width, 1}, step.w + column, width, V);
+    const Vec f = splat(step.f), g = splat(1.0f - step.f);
+    UNROLL for (int i = 0; i < R; ++i)
+        UNROLL for (int n = 0; n < N; ++n) {
+            const int64_t at = begin + i * width + n * LANES;
+            const Vec candidate = tanh(acc[i][n]);
+            const Vec after = f * load(step.before + at) + g * candidate;  // exactly the state before where f = 1
             store(step.after + at, after);
-            if (READ_OUT) sum += q[r] * after;
+            if (READ_OUT) y[n] += step.q[row + i] * after;
             else store(step.candidate + at, candidate);
         }
-        if (READ_OUT) store(step.y + (column + i) * LANES, sum);
-    }
+    if (READ_OUT)
+        UNROLL for (int n = 0; n < N; ++n) store(step.y + column + n * LANES, y[n]);
 }
 
-// The forward pass reads out and the backward pass, which recomputes states, keeps the candidates.
+// The forward pass reads out; the backward pass, which recomputes states, keeps the candidates.
 template <bool READ_OUT>
 void take_step(const Step& step, const Cut& cut) {
-    for (int64_t row = 0; row < cut.rows; row += 2 * LANES)
-        for (int64_t column = 0; column < cut.columns; column += TILE) {
-            if (row + LANES < cut.rows) step_tile<READ_OUT, 2>(step, cut, column, row);
-            else step_tile<READ_OUT, 1>(step, cut, column, row);
-        }
+    for_tiles(cut.rows, cut.width, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {
+        step_tile<READ_OUT, r(), n()>(step, cut.sizes.V, row, column, width);
+    });
 }
 
-// to [V][columns] = w [V][V], padded with zeros.
-inline void pad_weights(const float* w, const Cut& cut, float* to) {
-    int64_t V = cut.sizes.V;
-    std::memset(to, 0, V * cut.columns * sizeof(float));
-    for (int64_t j = 0; j < V; ++j)
-        for (int64_t i = 0; i < V; ++i) to[j * cut.columns + i] = w[j * V + i];
+// to [count][width] = from [count][V], padded with zeros.
+inline void pad(const float* from, int64_t count, const Cut& cut, float* to) {
+    for (int64_t r = 0; r < count; ++r) {
+        std::memset(to + r * cut.width, 0, cut.width * sizeof(float));
+        for (int64_t i = 0; i < cut.sizes.V; ++i) to[r * cut.width + i] = from[r * cut.sizes.V + i];
+    }
 }
-
-// A block [columns][rows] from and to the rows [first, first + count) of a state [K][V].
-inline void state_to_block(const float* state, const Cut& cut, const Slice& slice, float* block) {
-    std::memset(block, 0, cut.columns * cut.rows * sizeof(float));
-    for (int64_t r = 0; r < slice.count; ++r)
-        for (int64_t i = 0; i < cut.sizes.V; ++i) block[i * cut.rows + r] = state[(slice.first + r) * cut.sizes.V + i];
-}
-inline void block_to_state(const float* block, const Cut& cut, const Slice& slice, float* state) {
-    for (int64_t r = 0; r < slice.count; ++r)
-        for (int64_t i = 0; i < cut.sizes.V; ++i) state[(slice.first + r) * cut.sizes.V + i] = block[i * cut.rows + r];
+inline void unpad(const float* from, int64_t count, const Cut& cut, float* to) {
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t i = 0; i < cut.sizes.V; ++i) to[r * cut.sizes.V + i] = from[r * cut.width + i];
 }
 
 }  // namespace

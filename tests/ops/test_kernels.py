@@ -35,8 +35,10 @@ every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
 
 def draw(case, T, dtype=torch.float64):
-    """Inputs, a state and resets."""
+    """Inputs, a state and resets; some steps of a recurrence with f keep everything or nothing."""
     sequence, state = case.sequence(T, dtype), case.state(dtype)
+    if "f" in sequence:
+        sequence["f"][:, 2::7], sequence["f"][:, 5::7] = 1, 0
     batch = next(iter(sequence.values())).shape[0]
     return sequence, case.fixed(dtype), state, torch.rand(batch, T) < 0.1 if case.resets else None
 
@@ -123,7 +125,7 @@ def test_the_number_of_threads_changes_nothing(case):
         assert all(torch.equal(value, other[name]) for name, value in results[0].items())
 
 
-@every_kernel
+@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
 def test_every_instruction_set_is_as_good(case):
     from matrixstate import _native
 

@@ -23,7 +23,7 @@ def native():
 
 def arrays():
     sizes = {"q": (B, T, 1, K), "k": (B, T, H, K), "v": (B, T, H, V), "w": (H, V, V), "f": (B, T, H)}
-    sizes |= {"state": (B, H, K, V), "y": (B, T, H, V), "last": (B, H, K, V), "kept": (B, H, 1, V, K)}
+    sizes |= {"state": (B, H, K, V), "y": (B, T, H, V), "last": (B, H, K, V), "kept": (B, H, 1, K, V)}
     return {name: torch.zeros(size) for name, size in sizes.items()} | {"reset": None}
 
 
@@ -44,7 +44,7 @@ def call(native, given, threads=1):
         ("state", torch.zeros(B, H, V, K), r"state must be float32 \[2, 2, 3, 4\]"),
         ("reset", torch.zeros(B, T, dtype=torch.uint8), r"reset must be bool \[2, 5\]"),
         ("y", torch.zeros(B, T, H, V + 1), r"y must be float32 \[2, 5, 2, 4\]"),
-        ("kept", torch.zeros(B, H, 2, V, K), r"kept must be float32 \[2, 2, 1, 4, 3\]"),
+        ("kept", torch.zeros(B, H, 2, K, V), r"kept must be float32 \[2, 2, 1, 3, 4\]"),
     ],
 )
 def test_a_wrong_array_is_refused_before_it_is_read(native, name, value, message):

@@ -15,7 +15,7 @@ __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m
 def _outputs(q: Tensor, v: Tensor, state: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     B, T, V, H, K = *v.shape[:2], v.shape[3], *state.shape[1:3]
     intervals = -(-T // _native.M2RNN_INTERVAL) if keep else 0
-    return fresh(q, B, T, H, V), fresh(state), fresh(state, B, H, intervals, V, K)
+    return fresh(q, B, T, H, V), fresh(state), fresh(state, B, H, intervals, K, V)
 
 
 @torch.library.custom_op("matrixstate::m2rnn_scan_cpu", mutates_args=())
