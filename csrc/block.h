@@ -60,7 +60,7 @@ struct Product {
 };
 
 template <bool TRANSPOSED, int P, int ROWS, int VECS>
-INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
+INLINE void product_tile(const Product& p, int64_t count, int64_t row, int64_t column) {
     constexpr int W = width<P>();
     const int64_t stride = P > 0 ? P : p.columns, begin = row * stride + column;
     RowVec<W> acc[ROWS][VECS];
@@ -69,8 +69,8 @@ INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
             acc[r][v] = p.add == nullptr ? RowVec<W>{} : load_row<W>(p.add + begin + r * stride + v * W);
     const float* a = p.a + (TRANSPOSED ? row : row * p.a_stride);
     const float* b = p.b + column;
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < p.count; ++k) {
+#pragma GCC unroll 16
+    for (int64_t k = 0; k < count; ++k) {
         RowVec<W> x[VECS];
         UNROLL for (int v = 0; v < VECS; ++v) x[v] = load_row<W>(b + k * stride + v * W);
         UNROLL for (int r = 0; r < ROWS; ++r) {
@@ -83,11 +83,11 @@ INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
 }
 
 template <bool TRANSPOSED, int P, int VECS>
-INLINE void product_columns(const Product& p, int64_t column) {
+INLINE void product_columns(const Product& p, int64_t count, int64_t column) {
     constexpr int MOST = REGISTERS / (2 * VECS), ROWS = P > 0 && P < MOST ? P : MOST;
     int64_t row = 0;
-    for (; row + ROWS <= p.rows; row += ROWS) product_tile<TRANSPOSED, P, ROWS, VECS>(p, row, column);
-    for (; ROWS > 4 && row < p.rows; row += 4) product_tile<TRANSPOSED, P, 4, VECS>(p, row, column);
+    for (; row + ROWS <= p.rows; row += ROWS) product_tile<TRANSPOSED, P, ROWS, VECS>(p, count, row, column);
+    for (; ROWS > 4 && row < p.rows; row += 4) product_tile<TRANSPOSED, P, 4, VECS>(p, count, row, column);
 }
 
 template <int P, bool TRANSPOSED = false>
@@ -95,7 +95,10 @@ INLINE void product(const Product& p) {
     constexpr int W = width<P>();
     const int64_t columns = P > 0 ? P : p.columns;
     constexpr int VECS = P == W ? 1 : 2;
-    for (int64_t column = 0; column < columns; column += VECS * W) product_columns<TRANSPOSED, P, VECS>(p, column);
+    for (int64_t column = 0; column < columns; column += VECS * W) {
+        if (P > 0 && p.count == P) product_columns<TRANSPOSED, P, VECS>(p, P, column);  // a count the compiler knows
+        else product_columns<TRANSPOSED, P, VECS>(p, p.count, column);
+    }
 }
 
 template <int W, int HALF, size_t... LANE>

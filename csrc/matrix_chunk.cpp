@@ -38,9 +38,11 @@ void scan_forward_of(const ForwardChunk& c, const Window& w) {
             const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * w.block;
             const float* v = c.v.data == nullptr ? nullptr : c.v.at(i, n);
             product<P>({before, w.P, c.x.at(i, n), v, c.h.at(i, n), w.padded_rows(), w.D, w.P});
-            if (c.exponent == nullptr) continue;
-            if (reset) c.exponent[n] = 0;
-            c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), w.block);
+            if (c.exponent != nullptr) {
+                if (reset) c.exponent[n] = 0;
+                c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), w.block);
+            }
+            if (c.sink != nullptr) c.sink->write(c.begin + i, n, c.h.at(i, n));
         }
     }
     for (int64_t n = 0; n < w.heads; ++n)
@@ -75,10 +77,12 @@ void scan_backward_of(const BackwardChunk& c, const Window& w) {
                 prefetch(c.dh.at(there, n), w.block);
                 prefetch(c.before.at(there + 1, n), w.block);
             }
-            float *g = c.g.at(i, n), *carry = c.carry + n * w.block;
+            float *g = c.g.at(i, n), *carry = c.carry == nullptr ? nullptr : c.carry + n * w.block;
             const float power = c.power == nullptr ? 1.0f : c.power[i * w.heads + n];
             if (c.carry != nullptr) whole_gradient<P>(c.dh.at(i, n), carry, power, g, w.block);
+            if (c.g_sink != nullptr) c.g_sink->write(c.begin + i, n, g);
             if (c.dx.data != nullptr) input_gradient<P>(c, w, i, n);
+            if (c.dx_sink != nullptr) c.dx_sink->write(c.begin + i, n, c.dx.at(i, n));
             if (c.carry == nullptr) continue;
             if (c.is_reset(i)) {
                 std::memset(carry, 0, w.block * sizeof(float));
@@ -91,6 +95,11 @@ void scan_backward_of(const BackwardChunk& c, const Window& w) {
 
 }  // namespace
 
+Source::Source(Input array, const Window& window, Pieces& pieces)
+    : array_(array),
+      window_(window),
+      scratch_(pieces.take(array.data == nullptr || in_place() ? 0 : window.chunk)) {}
+
 ConstBlocks Source::open(int64_t begin, int64_t steps) const {
     const Window& w = window_;
     if (in_place()) return {static_cast<const float*>(array_.data) + w.at(begin, 0), w.H * w.R * w.D, w.R * w.D};
@@ -101,28 +110,23 @@ ConstBlocks Source::open(int64_t begin, int64_t steps) const {
     return {scratch_, blocks.step, blocks.head};
 }
 
-Sink::Sink(Output array, const Window& window, int64_t matrices, float* scratch)
-    : array_(array), window_(window), scratch_(scratch) {
-    const bool aligned = reinterpret_cast<uintptr_t>(array.data) % 64 == 0 && window.block % LANES == 0;
-    streams_ = window.in_place(array.dtype) && aligned && 4 * matrices * window.R * window.D >= MatrixCut::LARGE;
+Sink::Sink(Output array, const Window& window, const MatrixCut& cut, int64_t large)
+    : array_(array),
+      window_(window),
+      streams_(window.in_place(array.dtype) && reinterpret_cast<uintptr_t>(array.data) % 64 == 0 &&
+               4 * cut.sizes.B * window.T * window.H * window.R * window.D >= large),
+      in_place_(window.in_place(array.dtype) && !streams_) {}
+
+Blocks Sink::open(int64_t begin, Blocks scratch) const {
+    const Window& w = window_;
+    if (!in_place_) return scratch;
+    return {static_cast<float*>(array_.data) + w.at(begin, 0), w.H * w.R * w.D, w.R * w.D};
 }
 
-Blocks Sink::open(int64_t begin) const {
+void Sink::write(int64_t t, int64_t n, const float* block) const {
     const Window& w = window_;
-    if (in_place()) return {static_cast<float*>(array_.data) + w.at(begin, 0), w.H * w.R * w.D, w.R * w.D};
-    return {scratch_, w.heads * w.block, w.block};
-}
-
-void Sink::close(int64_t begin, int64_t steps) const {
-    const Window& w = window_;
-    if (in_place()) return;
-    for (int64_t i = 0; i < steps; ++i)
-        for (int64_t n = 0; n < w.heads; ++n) {
-            const float* block = scratch_ + (i * w.heads + n) * w.block;
-            if (streams_) stream_block(block, w.block, static_cast<float*>(array_.data) + w.at(begin + i, n));
-            else write_block(array_, w.at(begin + i, n), w.rows, w.D, block, w.P);
-        }
-    if (streams_) finish_streaming();
+    if (streams_) stream_block(block, w.block, static_cast<float*>(array_.data) + w.at(t, n));
+    else if (!in_place_) write_block(array_, w.at(t, n), w.rows, w.D, block, w.P);
 }
 
 void read_states(const float* states, const Window& w, float* blocks) {

@@ -12,18 +12,20 @@
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 
-// Blocks of the steps of a chunk and the heads of a group, in scratch memory or in an array itself.
+// Blocks of the steps of a chunk and the heads of a group, in an array itself or in scratch memory. There, later steps
+// may take the place of earlier ones: `mask` is 0 where all steps share one block, 1 where two steps alternate.
 template <class Float>
 struct BlocksOf {
     Float* data;
     int64_t step, head;  // floats from one to the next
-    Float* at(int64_t i, int64_t n) const { return data + i * step + n * head; }
+    int64_t mask = -1;
+    Float* at(int64_t i, int64_t n) const { return data + (i & mask) * step + n * head; }
 };
 using Blocks = BlocksOf<float>;
 using ConstBlocks = BlocksOf<const float>;
 
 struct MatrixCut {
-    static constexpr int64_t CHUNK = 16384, BALANCED = 4, LARGE = 4 << 20;  // floats, tasks per thread, bytes
+    static constexpr int64_t CHUNK = 16384, BALANCED = 4;  // floats, tasks per thread
     MatrixSizes sizes;
     int64_t order;   // P, the padded order
     int64_t heads;   // of a group
@@ -59,6 +61,7 @@ struct Window {
     int64_t T, H, R, D, P;
     int64_t b, head, heads, row, rows;
     int64_t block;  // floats of a block: the padded rows times P
+    int64_t states, chunk;  // floats of scratch memory for one block, or a chunk of blocks, of each of a task's heads
 
     // The states of a task, or (`square`) its x.
     Window(const MatrixCut& cut, int64_t task, bool square = false)
@@ -70,17 +73,20 @@ struct Window {
         row = square ? 0 : slice * cut.rows;
         rows = square || R - row < cut.rows ? R - row : cut.rows;
         block = square ? P * P : round_up(rows, 4) * P;
+        // as large as any task's, so that what is padding for one task is padding for the next on the same thread
+        states = cut.heads * (square ? P : cut.rows) * P;
+        chunk = cut.steps * states;
     }
     int64_t padded_rows() const { return block / P; }
     int64_t at(int64_t t, int64_t n) const { return (((b * T + t) * H + head + n) * R + row) * D; }
     int64_t at(int64_t n) const { return ((b * H + head + n) * R + row) * D; }  // in an array [B, H, R, D]
-    bool in_place(Dtype dtype) const { return dtype == Dtype::float32 && D == P && rows % 4 == 0; }
+    bool in_place(Dtype dtype) const { return dtype == Dtype::float32 && D == P && R % 4 == 0; }  // the same for all tasks
 };
 
 // Reads chunks of an array: in place where its matrices are blocks already, else by way of scratch memory.
 class Source {
   public:
-    Source(Input array, const Window& window, float* scratch) : array_(array), window_(window), scratch_(scratch) {}
+    Source(Input array, const Window& window, Pieces& pieces);
     bool in_place() const { return window_.in_place(array_.dtype); }
     ConstBlocks open(int64_t begin, int64_t steps) const;
 
@@ -90,20 +96,19 @@ class Source {
     float* scratch_;
 };
 
-// Writes chunks of an array: open() says where a chunk goes, close() finishes it.
+// Writes an array: in place where its matrices are blocks, else block by block from scratch memory. An array of at
+// least `large` bytes goes past the caches.
 class Sink {
   public:
-    // An array of `matrices` in all; a large one is written past the caches.
-    Sink(Output array, const Window& window, int64_t matrices, float* scratch);
-    Blocks open(int64_t begin) const;
-    void close(int64_t begin, int64_t steps) const;
+    Sink(Output array, const Window& window, const MatrixCut& cut, int64_t large);
+    // Where the blocks of a chunk belong: in the array, or in `scratch`, from where write() takes them.
+    Blocks open(int64_t begin, Blocks scratch) const;
+    void write(int64_t t, int64_t n, const float* block) const;
 
   private:
-    bool in_place() const { return window_.in_place(array_.dtype) && !streams_; }
     const Output array_;
     const Window& window_;
-    float* scratch_;
-    bool streams_;
+    const bool streams_, in_place_;
 };
 
 // The states [B, H, R, D] of a window's heads, from and to blocks.
@@ -120,33 +125,36 @@ inline float power_of_two(int k) {  // -126 <= k <= 127
     return power;
 }
 
-// Some steps of a group of heads, forwards.
+// Steps [begin, begin + steps) of a group of heads, forwards.
 struct ForwardChunk {
-    int64_t steps;
-    ConstBlocks x, v;           // v.data null: nothing is added
+    int64_t begin, steps;
+    ConstBlocks x, v;      // v.data null: nothing is added
     Blocks h;
-    float* state;               // [heads] blocks; in: before the first step, out: after the last
-    const float* start;         // one block: what a reset puts in place of the state
-    const uint8_t* reset;       // of these steps, or null
-    int32_t *exponent;          // [heads] of the state, likewise; null: nothing is rescaled
-    int32_t *exponents;         // of these steps, H apart
+    const Sink* sink;      // of h, or null
+    float* state;          // [heads] blocks; in: before the first step, out: after the last
+    const float* start;    // one block: what a reset puts in place of the state
+    const uint8_t* reset;  // of these steps, or null
+    int32_t* exponent;     // [heads] of the state, likewise; null: nothing is rescaled
+    int32_t* exponents;    // of these steps, H apart
 };
 
 void scan_forward(const ForwardChunk& chunk, const Window& window);
 
 // The same backwards. `carry` is the gradient of the state that the steps done so far left behind.
 struct BackwardChunk {
-    int64_t steps;
+    int64_t begin, steps;
     ConstBlocks x, dh;
-    ConstBlocks before;         // the state before each step
-    const float* first;         // [heads] blocks: the one before the first step, if `before` does not have it; or null
-    const float* start;         // one block
-    const uint8_t* reset;       // of these steps, or null
-    const float* power;         // [steps][heads]: what each step multiplied its product by; null: nothing
-    Blocks g;                   // the whole gradient of each state, times its power
-    Blocks dx;                  // data null: not wanted
-    float *carry, *transposed;  // [heads] blocks, null: g is given and only dx is wanted; a block of scratch memory
-    int64_t ahead;              // steps back in time from which to prefetch what is read in place; 0: nowhere
+    ConstBlocks before;     // the state before each step
+    const float* first;     // [heads] blocks: the one before the first step, if `before` does not have it; or null
+    const float* start;     // one block
+    const uint8_t* reset;   // of these steps, or null
+    const float* power;     // [steps][heads]: what each step multiplied its product by; null: nothing
+    Blocks g;               // the whole gradient of each state, times its power
+    Blocks dx;              // data null: not wanted
+    const Sink *g_sink, *dx_sink;  // or null
+    float* carry;           // [heads] blocks; null: g is given and only dx is wanted
+    float* transposed;      // one block of scratch memory
+    int64_t ahead;          // steps back in time from which to prefetch what is read in place; 0: nowhere
 
     bool is_reset(int64_t i) const { return reset != nullptr && reset[i]; }
 };
