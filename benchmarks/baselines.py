@@ -68,3 +68,27 @@ def jax_m2rnn(jax: Any, inputs: list[Tensor], dy: Tensor) -> tuple[Callable[[], 
         lambda: jitted(*arrays).block_until_ready(),
         lambda: jax.block_until_ready(gradient(*arrays)),
     )
+
+
+def jax_matrix(jax: Any, x: Tensor, dh: Tensor) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """jax.lax.scan of h = h @ x, jitted: forward, and forward with the gradient of x."""
+    jnp = jax.numpy
+    steps, weights = jnp.asarray(x.detach().numpy()), jnp.asarray(dh.numpy())
+    start = jnp.broadcast_to(jnp.eye(x.shape[-1]), steps[:, 0].shape)
+
+    def forward(x):
+        def step(h, x_t):
+            h = h @ x_t
+            return h, h
+
+        return jnp.moveaxis(jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0))[1], 0, 1)
+
+    def both(x):
+        h, pull = jax.vjp(forward, x)
+        return h, pull(weights)[0]
+
+    jitted, gradient = jax.jit(forward), jax.jit(both)
+    return (
+        lambda: jitted(steps).block_until_ready(),
+        lambda: jax.block_until_ready(gradient(steps)),
+    )

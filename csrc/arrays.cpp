@@ -6,6 +6,7 @@ static Element element_of(const Array& array) {
     const nb::dlpack::dtype type = array.dtype();
     if (type == nb::dtype<float>()) return Element::float32;
     if (type == nb::dlpack::dtype{uint8_t(nb::dlpack::dtype_code::Bfloat), 16, 1}) return Element::bfloat16;
+    if (type == nb::dtype<int32_t>()) return Element::int32;
     if (type == nb::dtype<bool>()) return Element::boolean;
     return Element::other;
 }
@@ -14,6 +15,7 @@ static const char* name_of(Element element) {
     switch (element) {
         case Element::float32: return "float32";
         case Element::bfloat16: return "bfloat16";
+        case Element::int32: return "int32";
         case Element::boolean: return "bool";
         default: return "another type";
     }

@@ -18,7 +18,7 @@ using Array = nb::ndarray<>;
 using OptionalArray = std::optional<nb::ndarray<>>;
 using Shape = std::initializer_list<int64_t>;
 
-enum class Element { float32, bfloat16, boolean, other };
+enum class Element { float32, bfloat16, int32, boolean, other };
 
 // Names a function in every complaint; raises ValueError where an array is not what the kernel takes.
 class Checker {
@@ -34,6 +34,9 @@ class Checker {
     }
     float* floats(const char* name, const OptionalArray& array, Shape shape) const {
         return array ? floats(name, *array, shape) : nullptr;
+    }
+    int32_t* integers(const char* name, const OptionalArray& array, Shape shape) const {
+        return array ? static_cast<int32_t*>(data(name, *array, shape, Element::int32)) : nullptr;
     }
     const uint8_t* flags(const char* name, const OptionalArray& array, Shape shape) const {
         return array ? static_cast<const uint8_t*>(data(name, *array, shape, Element::boolean)) : nullptr;

@@ -13,6 +13,7 @@ namespace nb = nanobind;
 namespace matrixstate {
 void bind_conv(nb::module_& m);
 void bind_m2rnn(nb::module_& m);
+void bind_matrix(nb::module_& m);
 }
 
 static std::vector<std::string> instruction_sets() {
@@ -39,4 +40,5 @@ NB_MODULE(_native, m) {
           "Of vectors, at one thread, measured now.");
     matrixstate::bind_conv(m);
     matrixstate::bind_m2rnn(m);
+    matrixstate::bind_matrix(m);
 }

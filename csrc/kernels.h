@@ -3,6 +3,7 @@
 
 #include "conv.h"
 #include "m2rnn.h"
+#include "matrix.h"
 
 namespace matrixstate {
 
@@ -13,6 +14,8 @@ struct Kernels {
     void (*conv_backward)(const ConvBackward&);
     void (*m2rnn_forward)(const M2rnnForward&);
     void (*m2rnn_backward)(const M2rnnBackward&);
+    void (*matrix_forward)(const MatrixForward&);
+    void (*matrix_backward)(const MatrixBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

@@ -4,6 +4,9 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <cstring>
+
+#include "memory.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
@@ -15,6 +18,21 @@ template <class Work>
 void parallel_for(int64_t count, int threads, const Work& work) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1 && count > 1)
     for (int64_t task = 0; task < count; ++task) work(task, omp_get_thread_num());
+}
+
+// Runs all tasks of one kind; make(task, pieces) makes one, its scratch memory taken from `pieces`, where what is
+// padded stays zero.
+template <class Make>
+void run_tasks(int64_t tasks, int threads, const Make& make) {
+    if (tasks == 0) return;
+    Pieces counted{nullptr};
+    make(0, counted);
+    Buffer scratch(counted.used * threads);
+    std::memset(scratch.data(), 0, counted.used * threads * sizeof(float));
+    parallel_for(tasks, threads, [&](int64_t task, int thread) {
+        Pieces pieces{scratch.data() + thread * counted.used};
+        make(task, pieces).run();
+    });
 }
 
 }  // namespace

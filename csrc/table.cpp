@@ -11,6 +11,8 @@ void conv_forward(const ConvForward&);
 void conv_backward(const ConvBackward&);
 void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
+void matrix_forward(const MatrixForward&);
+void matrix_backward(const MatrixBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -20,6 +22,8 @@ extern const Kernels table = {
     conv_backward,
     m2rnn_forward,
     m2rnn_backward,
+    matrix_forward,
+    matrix_backward,
     multiply_adds_per_second,
 };
 

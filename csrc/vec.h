@@ -37,6 +37,23 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
 INLINE Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
+// Past the caches, for outputs too large for them; `to` must be aligned. Needs finish_streaming() before others read.
+INLINE void stream(float* to, Vec x) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)x);
+#elif defined(__AVX__)
+    _mm256_stream_ps(to, (__m256)x);
+#elif defined(__SSE__)
+    _mm_stream_ps(to, (__m128)x);
+#else
+    store(to, x);
+#endif
+}
+INLINE void finish_streaming() {
+#ifdef __SSE__
+    _mm_sfence();
+#endif
+}
 INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 is x, so the compiler leaves only the broadcast
 
 // The smaller of bound and x; NaN where x is. GCC makes the portable form two instructions instead of one.

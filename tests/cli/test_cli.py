@@ -15,6 +15,7 @@ from small import small_config, text_file
 
 from matrixstate.cli.__main__ import COMMANDS, main
 from matrixstate.configs import encode
+from matrixstate.ops import OPS
 from matrixstate.training import CHOICES
 
 
@@ -148,7 +149,7 @@ def test_evaluate_reads_the_validation_text_by_default(run, capsys):
 def test_info_lists_every_op_with_its_backends(capsys):
     about = json.loads(output(capsys, "info", "--json"))
     assert about["ops"]["matrix_scan"]["reference"] == "available"
-    assert about["ops"].keys() == {"attention", "causal_conv", "m2rnn_scan", "matrix_scan", "scaled_matrix_scan"}
+    assert about["ops"].keys() == OPS.keys()
     assert "torch" in about["packages"]
     assert "matrix_scan" in output(capsys, "info")
 

@@ -44,6 +44,7 @@ class Case:
     fixed: Callable[[torch.dtype], Inputs] = lambda dtype: {}
     backend: str = "reference"
     dtype: torch.dtype = torch.float64
+    resets: bool = True  # whether these sizes allow a reset
 
     def __str__(self) -> str:
         return self.name
@@ -97,9 +98,46 @@ def _attention(window: int | None, backend: str) -> Case:
     )
 
 
-def _scaled_state(dtype: torch.dtype) -> ScaledState:
-    matrix = _near_identity(B, 2, 3, 3, dtype=_accumulation(dtype))
-    return ScaledState(matrix, torch.tensor([[0, 3], [-5, 1]], dtype=torch.int32))
+def matrix(
+    backend: str, D: int = 3, R: int | None = None, v: bool = False, heads: int = 2, batch: int = B, scale: float = 0.5
+) -> Case:
+    """R: rows of the state, default D."""
+    R = R or D
+
+    def state(dtype: torch.dtype) -> Tensor:
+        wide, shape = _accumulation(dtype), (batch, heads, R, D)
+        return _normal(*shape, dtype=wide) if v or R != D else _near_identity(*shape, dtype=wide, scale=scale / D**0.5)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        x = {"x": _near_identity(batch, T, heads, D, D, dtype=dtype, scale=scale / D**0.5)}
+        return x | ({"v": _normal(batch, T, heads, R, D, dtype=dtype)} if v else {})
+
+    return Case(
+        f"matrix_scan, {backend}, D {D}, R {R}, {'v' if v else 'no v'}, {heads} heads, batch {batch}",
+        "matrix_scan",
+        sequence,
+        lambda s, fixed, state, **options: matrix_scan(s["x"], s.get("v"), state, **options),
+        state,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        resets=v or R == D,
+    )
+
+
+def scaled(backend: str, D: int = 3, heads: int = 2, batch: int = B) -> Case:
+    def state(dtype: torch.dtype) -> ScaledState:
+        matrix = _near_identity(batch, heads, D, D, dtype=_accumulation(dtype), scale=0.5 / D**0.5)
+        return ScaledState(matrix, torch.arange(batch * heads, dtype=torch.int32).view(batch, heads) * 3 - 5)
+
+    return Case(
+        f"scaled_matrix_scan, {backend}, D {D}, {heads} heads, batch {batch}",
+        "scaled_matrix_scan",
+        lambda T, dtype: {"x": 1.5 * _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.2 / D**0.5)},
+        lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
+        state,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
 
 
 def m2rnn(
@@ -148,30 +186,12 @@ def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | Non
 
 
 CASES = [
-    Case(
-        "matrix_scan",
-        "matrix_scan",
-        lambda T, dtype: {"x": _near_identity(B, T, 2, 3, 3, dtype=dtype)},
-        lambda s, fixed, state, **options: matrix_scan(s["x"], None, state, **options),
-        lambda dtype: _near_identity(B, 2, 3, 3, dtype=_accumulation(dtype)),
-    ),
-    Case(
-        "matrix_scan with v",
-        "matrix_scan",
-        lambda T, dtype: {
-            "x": _near_identity(B, T, 2, 3, 3, dtype=dtype),
-            "v": _normal(B, T, 2, 4, 3, dtype=dtype),
-        },
-        lambda s, fixed, state, **options: matrix_scan(s["x"], s["v"], state, **options),
-        lambda dtype: _normal(B, 2, 4, 3, dtype=_accumulation(dtype)),
-    ),
-    Case(
-        "scaled_matrix_scan",
-        "scaled_matrix_scan",
-        lambda T, dtype: {"x": _near_identity(B, T, 2, 3, 3, dtype=dtype)},
-        lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
-        _scaled_state,
-    ),
+    matrix("reference"),
+    matrix("cpu"),
+    matrix("reference", R=4, v=True),
+    matrix("cpu", R=4, v=True),
+    scaled("reference"),
+    scaled("cpu"),
     m2rnn("reference"),
     m2rnn("cpu"),
     conv("reference"),

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, conv, copy, differentiable, floats, m2rnn
+from cases import CASES, conv, copy, differentiable, floats, m2rnn, matrix, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
+from matrixstate.layers import map_state
 
 KERNELS = [case for case in CASES if case.backend == "cpu"]
 SHAPES = [
@@ -20,6 +21,15 @@ SHAPES = [
     conv("cpu", C=1, K=1, activation="silu", batch=1),
     conv("cpu", C=33, K=2),
     conv("cpu", C=48, K=40, activation="silu", batch=3),
+    *(matrix("cpu", D, batch=1, heads=1) for D in (1, 2, *range(4, 34), 40, 64)),
+    matrix("cpu", 8, R=3, v=True, heads=5, batch=3),
+    matrix("cpu", 8, R=11, heads=1, batch=1),
+    matrix("cpu", 16, R=1, v=True),
+    matrix("cpu", 16, v=True, heads=7),
+    matrix("cpu", 17, R=6, v=True),
+    matrix("cpu", 32, v=True, heads=1, batch=1),
+    matrix("cpu", 64, R=5, batch=1),
+    *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
@@ -30,22 +40,26 @@ def draw(case, T, dtype=torch.float64):
     if "f" in sequence:
         sequence["f"][:, 2::7], sequence["f"][:, 5::7] = 1, 0
     batch = next(iter(sequence.values())).shape[0]
-    return sequence, case.fixed(dtype), state, torch.rand(batch, T) < 0.1
+    return sequence, case.fixed(dtype), state, torch.rand(batch, T) < 0.1 if case.resets else None
 
 
 def run(case, drawn, backend, dtype, change=lambda gradient: gradient):
     """All outputs, the last state and every gradient, by name; the incoming gradients are changed by `change`."""
     case = dataclasses.replace(case, backend=backend)
-    sequence, fixed, state = (
-        {n: v.to(dtype) for n, v in part.items()} if isinstance(part, dict) else part.to(dtype) for part in drawn[:3]
-    )
+    sequence, fixed, state = (_to(dtype, part) for part in drawn[:3])
     leaves = differentiable(sequence, fixed, state)
     outputs = case.run(sequence, fixed, state, drawn[3])
     generator = torch.Generator().manual_seed(1)
-    incoming = [change(torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)) for out in outputs]
-    gradients = torch.autograd.grad(floats(outputs), leaves, incoming)
+    incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in floats(outputs)]
+    gradients = torch.autograd.grad(floats(outputs), leaves, [change(gradient) for gradient in incoming])
     names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed, "state")]
     return dict(zip(names, [out.detach() for out in outputs] + list(gradients), strict=True))
+
+
+def _to(dtype, part):
+    """The floating-point tensors of inputs or of a state in another dtype."""
+    convert = lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
+    return {n: convert(v) for n, v in part.items()} if isinstance(part, dict) else map_state(convert, part)
 
 
 def assert_all_as_good(case, drawn):
@@ -53,7 +67,10 @@ def assert_all_as_good(case, drawn):
     plain = run(case, drawn, "reference", torch.float32)
     exact = run(case, drawn, "reference", torch.float64)
     for name, value in got.items():
-        assert_as_good_as(value, plain[name], exact[name], name)
+        if value.is_floating_point():
+            assert_as_good_as(value, plain[name], exact[name], name)
+        else:
+            assert torch.equal(value, plain[name]), name
 
 
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65])
@@ -82,7 +99,8 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
     halves = dataclasses.replace(case, call=_with_halves(case.call))
     got, plain = (run(halves, drawn, backend, torch.float32) for backend in ("cpu", "reference"))
     for name, value in got.items():
-        assert_as_good_as(value, plain[name], exact[name], name)
+        if value.is_floating_point():
+            assert_as_good_as(value, plain[name], exact[name], name)
 
 
 def _with_halves(call):
@@ -140,6 +158,7 @@ def test_a_part_of_the_outputs_may_have_no_gradient(case):
     sequence, fixed, state, _ = draw(case, 20, torch.float32)
     leaves = differentiable(sequence, fixed, state)
     outputs = case.run(sequence, fixed, state)
+    outputs = floats(outputs)
     for one, alone in enumerate(outputs):
         weights = [torch.randn_like(out) if i == one else torch.zeros_like(out) for i, out in enumerate(outputs)]
         together = torch.autograd.grad(outputs, leaves, weights, retain_graph=True)
@@ -151,7 +170,7 @@ def test_a_part_of_the_outputs_may_have_no_gradient(case):
 def test_second_derivatives_are_refused(case):
     sequence, fixed, state, _ = draw(case, 5, torch.float32)
     leaves = differentiable(sequence, fixed, state)
-    total = sum(out.square().sum() for out in case.run(sequence, fixed, state))
+    total = sum(out.square().sum() for out in floats(case.run(sequence, fixed, state)))
     first = torch.autograd.grad(total, leaves, create_graph=True)
     with pytest.raises(NotImplementedError, match=f"{case.op}: backend cpu has no second derivatives"):
         torch.autograd.grad(sum(g.sum() for g in first), leaves)
@@ -180,7 +199,12 @@ def test_it_can_be_exported(case):
 
 
 def test_the_operators_keep_the_promises_of_pytorch():
-    for case in (m2rnn("cpu", grad_clip=0.3), conv("cpu", activation="silu")):
+    for case in (
+        m2rnn("cpu", grad_clip=0.3),
+        conv("cpu", activation="silu"),
+        matrix("cpu", R=4, v=True),
+        scaled("cpu"),
+    ):
         need(case.op, "cpu")
         sequence, fixed, state, reset = draw(case, 18, torch.float32)
         case.run(sequence, fixed, state)  # registers the operators
@@ -188,6 +212,12 @@ def test_the_operators_keep_the_promises_of_pytorch():
         if case.op == "m2rnn_scan":
             inputs = (*(sequence[n] for n in "qkv"), fixed["w"], sequence["f"], state, reset, 0.3, True)
             torch.library.opcheck(torch.ops.matrixstate.m2rnn_scan_cpu, inputs)
+        elif case.op == "matrix_scan":
+            inputs = (sequence["x"], sequence["v"], state, None, reset)
+            torch.library.opcheck(torch.ops.matrixstate.matrix_scan_cpu, inputs)
+        elif case.op == "scaled_matrix_scan":
+            inputs = (sequence["x"], None, state.matrix, state.exponent, None)
+            torch.library.opcheck(torch.ops.matrixstate.matrix_scan_cpu, inputs)
         else:
             inputs = (sequence["x"], fixed["weight"], fixed["bias"], state, reset, True)
             torch.library.opcheck(torch.ops.matrixstate.causal_conv_cpu, inputs)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeness import assert_as_good_as, assert_equal_to_rounding
-from matrixstate.errors import ShapeError
+from conftest import need
+from matrixstate.errors import BackendUnavailable, ShapeError
 from matrixstate.ops import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.matrix import reference
 from matrixstate.ops.matrix.schedules import SCHEDULES
@@ -127,15 +128,46 @@ def test_determinants_multiply():
     torch.testing.assert_close(torch.linalg.det(last), torch.linalg.det(x).prod(dim=1))
 
 
-def test_an_identity_step_changes_nothing_at_all():
-    x, state = torch.eye(5).expand(2, 3, 4, 5, 5), torch.randn(2, 4, 5, 5)
-    h, last = matrix_scan(x, None, state)
-    assert torch.equal(last, state)
-    assert torch.equal(h[:, 1], state)
-    before = ScaledState(*scaled_matrix_scan(torch.randn(2, 1, 4, 5, 5))[2])
-    after = scaled_matrix_scan(x, before)[2]
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("D", [1, 4, 5, 8, 16, 17, 33, 64])
+def test_an_identity_step_changes_nothing_at_all(D, backend):
+    need("matrix_scan", backend)
+    x, state = torch.eye(D).expand(2, 3, 4, D, D), torch.randn(2, 4, D, D)
+    for v in (None, torch.zeros(2, 3, 4, D, D)):
+        h, last = matrix_scan(x, v, state, backend=backend)
+        assert torch.equal(last, state)
+        assert torch.equal(h[:, 1], state)
+    before = ScaledState(*scaled_matrix_scan(torch.randn(2, 1, 4, D, D))[2])
+    after = scaled_matrix_scan(x, before, backend=backend)[2]
     assert torch.equal(after.matrix, before.matrix)
     assert torch.equal(after.exponent, before.exponent)
+
+
+def test_a_method_that_the_kernel_has_not_runs_on_the_reference_or_is_refused():
+    need("matrix_scan", "cpu")
+    x = near_identity(2, 9, 3, 4, 4).float()
+    for op in (matrix_scan, scaled_matrix_scan):
+        for method in ("auto", "sequential"):
+            assert torch.equal(op(x, method=method)[0], op(x, backend="cpu")[0])
+        for method in ("brent_kung", "chunked"):
+            assert torch.equal(op(x, method=method)[0], op(x, method=method, backend="reference")[0])
+            with pytest.raises(BackendUnavailable, match=f"cpu: .*which is not method '{method}'"):
+                op(x, method=method, backend="cpu")
+
+
+@pytest.mark.parametrize("D", [4, 8, 16, 24])
+def test_large_arrays_which_the_kernel_streams_are_as_exact_as_small_ones(D):
+    """Past a size the kernel writes around the caches; a part of such an array must come out the same by itself."""
+    need("matrix_scan", "cpu")
+    x = torch.linalg.qr(torch.randn(1, 3 * 2**20 // (2 * D * D), 2, D, D)).Q.contiguous().requires_grad_()
+    incoming = torch.randn(x.shape)
+    h, _ = matrix_scan(x, backend="cpu")
+    (whole,) = torch.autograd.grad(h, x, incoming)
+    tail = slice(-40, None)
+    again, _ = matrix_scan(x[:, tail], None, h[:, -41].detach(), backend="cpu")
+    (part,) = torch.autograd.grad(again, x, incoming[:, tail])
+    assert torch.equal(again, h[:, tail])
+    assert torch.equal(part[:, tail], whole[:, tail])
 
 
 @methods

@@ -41,6 +41,8 @@ class MRUConfig(MixerConfig):
     """c of the bounded read-out."""
     channels: int | None = None
     """Channels after W_down, a multiple of heads · D. Default: the width."""
+    down_std: float | None = None
+    """Standard deviation of W_down at the start. Default: 0.02 sqrt(D), as GPT-2's projections read the identity."""
     conv: int = 0
     """Steps of a short convolution (with silu) before X_t is made. 0: none."""
     decay: bool = False
@@ -62,6 +64,10 @@ class MRUConfig(MixerConfig):
             (self.builder in BUILDERS, f"builder: expected one of {', '.join(BUILDERS)}, got {self.builder!r}"),
             (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
             (self.bound > 0, f"bound: expected a positive number, got {self.bound}"),
+            (
+                self.down_std is None or self.down_std > 0,
+                f"down_std: expected a positive number, got {self.down_std}",
+            ),
             (self.conv >= 0, f"conv: expected 0 or more steps, got {self.conv}"),
             (self.write_conv > 0, f"write_conv: expected at least 1 step, got {self.write_conv}"),
             (not (self.write and self.rescale), "rescale: expected false where write is true, got true"),
@@ -110,7 +116,8 @@ class MRU(Mixer):
         self.value_conv = ShortConv(size, config.write_conv) if config.write else None
         self.skip = nn.Parameter(torch.ones(size)) if config.skip else None
         # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
-        self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * 0.02 * math.sqrt(order))
+        std = config.down_std or 0.02 * math.sqrt(order)
+        self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * std)
         self.gate = projection(width, channels) if config.gate else None
         self.norm = RMSNorm(channels) if config.norm else None
         self.output = projection(channels, width)

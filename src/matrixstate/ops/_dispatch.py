@@ -18,18 +18,19 @@ HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++1
 class Backend:
     """One implementation of one op.
 
-    `module` has `unsupported(device, dtype) -> str | None`, a reason in words for the user.
+    `module` has `unsupported(device, dtype, *details) -> str | None`, a reason in words for the user. Details are the
+    options of a call on which that depends; without them it answers for the op's defaults.
     """
 
     name: str  # what a caller passes as backend=
     module: str  # imported only when first considered
     requires: str = "torch"  # importable name without which `module` cannot be imported
 
-    def why_not(self, device: str, dtype: torch.dtype) -> str | None:
+    def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
         if find_spec(self.requires) is None:
             return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
-        return import_module(self.module).unsupported(device, dtype)
+        return import_module(self.module).unsupported(device, dtype, *details)
 
 
 def _cpu(folder: str) -> Backend:
@@ -51,10 +52,10 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "gru_scan": (_reference("cells"),),
     "lstm_scan": (_reference("cells"),),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
-    "matrix_scan": (_reference("matrix"),),
+    "matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "outer_scan": (_chunked("outer"), _reference("outer")),
     "rnn_scan": (_reference("cells"),),
-    "scaled_matrix_scan": (_reference("matrix"),),
+    "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
 }
 """Every op's backends, in the order in which "auto" tries them."""
 
@@ -62,7 +63,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
 _preferred: ContextVar[str] = ContextVar("preferred backend", default="")
 
 
-def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
+def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str) -> str:
     """Name of the op's first backend that can run or, if `wanted` names one, that one and no other.
 
     Raises:
@@ -77,7 +78,7 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype) -> str:
     for backend in OPS[op]:
         if wanted not in ("auto", backend.name):
             continue
-        reason = backend.why_not(device, dtype)
+        reason = backend.why_not(device, dtype, *details)
         if reason is None:
             return backend.name
         refusals.append(f"{backend.name}: {reason}")

@@ -43,7 +43,8 @@ def matrix_scan(
         reset: [B, T] bool. True starts a document: that step goes on from the default state. Without `v` this
             needs R = D.
         method: the order of the products, see `schedules`; all agree to rounding. "auto" is "sequential" on a CPU
-            and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere.
+            and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere. The
+            compiled kernel knows the former only, so another method runs on the reference.
         backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
 
     Returns:
@@ -54,12 +55,12 @@ def matrix_scan(
         ShapeError: a shape, dtype or device other than the above, or an unknown method.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Backward keeps x and h only; it is again differentiable. Norms grow or vanish as products do: for long products
-    without `v` use `scaled_matrix_scan`.
+    Backward keeps x and h only; on the reference it is again differentiable. Norms grow or vanish as products do: for
+    long products without `v` use `scaled_matrix_scan`.
     Source: M. Levi, mru-lm, README, "Explanation" and "Efficient Scan".
     """
     op = "matrix_scan"
-    method = _check(op, x, reset, method, backend)
+    chosen, method = _check(op, x, reset, method, backend)
     B, T, H, D = x.shape[:4]
     dtype = accumulation_dtype(x.dtype)
     R = D
@@ -77,6 +78,9 @@ def matrix_scan(
     expect(op, "state", state, (B, H, R, D), x, dtype)
     if T == 0:
         return x.new_zeros(B, 0, H, R, D), state
+    if chosen == "cpu":
+        h, last, _ = torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)
+        return h, last
     h = scan(x.to(dtype), None if v is None else v.to(dtype), state, reset, method)
     return h.to(x.dtype), h[:, -1]
 
@@ -111,10 +115,10 @@ def scaled_matrix_scan(
 
     Cost: that of `matrix_scan` and one pass over h. The state is rescaled at every step by a power of two, which
     rounds nothing, so the products are those of the plain scan wherever that does not overflow. Both results are
-    differentiable, any number of times; how H splits into them does not change what flows into x.
+    differentiable, on the reference any number of times; how H splits into them does not change what flows into x.
     """
     op = "scaled_matrix_scan"
-    method = _check(op, x, reset, method, backend)
+    chosen, method = _check(op, x, reset, method, backend)
     B, T, H, D = x.shape[:4]
     dtype = accumulation_dtype(x.dtype)
     if state is None:
@@ -130,24 +134,28 @@ def scaled_matrix_scan(
         raise ShapeError(f"{op}: reset needs a state of R = D = {D} rows, got R = {R}")
     if T == 0:
         return x.new_zeros(B, 0, H, R, D), x.new_zeros(B, 0, H, dtype=dtype), state
-    m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
+    if chosen == "cpu":
+        m, last, e = torch.ops.matrixstate.matrix_scan_cpu(x, None, state.matrix, state.exponent, reset)
+    else:
+        m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
+        last = m[:, -1]
     norm = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
     log_scale = e.to(dtype) * math.log(2) + norm.log()
-    return (m / norm[..., None, None]).to(x.dtype), log_scale, ScaledState(m[:, -1], e[:, -1])
+    return (m / norm[..., None, None]).to(x.dtype), log_scale, ScaledState(last, e[:, -1])
 
 
-def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> str:
-    """Checks what both scans share; returns the method that "auto" stands for."""
+def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> tuple[str, str]:
+    """Checks what both scans share; returns the backend and, for the reference, the method that "auto" stands for."""
     expect_floating(op, "x", x, "B T H D D")
     if x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
         raise ShapeError(f"{op}: x must be [B, T, H, D, D] with D >= 1, got {list(x.shape)}")
     expect_reset(op, reset, x)
     if method not in METHODS:
         raise ShapeError(f"{op}: method must be one of {', '.join(METHODS)}, got {method!r}")
-    choose(op, backend, x.device.type, x.dtype)
+    chosen = choose(op, backend, x.device.type, x.dtype, method)
     if method == "auto":
-        return "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"
-    return method
+        method = "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"
+    return chosen, method
 
 
 def _identity(x: Tensor, dtype: torch.dtype) -> Tensor:

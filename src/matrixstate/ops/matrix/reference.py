@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
+def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
     return None
 
 

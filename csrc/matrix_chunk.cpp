@@ -1,0 +1,157 @@
+#include "matrix_chunk.h"
+
+#include <math.h>
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+template <int W>
+INLINE float largest_lane(RowVec<W> x) {
+    float largest = x[0];
+    UNROLL for (int i = 1; i < W; ++i) largest = largest < x[i] ? x[i] : largest;
+    return largest;
+}
+
+// Brings the largest |entry| of a block to [1/2, 1) by a power of two; returns the exponent taken out.
+template <int P>
+INLINE int rescale(float* block, int64_t floats) {
+    constexpr int W = width<P>();
+    RowVec<W> most{};
+    for (int64_t i = 0; i < floats; i += W) {
+        const RowVec<W> x = load_row<W>(block + i), size = x < 0 ? -x : x;
+        most = most < size ? size : most;
+    }
+    int exponent = 0;
+    frexpf(largest_lane<W>(most), &exponent);
+    exponent = exponent < -126 ? -126 : exponent > 126 ? 126 : exponent;
+    const float power = power_of_two(-exponent);
+    for (int64_t i = 0; i < floats; i += W) store_row<W>(block + i, load_row<W>(block + i) * power);
+    return exponent;
+}
+
+template <int P>
+void scan_forward_of(const ForwardChunk& c, const Window& w) {
+    for (int64_t i = 0; i < c.steps; ++i) {
+        const bool reset = c.reset != nullptr && c.reset[i];
+        for (int64_t n = 0; n < w.heads; ++n) {
+            const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * w.block;
+            const float* v = c.v.data == nullptr ? nullptr : c.v.at(i, n);
+            product<P>({before, w.P, c.x.at(i, n), v, c.h.at(i, n), w.padded_rows(), w.D, w.P});
+            if (c.exponent != nullptr) {
+                if (reset) c.exponent[n] = 0;
+                c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), w.block);
+            }
+            if (c.sink != nullptr) c.sink->write(c.begin + i, n, c.h.at(i, n));
+        }
+    }
+    for (int64_t n = 0; n < w.heads; ++n)
+        std::memcpy(c.state + n * w.block, c.h.at(c.steps - 1, n), w.block * sizeof(float));
+}
+
+// dx = (the state before)ᵀ g
+template <int P>
+INLINE void input_gradient(const BackwardChunk& c, const Window& w, int64_t i, int64_t n) {
+    const float* before = c.is_reset(i) ? c.start : i == 0 && c.first != nullptr ? c.first + n * w.block : c.before.at(i, n);
+    product<P, true>({before, w.P, c.g.at(i, n), nullptr, c.dx.at(i, n), round_up(w.D, 4), w.rows, w.P});
+}
+
+INLINE void prefetch(const float* block, int64_t floats) {
+    for (int64_t i = 0; i < floats; i += 64 / sizeof(float)) __builtin_prefetch(block + i, 0, 2);
+}
+
+template <int P>
+INLINE void whole_gradient(const float* dh, const float* carry, float power, float* g, int64_t floats) {
+    constexpr int W = width<P>();
+    for (int64_t i = 0; i < floats; i += W)
+        store_row<W>(g + i, (load_row<W>(dh + i) + load_row<W>(carry + i)) * power);
+}
+
+template <int P>
+void scan_backward_of(const BackwardChunk& c, const Window& w) {
+    for (int64_t i = c.steps - 1; i >= 0; --i)
+        for (int64_t n = 0; n < w.heads; ++n) {
+            if (c.ahead > 0) {  // in ascending order, which is what memory is fast at
+                const int64_t there = c.steps - 1 - i - c.ahead;
+                prefetch(c.x.at(there, n), w.P * w.P);
+                prefetch(c.dh.at(there, n), w.block);
+                prefetch(c.before.at(there + 1, n), w.block);
+            }
+            float *g = c.g.at(i, n), *carry = c.carry == nullptr ? nullptr : c.carry + n * w.block;
+            const float power = c.power == nullptr ? 1.0f : c.power[i * w.heads + n];
+            if (c.carry != nullptr) whole_gradient<P>(c.dh.at(i, n), carry, power, g, w.block);
+            if (c.g_sink != nullptr) c.g_sink->write(c.begin + i, n, g);
+            if (c.dx.data != nullptr) input_gradient<P>(c, w, i, n);
+            if (c.dx_sink != nullptr) c.dx_sink->write(c.begin + i, n, c.dx.at(i, n));
+            if (c.carry == nullptr) continue;
+            if (c.is_reset(i)) {
+                std::memset(carry, 0, w.block * sizeof(float));
+                continue;
+            }
+            transpose<P>(c.x.at(i, n), c.transposed, w.P);
+            product<P>({g, w.P, c.transposed, nullptr, carry, w.padded_rows(), w.D, w.P});
+        }
+}
+
+}  // namespace
+
+Source::Source(Input array, const Window& window, Pieces& pieces)
+    : array_(array),
+      window_(window),
+      scratch_(pieces.take(array.data == nullptr || in_place() ? 0 : window.chunk)) {}
+
+ConstBlocks Source::open(int64_t begin, int64_t steps) const {
+    const Window& w = window_;
+    if (in_place()) return {static_cast<const float*>(array_.data) + w.at(begin, 0), w.H * w.R * w.D, w.R * w.D};
+    const Blocks blocks{scratch_, w.heads * w.block, w.block};
+    for (int64_t i = 0; i < steps; ++i)
+        for (int64_t n = 0; n < w.heads; ++n)
+            read_block(array_, w.at(begin + i, n), w.rows, w.D, blocks.at(i, n), w.P);
+    return {scratch_, blocks.step, blocks.head};
+}
+
+Sink::Sink(Output array, const Window& window, const MatrixCut& cut, int64_t large)
+    : array_(array),
+      window_(window),
+      streams_(window.in_place(array.dtype) && reinterpret_cast<uintptr_t>(array.data) % 64 == 0 &&
+               4 * cut.sizes.B * window.T * window.H * window.R * window.D >= large),
+      in_place_(window.in_place(array.dtype) && !streams_) {}
+
+Blocks Sink::open(int64_t begin, Blocks scratch) const {
+    const Window& w = window_;
+    if (!in_place_) return scratch;
+    return {static_cast<float*>(array_.data) + w.at(begin, 0), w.H * w.R * w.D, w.R * w.D};
+}
+
+void Sink::write(int64_t t, int64_t n, const float* block) const {
+    const Window& w = window_;
+    if (streams_) stream_block(block, w.block, static_cast<float*>(array_.data) + w.at(t, n));
+    else if (!in_place_) write_block(array_, w.at(t, n), w.rows, w.D, block, w.P);
+}
+
+void read_states(const float* states, const Window& w, float* blocks) {
+    std::memset(blocks, 0, w.heads * w.block * sizeof(float));
+    for (int64_t n = 0; n < w.heads; ++n)
+        read_block({states, Dtype::float32}, w.at(n), w.rows, w.D, blocks + n * w.block, w.P);
+}
+
+void write_states(const float* blocks, const Window& w, float* states) {
+    for (int64_t n = 0; n < w.heads; ++n)
+        write_block({states, Dtype::float32}, w.at(n), w.rows, w.D, blocks + n * w.block, w.P);
+}
+
+void fill_start(float* start, const Window& w, bool identity) {
+    std::memset(start, 0, w.block * sizeof(float));
+    for (int64_t r = 0; identity && r < w.rows && w.row + r < w.D; ++r) start[r * w.P + w.row + r] = 1;
+}
+
+void scan_forward(const ForwardChunk& chunk, const Window& window) {
+    with_order(window.P, [&](auto order) { scan_forward_of<decltype(order)::value>(chunk, window); });
+}
+
+void scan_backward(const BackwardChunk& chunk, const Window& window) {
+    with_order(window.P, [&](auto order) { scan_backward_of<decltype(order)::value>(chunk, window); });
+}
+
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

@@ -1,0 +1,87 @@
+"""The compiled matrix scans (csrc/matrix*.cpp) as PyTorch operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate import _native
+from matrixstate.ops import _cpu
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative
+
+
+def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
+    if method not in ("auto", "sequential"):
+        return f"multiplies one step after another, which is not method {method!r}"
+    return _cpu.unsupported(device, dtype)
+
+
+def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    B, T, H, R, D = *x.shape[:3], *state.shape[2:]
+    h = fresh(x, B, T, H, R, D, dtype=x.dtype if exponent is None else torch.float32)
+    return h, fresh(state), fresh(x, B, 0 if exponent is None else T, H, dtype=torch.int32)
+
+
+@torch.library.custom_op("matrixstate::matrix_scan_cpu", mutates_args=())
+def _forward(
+    x: Tensor, v: Tensor | None, state: Tensor, exponent: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """h, the last state, and the exponent of every h (none without `exponent`)."""
+    h, last, exponents = _outputs(x, state, exponent)
+    inputs = dense(x, v, state, exponent, reset)
+    _native.matrix_forward(*inputs, h, last, None if exponent is None else exponents, torch.get_num_threads())
+    return h, last, exponents
+
+
+@torch.library.custom_op("matrixstate::matrix_scan_cpu_backward", mutates_args=())
+def _backward(
+    x: Tensor,
+    state: Tensor,
+    exponent: Tensor | None,
+    reset: Tensor | None,
+    h: Tensor,
+    exponents: Tensor,
+    dh: Tensor,
+    dlast: Tensor,
+    has_v: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, v (empty without it) and the first state."""
+    dx, dv, dstate = gradients = _gradients(x, state, h, has_v)
+    inputs = dense(x, state, exponent, reset, h, None if exponent is None else exponents, dh, dlast)
+    _native.matrix_backward(*inputs, dx, dv if has_v else None, dstate, torch.get_num_threads())
+    return gradients
+
+
+def _gradients(x: Tensor, state: Tensor, h: Tensor, has_v: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return fresh(x), fresh(h) if has_v else fresh(h, 0), fresh(state)
+
+
+@_forward.register_fake
+def _(x, v, state, exponent, reset):
+    return _outputs(x, state, exponent)
+
+
+@_backward.register_fake
+def _(x, state, exponent, reset, h, exponents, dh, dlast, has_v):
+    return _gradients(x, state, h, has_v)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, v, state, exponent, reset = inputs
+    h, _, exponents = output
+    ctx.save_for_backward(x, state, exponent, reset, h, exponents)
+    ctx.has_v = v is not None
+    ctx.mark_non_differentiable(exponents)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -> tuple:
+    saved = ctx.saved_tensors
+    dh = torch.zeros_like(saved[4]) if dh is None else dh
+    dlast = torch.zeros_like(saved[1]) if dlast is None else dlast
+    dx, dv, dstate = torch.ops.matrixstate.matrix_scan_cpu_backward(*saved, dh, dlast, ctx.has_v)
+    return dx, dv if ctx.has_v else None, dstate, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
+_backward.register_autograd(no_second_derivative("matrix_scan, scaled_matrix_scan"))
