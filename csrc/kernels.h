@@ -4,6 +4,7 @@
 #include "conv.h"
 #include "m2rnn.h"
 #include "matrix.h"
+#include "mru.h"
 
 namespace matrixstate {
 
@@ -16,6 +17,8 @@ struct Kernels {
     void (*m2rnn_backward)(const M2rnnBackward&);
     void (*matrix_forward)(const MatrixForward&);
     void (*matrix_backward)(const MatrixBackward&);
+    void (*mru_forward)(const MruForward&);
+    void (*mru_backward)(const MruBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

@@ -13,6 +13,8 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
+void mru_forward(const MruForward&);
+void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -24,6 +26,8 @@ extern const Kernels table = {
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
+    mru_forward,
+    mru_backward,
     multiply_adds_per_second,
 };
 

@@ -8,6 +8,7 @@ from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
+from matrixstate.ops.mru import mru_scan
 from matrixstate.ops.outer import linear_attention, outer_scan
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "lstm_scan",
     "m2rnn_scan",
     "matrix_scan",
+    "mru_scan",
     "outer_scan",
     "prefer",
     "rnn_scan",
