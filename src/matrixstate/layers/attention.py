@@ -121,6 +121,7 @@ class Attention(Mixer):
 
 def learned_positions(table: Tensor, position: Tensor) -> Tensor:
     """Rows of table [N, width] at position [B, T]. Raises ShapeError beyond the table."""
-    if position.numel() and int(position.max()) >= len(table):
+    # compiled code cannot branch on data; there the look-up itself refuses
+    if not torch.compiler.is_compiling() and position.numel() and int(position.max()) >= len(table):
         raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
     return table[position]
