@@ -1,6 +1,7 @@
 """Mixers and parts. One mixer a file: a frozen Config and its Module, side by side."""
 
 from matrixstate.layers.attention import Attention, AttentionConfig
+from matrixstate.layers.bidirectional import Bidirectional, BidirectionalConfig
 from matrixstate.layers.delta_net import DeltaNet, DeltaNetConfig
 from matrixstate.layers.gated_conv import GatedConv, GatedConvConfig
 from matrixstate.layers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
@@ -48,6 +49,8 @@ __all__ = [
     "About",
     "Attention",
     "AttentionConfig",
+    "Bidirectional",
+    "BidirectionalConfig",
     "DeltaNet",
     "DeltaNetConfig",
     "GLAConfig",
