@@ -6,7 +6,23 @@ import pytest
 import torch
 
 from matrixstate.evaluation.equivalence import certify, example_model
-from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.layers import (
+    AttentionConfig,
+    DeltaNetConfig,
+    GatedConvConfig,
+    GatedDeltaNetConfig,
+    GatedDeltaProductConfig,
+    GLAConfig,
+    GRUConfig,
+    LinearTransformerConfig,
+    LSTMConfig,
+    M2RNNConfig,
+    Mamba2Config,
+    MLPConfig,
+    MRUConfig,
+    RetNetConfig,
+    RNNConfig,
+)
 from matrixstate.models import BlockConfig, ModelConfig, preset
 from matrixstate.ops.matrix import schedules
 
@@ -16,6 +32,16 @@ MIXERS = {
     "m2rnn": M2RNNConfig(heads=2, key_size=3, value_size=5, grad_clip=1.0),
     "attention": AttentionConfig(heads=2, positions="rotary", window=5),
     "conv": GatedConvConfig(),
+    "linear transformer": LinearTransformerConfig(heads=2, key_size=3, value_size=5),
+    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
+    "gla": GLAConfig(heads=2, key_size=3, value_size=5, conv=3),
+    "mamba2": Mamba2Config(heads=2, key_size=3, value_size=5),
+    "deltanet": DeltaNetConfig(heads=2, key_size=3, value_size=5),
+    "gated deltanet": GatedDeltaNetConfig(heads=2, key_size=3, value_size=5, key_heads=1),
+    "gated deltaproduct": GatedDeltaProductConfig(heads=2, key_size=3, value_size=5),
+    "rnn": RNNConfig(heads=2, gate=True),
+    "gru": GRUConfig(heads=2),
+    "lstm": LSTMConfig(conv=3),
 }
 
 
