@@ -41,10 +41,10 @@ static bool is_empty(const Array& array) {
 }
 
 static bool is_dense(const Array& array) {
+    if (is_empty(array)) return true;
     int64_t expected = 1;
     for (size_t i = array.ndim(); i-- > 0;) {
         const int64_t size = static_cast<int64_t>(array.shape(i));
-        if (size == 0) return true;
         if (size != 1 && array.stride(i) != expected) return false;
         expected *= size;
     }

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 class RMSNorm(nn.RMSNorm):
     """x / rms(x) * weight over the last axis. Source: Zhang & Sennrich 2019."""
 
+    eps: float
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5)
 
