@@ -10,7 +10,7 @@ import torch
 from closeness import assert_as_good_as
 from conftest import need
 from matrixstate.errors import BackendUnavailable, ShapeError
-from matrixstate.layers import GatedConvConfig, M2RNNConfig
+from matrixstate.layers import GatedConvConfig
 from matrixstate.models.presets import M2RNN_BEST
 from matrixstate.ops import M2RNNWeights, gated_conv_step, m2rnn_step
 
@@ -133,7 +133,7 @@ def test_wrong_sizes_are_refused(name, backend):
     inputs = to(inputs, torch.float32)
     for i, value in enumerate(inputs):
         if isinstance(value, torch.Tensor):
-            state = value is inputs[-1] or value is inputs[2] and name != "conv"
+            state = value is inputs[-1] or (value is inputs[2] and name != "conv")
             for wrong in (value[:-1], value[..., :-1], value[None], *([value.double()] if state else [])):
                 with pytest.raises(ShapeError, match=f"{call.__name__}: "):
                     call(*inputs[:i], wrong, *inputs[i + 1 :], backend=backend)

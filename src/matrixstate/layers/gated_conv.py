@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, is_one_step
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.ops import gated_conv_step
@@ -50,9 +50,7 @@ class GatedConv(Mixer):
         reset = check_inputs("GatedConv", x, self.width, mask, reset)
         if is_one_step(self, x, mask, reset):
             past = self.init_state(len(x)) if state is None else state
-            y, last = gated_conv_step(
-                self.input(x), self.gate(x), self.conv.weight, self.norm.weight, past, eps=self.norm.eps
-            )
+            y, last = gated_conv_step(self.input(x), self.gate(x), self.conv.weight, self.norm.weight, past, eps=EPS)
             return self.output(y), last
         y, last = self.conv(self.input(x), state, mask, reset)
         return self.output(self.norm(y * nn.functional.silu(self.gate(x)))), last

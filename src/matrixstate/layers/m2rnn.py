@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, check_inputs, is_one_step, no_weight_decay
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.ops import M2RNNWeights, accumulation_dtype, m2rnn_scan, m2rnn_step
@@ -105,7 +105,7 @@ class M2RNN(Mixer):
     ) -> tuple[Tensor, M2RNNState]:
         reset = check_inputs("M2RNN", x, self.width, mask, reset)
         if is_one_step(self, x, mask, reset):
-            return self._step(x, self.init_state(len(x)) if state is None else state)
+            return self._step(x, state)
         state = M2RNNState(None, None) if state is None else state
         H, K, V = self.config.heads, self.config.key_size, self.config.value_size
         mixed, forget, gate = self.input(x).split((sum(self.sizes), *self.gates), dim=-1)
@@ -125,9 +125,11 @@ class M2RNN(Mixer):
         y = (y * nn.functional.silu(gate)).flatten(2)
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
 
-    def _step(self, x: Tensor, state: M2RNNState) -> tuple[Tensor, M2RNNState]:
+    def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
         """As `forward`, for one token."""
-        y, conv, scan = m2rnn_step(self.input(x), self._weights(), state.conv, state.scan)
+        conv, scan = self.init_state(len(x)) if state is None or state.scan is None else state
+        assert scan is not None
+        y, conv, scan = m2rnn_step(self.input(x), self._weights(), conv, scan)
         return self.output(y), M2RNNState(conv, scan)
 
     def _weights(self) -> M2RNNWeights:
@@ -142,7 +144,7 @@ class M2RNN(Mixer):
             w=self.weight,
             residual=self.residual,
             norm=self.norm.weight,
-            eps=self.norm.eps,
+            eps=EPS,
         )
 
     def init_state(self, batch: int) -> M2RNNState:
