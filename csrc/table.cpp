@@ -13,6 +13,8 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
+void rank_one_forward(const RankOneForward&);
+void rank_one_backward(const RankOneBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -24,6 +26,8 @@ extern const Kernels table = {
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
+    rank_one_forward,
+    rank_one_backward,
     multiply_adds_per_second,
 };
 
