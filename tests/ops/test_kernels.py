@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, B, conv, copy, differentiable, floats, m2rnn, matrix, mru, scaled
+from cases import CASES, B, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
@@ -39,6 +39,17 @@ SHAPES = [
     *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
     mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
     mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
+    delta("cpu", K=1, V=1, heads=1, batch=1),
+    delta("cpu", "head", write=False, K=17, V=16, heads=1),
+    delta("cpu", "channel", K=33, V=70, batch=1),
+    delta("cpu", "channel", write=False, K=16, V=130, heads=5),
+    delta("cpu", "channel", write=False, K=64, V=64, heads=1, batch=1),
+    delta("cpu", "head", micro_steps=2, K=9, V=33, heads=3, batch=3),
+    outer("cpu", "none", K=1, V=1, heads=1, batch=1),
+    outer("cpu", "head", "pre", K=33, V=70, heads=1),
+    outer("cpu", "row and column", K=16, V=64, heads=5),
+    outer("cpu", "row and column", "pre", K=20, V=40, heads=1, batch=1),
+    outer("cpu", "channel", "pre", K=5, V=129, heads=3, batch=3),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 

@@ -68,7 +68,7 @@ def test_a_rescaled_state_neither_overflows_nor_vanishes(factor):
 
 
 def test_large_elements_need_no_pivots():
-    """Skew elements of 1000 and more, where elimination in float32 would lose every digit."""
+    """Skew elements of 1000 and more."""
     need("mru_scan", "cpu")
     elements, down = (
         1000 * torch.randn(1, 8, 2, 28, dtype=torch.float64),
