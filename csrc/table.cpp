@@ -15,6 +15,8 @@ void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
 void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
+void rank_one_forward(const RankOneForward&);
+void rank_one_backward(const RankOneBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -28,6 +30,8 @@ extern const Kernels table = {
     matrix_backward,
     gated_conv_step,
     m2rnn_step,
+    rank_one_forward,
+    rank_one_backward,
     multiply_adds_per_second,
 };
 

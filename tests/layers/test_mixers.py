@@ -14,9 +14,19 @@ from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers import (
     MIXERS,
     AttentionConfig,
+    DeltaNetConfig,
     GatedConvConfig,
+    GatedDeltaNetConfig,
+    GatedDeltaProductConfig,
+    GLAConfig,
+    GRUConfig,
+    LinearTransformerConfig,
+    LSTMConfig,
     M2RNNConfig,
+    Mamba2Config,
     MRUConfig,
+    RetNetConfig,
+    RNNConfig,
     map_state,
     state_leaves,
 )
@@ -41,6 +51,16 @@ CONFIGS = {
     "attention xpos": AttentionConfig(heads=4, positions="xpos", window=4),
     "attention learned": AttentionConfig(heads=4, positions="learned", max_positions=40),
     "conv": GatedConvConfig(channels=20),
+    "linear transformer": LinearTransformerConfig(heads=2, key_size=3, value_size=5),
+    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
+    "gla": GLAConfig(heads=2, key_size=3, value_size=5, rank=4, conv=3),
+    "mamba2": Mamba2Config(heads=4, key_size=3, value_size=5, groups=2),
+    "deltanet": DeltaNetConfig(heads=2, key_size=3, value_size=5, conv=0),
+    "gated deltanet": GatedDeltaNetConfig(heads=4, key_size=3, value_size=5, key_heads=2, negative_eigenvalues=True),
+    "gated deltaproduct": GatedDeltaProductConfig(heads=2, key_size=3, value_size=5, micro_steps=3),
+    "rnn": RNNConfig(heads=3, head_size=5, conv=3, gate=True, grad_clip=1.0),
+    "gru": GRUConfig(heads=2, head_size=5, reset_after=True),
+    "lstm": LSTMConfig(),
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("name", CONFIGS)
 
@@ -218,7 +238,9 @@ def test_packed_documents_do_not_see_each_other(name):
     assert_states_equal(state, alone[-1][1])
     assert_gradients_equal(gradients(y, mixer), gradients(torch.cat([out for out, _ in alone], dim=1), mixer))
     leak = torch.autograd.grad(y[:, 4:].sum(), documents[:2], allow_unused=True, retain_graph=True)
-    assert all(g is None or not g.any() for g in leak)
+    for g in leak:
+        if g is not None:  # where decays are summed over a chunk, the sums cancel to rounding
+            assert_equal_to_rounding(g, torch.zeros_like(g), "leak")
 
 
 @everywhere
@@ -293,6 +315,16 @@ def test_defaults_make_a_mixer(name):
         ),
         (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
         (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),
+        (lambda: LinearTransformerConfig(heads=0), "heads: expected at least 1, got 0"),
+        (lambda: RetNetConfig(key_size=5), "key_size: expected an even number, got 5"),
+        (lambda: GLAConfig(temperature=0.0), "temperature: expected a positive number, got 0.0"),
+        (lambda: Mamba2Config(heads=8, groups=3), "groups: expected a divisor of 8, got 3"),
+        (lambda: DeltaNetConfig(conv=-1), "conv: expected at least 0, got -1"),
+        (lambda: GatedDeltaNetConfig(heads=4, key_heads=3), "key_heads: expected a divisor of 4, got 3"),
+        (lambda: GatedDeltaProductConfig(micro_steps=0), "micro_steps: expected at least 1, got 0"),
+        (lambda: RNNConfig(head_size=0), "head_size: expected at least 1, got 0"),
+        (lambda: GRUConfig(heads=5).make(24), "gru: width must be a multiple of heads = 5, got 24"),
+        (lambda: LSTMConfig(grad_clip=0.0), "grad_clip: expected a positive number, got 0.0"),
     ],
 )
 def test_wrong_options_are_refused(make, message):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, conv, copy, differentiable, floats, m2rnn, matrix, scaled
+from cases import CASES, conv, copy, delta, differentiable, floats, m2rnn, matrix, outer, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
@@ -30,6 +30,17 @@ SHAPES = [
     matrix("cpu", 32, v=True, heads=1, batch=1),
     matrix("cpu", 64, R=5, batch=1),
     *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
+    delta("cpu", K=1, V=1, heads=1, batch=1),
+    delta("cpu", "head", write=False, K=17, V=16, heads=1),
+    delta("cpu", "channel", K=33, V=70, batch=1),
+    delta("cpu", "channel", write=False, K=16, V=130, heads=5),
+    delta("cpu", "channel", write=False, K=64, V=64, heads=1, batch=1),
+    delta("cpu", "head", micro_steps=2, K=9, V=33, heads=3, batch=3),
+    outer("cpu", "none", K=1, V=1, heads=1, batch=1),
+    outer("cpu", "head", "pre", K=33, V=70, heads=1),
+    outer("cpu", "row and column", K=16, V=64, heads=5),
+    outer("cpu", "row and column", "pre", K=20, V=40, heads=1, batch=1),
+    outer("cpu", "channel", "pre", K=5, V=129, heads=3, batch=3),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 

@@ -1,11 +1,12 @@
 """A gated short convolution and nothing else: the control that every claim about a memory must beat."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, is_one_step
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -15,6 +16,14 @@ from matrixstate.ops import gated_conv_step
 @dataclass(frozen=True)
 class GatedConvConfig(MixerConfig):
     """y = W_o RMSNorm(silu(conv(W x)) * silu(G x)). Sees the last `conv` steps and has no other memory."""
+
+    about: ClassVar[About] = About(
+        recurrence="y = RMSNorm(silu(conv(W x)) * silu(G x))",
+        state="conv - 1 steps x channels",
+        op="causal_conv",
+        source="a control: the short convolution of Mamba and its successors with nothing behind it",
+        forms=("parallel", "step"),
+    )
 
     channels: int | None = None
     """Channels of the convolution. Default: twice the width."""

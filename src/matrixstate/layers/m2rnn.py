@@ -1,14 +1,22 @@
 """M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, check_inputs, is_one_step, no_weight_decay
+from matrixstate.layers.mixer import (
+    About,
+    Mixer,
+    MixerConfig,
+    StateMatrices,
+    check_inputs,
+    is_one_step,
+    no_weight_decay,
+)
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -21,6 +29,14 @@ class M2RNNConfig(MixerConfig):
 
     Every head count divides `heads`; a smaller one is shared by contiguous groups. Source: Mishra et al., M²RNN.
     """
+
+    about: ClassVar[About] = About(
+        recurrence="h = f h + (1 - f) tanh(h W + k vᵀ); y = qᵀ h + D v",
+        state="heads x key_size x value_size, and conv - 1 inputs",
+        op="m2rnn_scan",
+        source="Mishra et al., M²RNN",
+        forms=("step",),
+    )
 
     heads: int = 8
     """Number of heads H."""
