@@ -156,8 +156,8 @@ def draw(times: Times, path: Path) -> None:
             axes.plot([length], [height], "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
             if per_token:
                 axes.annotate(
-                    f"dearer than {CONFIGS[name]}\nfrom T = {_rounded(length)}", (length, height), (-9, 10),
-                    textcoords="offset points", ha="right", fontsize=8.5,
+                    f"dearer than {CONFIGS[name]}\nfrom T = {_rounded(length)}", (length, height), (7, -13),
+                    textcoords="offset points", va="top", fontsize=8.5,
                 )  # fmt: skip
         logarithmic(axes, list(times[ATTENTION]))
         bare(axes)
@@ -165,7 +165,8 @@ def draw(times: Times, path: Path) -> None:
         axes.set_xlabel("T, tokens of the sequence")
         axes.set_title(title, fontsize=10)
     figure.axes[0].legend(frameon=False)
-    figure.suptitle("Training one layer of width 128, forward and backward, one thread", x=0.01, ha="left", fontsize=11)
+    title = "Training one layer of width 128, forward and backward, one thread. Rings: attention becomes dearer"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     save_figure(figure, path)
 
 
