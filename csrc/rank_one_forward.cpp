@@ -124,6 +124,7 @@ class RankOneScan {
         fill(next->reading, Is::READ * cut_.padded, 0);
         sweep(*now, *next);
         write_columns(state_, cut_, at_, in_.last + head * s.K * s.V);
+        finish_streaming();
     }
 
   private:
@@ -156,7 +157,12 @@ class RankOneScan {
     void keep(int64_t head, int64_t row) {
         if (in_.kept == nullptr || row % RANK_ONE_INTERVAL != 0) return;
         const int64_t interval = head * in_.sizes.intervals() + row / RANK_ONE_INTERVAL;
-        write_columns(state_, cut_, at_, in_.kept + interval * in_.sizes.K * in_.sizes.V);
+        float* to = in_.kept + interval * in_.sizes.K * in_.sizes.V;
+        const bool aligned = reinterpret_cast<uintptr_t>(to + at_.first) % sizeof(Vec) == 0 && in_.sizes.V % LANES == 0;
+        if (!aligned) return write_columns(state_, cut_, at_, to);
+        for (int64_t i = 0; i < in_.sizes.K; ++i)  // past the caches: it is read much later
+            for (int64_t c = 0; c < at_.count; c += LANES)
+                stream(to + i * in_.sizes.V + at_.first + c, load(state_ + i * cut_.width + c));
     }
 
     // A pair ends before a new document and where a state is kept.
