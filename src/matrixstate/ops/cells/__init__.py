@@ -186,11 +186,11 @@ def _run_gates(
     reset: Tensor | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The operator of backend "cpu", which takes all gates side by side, that of the candidate last."""
-    x, w = (torch.cat([*tensors[1:], tensors[0]], dim=-1) for tensors in (inputs, weights))
+    x, w = [*inputs[1:], inputs[0]], torch.cat([*weights[1:], weights[0]], dim=-1)
     h, c = state if len(state) == 2 else (state[0], None)
     if bias is not None:
         bias = bias.to(h.dtype).expand(h.shape[1:]).contiguous()
-    tensors = (x, w, h) + tuple(t for t in (bias, c) if t is not None)
+    tensors = (*x, w, h) + tuple(t for t in (bias, c) if t is not None)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")
     y, last_h, last_c, _, _ = run(op, x, w, bias, h, c, mask, reset, grad_clip or 0.0, keep)

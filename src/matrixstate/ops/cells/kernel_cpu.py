@@ -15,8 +15,8 @@ from matrixstate.ops.cells.steps import CELLS, Cell, times
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.<op>_cpu
 
 
-def _outputs(x: Tensor, h: Tensor, c: Tensor | None, kept: int, keep: bool) -> tuple[Tensor, ...]:
-    (B, T), (_, H, d) = x.shape[:2], h.shape
+def _outputs(x: list[Tensor], h: Tensor, c: Tensor | None, kept: int, keep: bool) -> tuple[Tensor, ...]:
+    (B, T), (_, H, d) = x[0].shape[:2], h.shape
     steps = T if keep else min(T, 1)
     cells = fresh(h, 0) if c is None else fresh(h, steps, H, B, d)
     return fresh(h, B, T, H, d), fresh(h), fresh(h, 0) if c is None else fresh(c), fresh(h, steps, H, B, kept * d), cells
@@ -28,7 +28,7 @@ def _cell(op: str, bias: Tensor | None) -> Cell:
 
 def _forward(
     op: str,
-    x: Tensor,
+    x: list[Tensor],
     w: Tensor,
     bias: Tensor | None,
     h: Tensor,
@@ -43,14 +43,17 @@ def _forward(
     y, last_h, last_c, gates, cells = outputs = _outputs(x, h, c, cell.kept, keep)
     w, bias = w.contiguous(), None if bias is None else bias[:, None, :]
     now, memory = h.transpose(0, 1).contiguous(), None if c is None else c.transpose(0, 1).contiguous()
-    for t in range(x.shape[1]):
+    inputs = [a.transpose(1, 2) for a in x]  # [B, H, T, d]
+    gathered = fresh(h, *now.shape[:2], len(x) * now.shape[2])
+    for t in range(y.shape[1]):
+        torch.cat([a[:, :, t].transpose(0, 1) for a in inputs], dim=-1, out=gathered)
         if reset is not None:
             fresh_rows = reset[:, t, None]
             now = now.masked_fill(fresh_rows, 0)
             memory = None if memory is None else memory.masked_fill(fresh_rows, 0)
         if memory is not None:
             cells[t if keep else 0] = memory
-        after, after_memory = cell.forward(now, memory, x[:, t].transpose(0, 1), w, bias, gates[t if keep else 0])
+        after, after_memory = cell.forward(now, memory, gathered, w, bias, gates[t if keep else 0])
         if mask is not None:
             real = mask[:, t, None]
             after = torch.where(real, after, now)
@@ -65,7 +68,6 @@ def _forward(
 
 def _backward(
     op: str,
-    x: Tensor,
     w: Tensor,
     bias: Tensor | None,
     h: Tensor,
@@ -78,16 +80,15 @@ def _backward(
     dy: Tensor,
     dlast_h: Tensor,
     dlast_c: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, w, bias, h and c (empty where absent)."""
-    (B, T), (_, H, d) = x.shape[:2], h.shape
+) -> list[Tensor]:
+    """The gradients of w, bias, h and c (empty where absent), and then of each x."""
+    B, T, H, d = y.shape
     cell, w_t = _cell(op, bias), w.mT.contiguous()
-    dx = fresh(x)
     before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step [B, T, H, d]
     if reset is not None:
         before = before.masked_fill(reset[..., None, None], 0)
     before = before.permute(1, 2, 0, 3).contiguous()  # [T, H, B, d]
-    steps = fresh(x, T, H, B, x.shape[-1])  # dx in the order of the steps
+    steps = fresh(h, T, H, B, w.shape[-1])  # the gradients of x, in the order of the steps
     inner = steps if bias is None else fresh(steps)
     dh = dlast_h.transpose(0, 1).contiguous()
     dc = None if dlast_c is None else dlast_c.transpose(0, 1).contiguous()
@@ -112,10 +113,10 @@ def _backward(
         if reset is not None:
             dh = dh.masked_fill(reset[:, t, None], 0)
             dc = None if dc is None else dc.masked_fill(reset[:, t, None], 0)
-    dx.copy_(steps.permute(2, 0, 1, 3))
+    dx = [part.permute(2, 0, 1, 3).contiguous() for part in steps.split(d, dim=-1)]
     dw, dbias = _weights(op, before, gates, inner, bias, d)
     dh = dh.transpose(0, 1).contiguous()
-    return dx, dw, dbias, dh, fresh(h, 0) if dc is None else dc.transpose(0, 1).contiguous()
+    return [dw, dbias, dh, fresh(h, 0) if dc is None else dc.transpose(0, 1).contiguous(), *dx]
 
 
 def _weights(
@@ -141,25 +142,25 @@ def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, keep):
     return _outputs(x, h, c, _cell(op, bias).kept, keep)
 
 
-def _fake_backward(op, x, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast_h, dlast_c):
-    absent = fresh(h, 0)
-    return fresh(x), fresh(w), absent if bias is None else fresh(bias), fresh(h), absent if dlast_c is None else fresh(h)
+def _fake_backward(op, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast_h, dlast_c):
+    gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, bias, h, dlast_c)]
+    return gradients + [fresh(y) for _ in range(_cell(op, bias).gates)]
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-    ctx.op, x, w, bias, h, c, mask, reset, ctx.clip, _ = inputs
+    ctx.op, _, w, bias, h, c, mask, reset, ctx.clip, _ = inputs
     y, _, _, gates, cells = output
-    ctx.save_for_backward(x, w, bias, h, mask, reset, y, gates, cells)
+    ctx.save_for_backward(w, bias, h, mask, reset, y, gates, cells)
     ctx.has_c = c is not None
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, *kept: Tensor | None) -> tuple:
-    x, w, bias, h, mask, reset, y, gates, cells = ctx.saved_tensors
+    w, bias, h, mask, reset, y, gates, cells = ctx.saved_tensors
     dy, dh = (torch.zeros_like(like) if d is None else d for d, like in ((dy, y), (dh, h)))
     dc = (torch.zeros_like(h) if dc is None else dc) if ctx.has_c else None
     run = getattr(torch.ops.matrixstate, f"{ctx.op}_cpu_backward")
-    dx, dw, dbias, dh, dc = run(ctx.op, x, w, bias, h, mask, reset, ctx.clip, y, gates, cells, dy, dh, dc)
+    dw, dbias, dh, dc, *dx = run(ctx.op, w, bias, h, mask, reset, ctx.clip, y, gates, cells, dy, dh, dc)
     return None, dx, dw, None if bias is None else dbias, dh, dc if ctx.has_c else None, None, None, None, None
 
 
