@@ -205,6 +205,50 @@ static bool run_matrix(const Kernels& kernels) {
     return arrays.all_written();
 }
 
+static StepConv step_conv(Arrays& arrays, int64_t B, int64_t channels, bool present) {
+    StepConv conv{};
+    if (!present) return conv;
+    conv.channels = channels, conv.taps = pick(1, 6);
+    conv.weight = arrays.input(channels * conv.taps).floats();
+    conv.past = arrays.input(B * (conv.taps - 1) * channels).floats();
+    conv.last = arrays.output(B * (conv.taps - 1) * channels).floats();
+    return conv;
+}
+
+static bool run_steps(const Kernels& kernels) {
+    Arrays arrays;
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const Dtype wide = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const int64_t B = pick(0, 3), C = pick(0, 70);
+    GatedConvStep conv{};
+    conv.B = B;
+    conv.conv = step_conv(arrays, B, C, true);
+    conv.x = arrays.input(B * C, dtype).in();
+    conv.gate = arrays.input(B * C, dtype).in();
+    conv.norm = {arrays.input(C).floats(), 1e-5f};
+    conv.y = arrays.output(B * C, wide).out();
+    conv.threads = static_cast<int>(pick(1, 3));
+    kernels.gated_conv_step(conv);
+
+    M2rnnStep s{};
+    s.B = B, s.H = pick(1, 6), s.K = pick(1, 40), s.V = pick(1, 40);
+    for (int64_t* heads : {&s.Hq, &s.Hk, &s.Hv, &s.Hw, &s.Hf, &s.Hg}) *heads = divisor_of(s.H);
+    s.unit_keys = pick(0, 1);
+    s.x = arrays.input(B * s.width(), dtype).in();
+    s.conv = step_conv(arrays, B, s.channels(), pick(0, 1));
+    s.log_rate = arrays.input(s.Hf).floats();
+    s.bias = arrays.input(s.Hf).floats();
+    s.w = arrays.input(s.Hw * s.V * s.V, Dtype::float32, -0.3f, 0.3f).floats();
+    s.residual = pick(0, 1) ? arrays.input(s.H * s.V).floats() : nullptr;
+    s.norm = {arrays.input(s.H * s.V).floats(), 1e-5f};
+    s.state = arrays.input(B * s.H * s.K * s.V).floats();
+    s.y = arrays.output(B * s.H * s.V, wide).out();
+    s.after = arrays.output(B * s.H * s.K * s.V).floats();
+    s.threads = static_cast<int>(pick(1, 3));
+    kernels.m2rnn_step(s);
+    return arrays.all_written();
+}
+
 int main(int count, char** arguments) {
     const double seconds = count > 1 ? std::atof(arguments[1]) : 20;
     const unsigned first = count > 2 ? static_cast<unsigned>(std::atoi(arguments[2])) : 0;
@@ -214,7 +258,7 @@ int main(int count, char** arguments) {
         for (int i = 0; i < runnable_kernels().count; ++i) {
             const Kernels& kernels = *runnable_kernels().tables[i];
             generator.seed(seed);
-            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels)) {
+            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_steps(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;
             }

@@ -15,8 +15,11 @@ from small import small_config, text_file
 
 from matrixstate.cli.__main__ import COMMANDS, main
 from matrixstate.configs import encode
+from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES
+
+GROWING = ("attention",)  # mixers whose state grows with the sequence
 
 
 @pytest.fixture
@@ -144,6 +147,23 @@ def test_evaluate_reads_the_validation_text_by_default(run, capsys):
     table = output(capsys, "evaluate", run)
     assert "bits_per_byte" in table
     assert "8-15" in table
+
+
+def test_list_tells_of_every_mixer(capsys):
+    told = json.loads(output(capsys, "list", "--width", 64, "--json"))["mixers"]
+    assert told.keys() == MIXERS.keys()
+    for kind, about in told.items():
+        assert all(about[key] for key in ("recurrence", "state", "source", "forms")), kind
+        assert set(about["forms"]) <= {"parallel", "chunked", "step"}
+        assert about["backends"].keys() == {backend.name for backend in OPS[about["op"]]}
+        assert (about["state_bytes_per_token"] > 0) == (kind in GROWING)
+    assert told["gated_deltanet"]["state_bytes_per_sequence"] == 4 * (4 * 32 * 32 + 3 * 3 * 4 * 32)
+    assert told["attention"]["state_bytes_per_token"] == 4 * 2 * 64
+    text = output(capsys, "list", "--width", 50)
+    assert all(f"\n{kind}\n" in f"\n{text}" for kind in MIXERS)
+    assert "the default options do not fit width 50" in text
+    assert main(["list", "--width", "0"]) == 1
+    assert "--width: expected at least 1, got 0" in capsys.readouterr().err
 
 
 def test_info_lists_every_op_with_its_backends(capsys):

@@ -11,7 +11,23 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.layers import (
+    AttentionConfig,
+    DeltaNetConfig,
+    GatedConvConfig,
+    GatedDeltaNetConfig,
+    GatedDeltaProductConfig,
+    GLAConfig,
+    GRUConfig,
+    LinearTransformerConfig,
+    LSTMConfig,
+    M2RNNConfig,
+    Mamba2Config,
+    MLPConfig,
+    MRUConfig,
+    RetNetConfig,
+    RNNConfig,
+)
 from matrixstate.layers.state_matrix import BUILDERS
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
@@ -30,6 +46,17 @@ MIXERS = {
     "attention rotary window": AttentionConfig(heads=4, key_heads=2, positions="rotary", window=5),
     "attention xpos": AttentionConfig(heads=2, positions="xpos"),
     "conv": GatedConvConfig(),
+    "linear transformer": LinearTransformerConfig(heads=2, key_size=4, value_size=5),
+    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
+    "gla": GLAConfig(heads=2, key_size=4, value_size=5, rank=3),
+    "mamba2": Mamba2Config(heads=4, key_size=4, value_size=5, groups=2),
+    # a head that is normed by itself jumps with the sign of q·k where that is small; with wider keys it seldom is
+    "deltanet": DeltaNetConfig(heads=2, key_size=8, value_size=5, input_std=0.1),
+    "gated deltanet": GatedDeltaNetConfig(heads=2, key_size=8, value_size=5, negative_eigenvalues=True, input_std=0.1),
+    "gated deltaproduct": GatedDeltaProductConfig(heads=2, key_size=8, value_size=5, input_std=0.1),
+    "rnn": RNNConfig(heads=2, head_size=5, gate=True, conv=3),
+    "gru": GRUConfig(heads=2, head_size=5),
+    "lstm": LSTMConfig(),
 }
 
 

@@ -2,25 +2,36 @@
 
 import dataclasses
 import itertools
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeness import assert_equal_to_rounding
+from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers import (
     MIXERS,
     AttentionConfig,
+    DeltaNetConfig,
     GatedConvConfig,
+    GatedDeltaNetConfig,
+    GatedDeltaProductConfig,
+    GLAConfig,
+    GRUConfig,
+    LinearTransformerConfig,
+    LSTMConfig,
     M2RNNConfig,
+    Mamba2Config,
     MRUConfig,
+    RetNetConfig,
+    RNNConfig,
     map_state,
     state_leaves,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
-from matrixstate.ops import AttentionState
+from matrixstate.ops import AttentionState, prefer
 
 WIDTH = 24
 CONFIGS = {
@@ -40,6 +51,16 @@ CONFIGS = {
     "attention xpos": AttentionConfig(heads=4, positions="xpos", window=4),
     "attention learned": AttentionConfig(heads=4, positions="learned", max_positions=40),
     "conv": GatedConvConfig(channels=20),
+    "linear transformer": LinearTransformerConfig(heads=2, key_size=3, value_size=5),
+    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
+    "gla": GLAConfig(heads=2, key_size=3, value_size=5, rank=4, conv=3),
+    "mamba2": Mamba2Config(heads=4, key_size=3, value_size=5, groups=2),
+    "deltanet": DeltaNetConfig(heads=2, key_size=3, value_size=5, conv=0),
+    "gated deltanet": GatedDeltaNetConfig(heads=4, key_size=3, value_size=5, key_heads=2, negative_eigenvalues=True),
+    "gated deltaproduct": GatedDeltaProductConfig(heads=2, key_size=3, value_size=5, micro_steps=3),
+    "rnn": RNNConfig(heads=3, head_size=5, conv=3, gate=True, grad_clip=1.0),
+    "gru": GRUConfig(heads=2, head_size=5, reset_after=True),
+    "lstm": LSTMConfig(),
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("name", CONFIGS)
 
@@ -120,6 +141,48 @@ def test_step_by_step_is_the_whole(name):
     assert_states_equal(state, last)
 
 
+@everywhere
+@torch.no_grad()
+def test_generating_is_as_good_as_the_whole_in_float32(name):
+    """Without gradients a mixer may take one step at a time by a kernel of its own."""
+    x = torch.randn(2, 7, WIDTH, dtype=torch.float64).float()
+    mixer = make(name)
+    exact, exact_last = mixer(x.double())
+    mixer = mixer.float()
+    with prefer("reference"):
+        plain, plain_last = mixer(x)
+    state, steps = None, []
+    for t in range(7):
+        y, state = mixer(x[:, t : t + 1], state)
+        steps.append(y)
+    assert_as_good_as(torch.cat(steps, dim=1), plain, exact, "y")
+    for leaves in zip(*(state_leaves(comparable(s)) for s in (state, plain_last, exact_last)), strict=True):
+        if leaves[0].is_floating_point():
+            assert_as_good_as(*leaves, "state")
+
+
+@pytest.mark.parametrize(("name", "op"), [("m2rnn", "m2rnn_step"), ("conv", "gated_conv_step")])
+def test_the_short_way_is_taken_by_single_tokens_only_and_never_past_a_listener(name, op, monkeypatch):
+    mixer, calls = make(name), []
+    module = sys.modules[type(mixer).__module__]
+    ordinary = getattr(module, op)
+    monkeypatch.setattr(module, op, lambda *a, **o: calls.append(op) or ordinary(*a, **o))
+    x, real = torch.randn(2, 1, WIDTH, dtype=torch.float64), torch.ones(2, 1, dtype=torch.bool)
+    expected, _ = mixer(x)
+    with torch.no_grad():
+        mixer(x, mask=real)
+        mixer(x, reset=real)
+        mixer(x.expand(2, 2, WIDTH))
+        heard = []
+        with mixer.norm.register_forward_hook(lambda *_: heard.append(True)):
+            mixer(x)
+        assert not calls
+        assert heard
+        got, _ = mixer(x)
+    assert len(calls) == 1
+    assert_equal_to_rounding(got, expected, "y")
+
+
 PADDINGS = {
     "left": [[0] * 4 + [1] * 4, [1] * 8, [0] * 7 + [1], [0] * 8],
     "right": [[1] * 4 + [0] * 4, [1] * 8, [1] + [0] * 7, [0] * 8],
@@ -175,7 +238,9 @@ def test_packed_documents_do_not_see_each_other(name):
     assert_states_equal(state, alone[-1][1])
     assert_gradients_equal(gradients(y, mixer), gradients(torch.cat([out for out, _ in alone], dim=1), mixer))
     leak = torch.autograd.grad(y[:, 4:].sum(), documents[:2], allow_unused=True, retain_graph=True)
-    assert all(g is None or not g.any() for g in leak)
+    for g in leak:
+        if g is not None:  # where decays are summed over a chunk, the sums cancel to rounding
+            assert_equal_to_rounding(g, torch.zeros_like(g), "leak")
 
 
 @everywhere
@@ -250,6 +315,16 @@ def test_defaults_make_a_mixer(name):
         ),
         (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
         (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),
+        (lambda: LinearTransformerConfig(heads=0), "heads: expected at least 1, got 0"),
+        (lambda: RetNetConfig(key_size=5), "key_size: expected an even number, got 5"),
+        (lambda: GLAConfig(temperature=0.0), "temperature: expected a positive number, got 0.0"),
+        (lambda: Mamba2Config(heads=8, groups=3), "groups: expected a divisor of 8, got 3"),
+        (lambda: DeltaNetConfig(conv=-1), "conv: expected at least 0, got -1"),
+        (lambda: GatedDeltaNetConfig(heads=4, key_heads=3), "key_heads: expected a divisor of 4, got 3"),
+        (lambda: GatedDeltaProductConfig(micro_steps=0), "micro_steps: expected at least 1, got 0"),
+        (lambda: RNNConfig(head_size=0), "head_size: expected at least 1, got 0"),
+        (lambda: GRUConfig(heads=5).make(24), "gru: width must be a multiple of heads = 5, got 24"),
+        (lambda: LSTMConfig(grad_clip=0.0), "grad_clip: expected a positive number, got 0.0"),
     ],
 )
 def test_wrong_options_are_refused(make, message):

@@ -29,6 +29,20 @@ PARAMETERS = {  # with 65 characters where the preset names no vocabulary: all, 
     "tinystories-33m-mru": (62_200_320, 23_602_944),
     "m2rnn-410m": (513_497_024, 307_976_128),
     "hybrid-m2rnn-410m": (512_951_624, 307_430_728),
+    "hybrid-gated-deltanet-410m": (509_402_708, 303_881_812),
+    "hybrid-gated-deltanet-410m-one-m2rnn": (509_571_704, 304_050_808),
+    "hybrid-gated-deltanet-410m-three-m2rnn": (509_909_696, 304_388_800),
+    "hybrid-mamba2-410m": (510_368_624, 304_847_728),
+    "hybrid-mamba2-410m-one-m2rnn": (510_491_624, 304_970_728),
+    "hybrid-mamba2-410m-three-m2rnn": (510_737_624, 305_216_728),
+    "m2rnn-laptop": (9_713_784, 9_697_144),
+    "hybrid-m2rnn-laptop": (9_662_682, 9_646_042),
+    "hybrid-gated-deltanet-laptop": (9_538_212, 9_521_572),
+    "hybrid-gated-deltanet-laptop-one-m2rnn": (9_552_042, 9_535_402),
+    "hybrid-gated-deltanet-laptop-three-m2rnn": (9_579_702, 9_563_062),
+    "hybrid-mamba2-laptop": (9_558_732, 9_542_092),
+    "hybrid-mamba2-laptop-one-m2rnn": (9_570_282, 9_553_642),
+    "hybrid-mamba2-laptop-three-m2rnn": (9_593_382, 9_576_742),
     "shakespeare-attention-one-mru": (10_450_560, 10_327_296),
     "shakespeare-attention-one-m2rnn": (10_627_760, 10_504_496),
 }
@@ -148,6 +162,14 @@ def test_the_papers_hybrid_has_attention_at_the_papers_places():
     config = preset("hybrid-m2rnn-410m")
     assert [i for i, b in enumerate(config.layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20]
     assert count(config, 4096).state_bytes < 0.2 * 3 * 8 * count(config, 4096).parameters  # an upper bound by far
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2"])
+def test_the_papers_hybrids_have_m2rnn_at_the_papers_places(name):
+    for swapped, places in (("one", [0]), ("three", [3, 11, 19])):
+        layers = preset(f"hybrid-{name}-410m-{swapped}-m2rnn").layers
+        assert [i for i, b in enumerate(layers) if isinstance(b.mixer, M2RNNConfig)] == places
+        assert [i for i, b in enumerate(layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20]
 
 
 def test_dropout_acts_in_training_only():

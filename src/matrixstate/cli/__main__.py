@@ -13,6 +13,7 @@ from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
 from matrixstate.cli.inspect import inspect
+from matrixstate.cli.list import list_mixers
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "generate": generate,
     "evaluate": evaluate,
     "info": info,
+    "list": list_mixers,
     "demo": demo,
     "check": check,
     "inspect": inspect,

@@ -1,13 +1,13 @@
 """Causal softmax attention with grouped heads, windows and four kinds of positions."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ShapeError, require
-from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs, require_width
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, require_width
 from matrixstate.layers.positions import count_positions, fade, rotate
 from matrixstate.layers.projection import projection
 from matrixstate.ops import AttentionState, accumulation_dtype, attention
@@ -15,7 +15,19 @@ from matrixstate.ops import AttentionState, accumulation_dtype, attention
 
 @dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """Softmax attention over the steps so far. Its state grows with the sequence, up to `window`."""
+    """y_t = sum_j softmax_j(q_t·k_j / √K) v_j over the steps so far; its state grows with the sequence.
+
+    With `window` it is sliding-window attention, whose state stops growing there.
+    Sources: Vaswani et al. 2017; windows: Beltagy et al. 2020, "Longformer".
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="y_t = sum_j softmax_j(q_t·k_j / √K) v_j over j <= t, with `window` over the last steps only",
+        state="2 x key_heads x head size per step, at most window - 1 steps",
+        op="attention",
+        source="Vaswani et al. 2017, arXiv:1706.03762; windows: Beltagy et al. 2020, arXiv:2004.05150",
+        forms=("parallel", "step"),
+    )
 
     heads: int = 4
     """Query heads; they divide the width."""
@@ -91,10 +103,10 @@ class Attention(Mixer):
         position, following = count_positions(start, T, mask, reset)
         if self.table is not None:
             x = x + learned_positions(self.table, position)
-        parts = self.input(x).split(self.sizes, dim=-1)
-        q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
+        queries_and_keys, v = self.input(x).unflatten(-1, (-1, self.head_size)).tensor_split([-self.key_heads], dim=2)
         if self.config.positions in ("rotary", "xpos"):
-            q, k = rotate(q, position), rotate(k, position)
+            queries_and_keys = rotate(queries_and_keys, position)
+        q, k = queries_and_keys.tensor_split([-self.key_heads], dim=2)
         if self.config.positions == "xpos":
             q, k = fade(q, position, 1), fade(k, position, -1)
         y, cache = attention(
@@ -121,6 +133,7 @@ class Attention(Mixer):
 
 def learned_positions(table: Tensor, position: Tensor) -> Tensor:
     """Rows of table [N, width] at position [B, T]. Raises ShapeError beyond the table."""
-    if position.numel() and int(position.max()) >= len(table):
+    # compiled code cannot branch on data; there the look-up itself refuses
+    if not torch.compiler.is_compiling() and position.numel() and int(position.max()) >= len(table):
         raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
     return table[position]

@@ -1,19 +1,29 @@
 """A gated short convolution and nothing else: the control that every claim about a memory must beat."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import Mixer, MixerConfig, check_inputs
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
+from matrixstate.ops import gated_conv_step
 
 
 @dataclass(frozen=True)
 class GatedConvConfig(MixerConfig):
     """y = W_o RMSNorm(silu(conv(W x)) * silu(G x)). Sees the last `conv` steps and has no other memory."""
+
+    about: ClassVar[About] = About(
+        recurrence="y = RMSNorm(silu(conv(W x)) * silu(G x))",
+        state="conv - 1 steps x channels",
+        op="causal_conv",
+        source="a control: the short convolution of Mamba and its successors with nothing behind it",
+        forms=("parallel", "step"),
+    )
 
     channels: int | None = None
     """Channels of the convolution. Default: twice the width."""
@@ -47,6 +57,10 @@ class GatedConv(Mixer):
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         reset = check_inputs("GatedConv", x, self.width, mask, reset)
+        if is_one_step(self, x, mask, reset):
+            past = self.init_state(len(x)) if state is None else state
+            y, last = gated_conv_step(self.input(x), self.gate(x), self.conv.weight, self.norm.weight, past, eps=EPS)
+            return self.output(y), last
         y, last = self.conv(self.input(x), state, mask, reset)
         return self.output(self.norm(y * nn.functional.silu(self.gate(x)))), last
 

@@ -1,18 +1,26 @@
 """M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, check_inputs, no_weight_decay
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.mixer import (
+    About,
+    Mixer,
+    MixerConfig,
+    StateMatrices,
+    check_inputs,
+    is_one_step,
+    no_weight_decay,
+)
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.ops import accumulation_dtype, m2rnn_scan
+from matrixstate.ops import M2RNNWeights, accumulation_dtype, m2rnn_scan, m2rnn_step
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,14 @@ class M2RNNConfig(MixerConfig):
 
     Every head count divides `heads`; a smaller one is shared by contiguous groups. Source: Mishra et al., M²RNN.
     """
+
+    about: ClassVar[About] = About(
+        recurrence="h = f h + (1 - f) tanh(h W + k vᵀ); y = qᵀ h + D v",
+        state="heads x key_size x value_size, and conv - 1 inputs",
+        op="m2rnn_scan",
+        source="Mishra et al., M²RNN",
+        forms=("step",),
+    )
 
     heads: int = 8
     """Number of heads H."""
@@ -104,6 +120,8 @@ class M2RNN(Mixer):
         self, x: Tensor, state: M2RNNState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, M2RNNState]:
         reset = check_inputs("M2RNN", x, self.width, mask, reset)
+        if is_one_step(self, x, mask, reset):
+            return self._step(x, state)
         state = M2RNNState(None, None) if state is None else state
         H, K, V = self.config.heads, self.config.key_size, self.config.value_size
         mixed, forget, gate = self.input(x).split((sum(self.sizes), *self.gates), dim=-1)
@@ -122,6 +140,28 @@ class M2RNN(Mixer):
         gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
         y = (y * nn.functional.silu(gate)).flatten(2)
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
+
+    def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
+        """As `forward`, for one token."""
+        conv, scan = self.init_state(len(x)) if state is None or state.scan is None else state
+        assert scan is not None
+        y, conv, scan = m2rnn_step(self.input(x), self._weights(), conv, scan)
+        return self.output(y), M2RNNState(conv, scan)
+
+    def _weights(self) -> M2RNNWeights:
+        K, V, conv, gate = self.config.key_size, self.config.value_size, self.conv, self.forget_gate
+        q, k, v = self.sizes
+        return M2RNNWeights(
+            heads=(q // K, k // K, v // V),
+            unit_keys=self.config.unit_keys,
+            conv=None if conv is None else conv.weight,
+            log_rate=gate.A_log,
+            bias=gate.dt_bias,
+            w=self.weight,
+            residual=self.residual,
+            norm=self.norm.weight,
+            eps=EPS,
+        )
 
     def init_state(self, batch: int) -> M2RNNState:
         config, dtype = self.config, accumulation_dtype(self.weight.dtype)

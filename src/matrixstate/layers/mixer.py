@@ -3,7 +3,7 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,26 @@ from matrixstate.errors import ConfigError, ShapeError
 State = Any  # a NamedTuple of tensors, of further such tuples, or of None where an option is off
 
 
+class About(NamedTuple):
+    """What there is to know of a mixer before it is made; `matrixstate list` prints it."""
+
+    recurrence: str
+    """The update and the read-out, in the letters of the docs."""
+    state: str
+    """The shape of what one sequence carries, in the names of the options."""
+    op: str
+    """The op it runs on, a key of `ops.OPS`."""
+    source: str
+    """Who wrote it down first."""
+    forms: tuple[str, ...] = ("chunked", "step")
+    """How it can be computed: "parallel" over the sequence, "chunked", or "step" by step."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MixerConfig(ABC):
     """The options of a mixer. Frozen; checked when made; knows nothing of the model's width."""
+
+    about: ClassVar[About]
 
     @abstractmethod
     def make(self, width: int) -> "Mixer":
@@ -97,10 +114,40 @@ def check_inputs(name: str, x: Tensor, width: int, mask: Tensor | None, reset: T
     return reset if reset is None or mask is None else reset & mask
 
 
+def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> bool:
+    """Whether the mixer may take its shortest way: one token per row, no gradient, and nobody listens to its parts."""
+    return (
+        x.shape[1] == 1
+        and mask is None
+        and reset is None
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in mixer.children())
+    )
+
+
 def require_width(name: str, width: int, divisor: int, what: str) -> None:
     """The model's width must be a multiple of `divisor`."""
     if width % divisor:
         raise ConfigError(f"{name}: width must be a multiple of {what} = {divisor}, got {width}")
+
+
+def at_least(low: int, config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
+    """For `require`: every named option is `low` or more."""
+    values = {name: getattr(config, name) for name in names}
+    return [(n >= low, f"{name}: expected at least {low}, got {n}") for name, n in values.items()]
+
+
+def expect_divisor(heads: int, config: MixerConfig, name: str) -> tuple[bool, str]:
+    """For `require`: the named head count, if given, divides `heads`."""
+    n = getattr(config, name)
+    fits = n is None or (n > 0 and (heads <= 0 or heads % n == 0))
+    return fits, f"{name}: expected a divisor of {heads}, got {n}"
+
+
+def silence(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [B, T, ...] with zeros at the steps where mask [B, T] is False: a write or a log decay that changes nothing."""
+    return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0)
 
 
 def no_weight_decay(*parameters: nn.Parameter) -> None:

@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import Mixer, MixerConfig, State, StateMatrices, check_inputs, require_width
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, State, StateMatrices, check_inputs, require_width
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -24,6 +24,14 @@ class MRUConfig(MixerConfig):
 
     The defaults are the source's form but for the rescaling, without which training diverges at ordinary rates.
     """
+
+    about: ClassVar[About] = About(
+        recurrence="H = f H X + V; y = H W_down; X a D x D matrix made of the token",
+        state="heads x D x D = state_size",
+        op="matrix_scan",
+        source="M. Levi, mru-lm",
+        forms=("parallel", "chunked", "step"),
+    )
 
     heads: int = 4
     """Number of heads."""

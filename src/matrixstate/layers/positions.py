@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops import accumulation_dtype
+
 
 def count_positions(start: Tensor, length: int, mask: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
     """The position of every step in its document, and that of the step after the last.
@@ -16,6 +18,8 @@ def count_positions(start: Tensor, length: int, mask: Tensor | None, reset: Tens
     Returns:
         position [B, T] int64, and the next call's start [B].
     """
+    if mask is None and reset is None:
+        return start[:, None] + torch.arange(length, device=start.device), start + length
     if mask is None:
         ordinal = torch.arange(length, device=start.device).expand(start.shape[0], length)
         total = torch.full_like(start, length)
@@ -33,9 +37,9 @@ def rotate(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
 
     x [B, T, H, K], K even; position [B, T].
     """
-    half = x.shape[-1] // 2
-    rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = (position.to(torch.float32)[..., None] * rate)[:, :, None]
+    half, dtype = x.shape[-1] // 2, accumulation_dtype(x.dtype)
+    rate = base ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
+    angle = (position.to(dtype)[..., None] * rate)[:, :, None]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
@@ -47,7 +51,7 @@ def fade(x: Tensor, position: Tensor, sign: int) -> Tensor:
     z_i = (2i/K + 0.4)/1.4. Queries take sign 1, keys -1. float32 holds up to about 30,000 steps per document.
     Source: Sun et al. 2022, "A Length-Extrapolatable Transformer".
     """
-    half = x.shape[-1] // 2
-    share = (torch.arange(half, device=x.device, dtype=torch.float32) / half + 0.4) / 1.4
-    factor = share ** (sign * position.to(torch.float32)[..., None, None] / 512)
+    half, dtype = x.shape[-1] // 2, accumulation_dtype(x.dtype)
+    share = (torch.arange(half, device=x.device, dtype=dtype) / half + 0.4) / 1.4
+    factor = share ** (sign * position.to(dtype)[..., None, None] / 512)
     return x * torch.cat([factor, factor], dim=-1).to(x.dtype)

@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MixerConfig, MLPConfig, MRUConfig
+from matrixstate.layers import (
+    AttentionConfig,
+    GatedConvConfig,
+    GatedDeltaNetConfig,
+    M2RNNConfig,
+    Mamba2Config,
+    MixerConfig,
+    MLPConfig,
+    MRUConfig,
+)
 from matrixstate.models.config import BlockConfig, ModelConfig
 
 Make = Callable[[], ModelConfig]
@@ -41,15 +50,37 @@ MRU_BEST = MRUConfig(
 )
 M2RNN_BEST = M2RNNConfig(heads=16, key_size=8, value_size=16, unit_keys=True, input_std=0.088)
 
-# The M²RNN paper's 410M shape: 24 blocks of width 1024, SwiGLU of 2752, untied embeddings. Source: lm-engine.
+# The M²RNN paper's 410M shape: 24 blocks of width 1024, SwiGLU of 2752, untied embeddings. In the hybrids attention is
+# at 4, 12 and 20, one M²RNN layer at 0, three just before the attention. Source: lm-engine, configs/research/m2rnn.
 _M2RNN_PAPER = M2RNNConfig(heads=84, key_size=64, value_size=16, grad_clip=1.0)
+_GATED_DELTANET_PAPER = GatedDeltaNetConfig(heads=2, key_size=256, value_size=512)
+_MAMBA2_PAPER = Mamba2Config(heads=64, key_size=216, value_size=19)
 
 
-def _paper_410m(attention_at: tuple[int, ...], recurrent: MixerConfig) -> ModelConfig:
-    mlp = MLPConfig(2752, "swiglu")
-    mixers = [AttentionConfig(heads=16) if i in attention_at else recurrent for i in range(24)]
-    blocks = tuple(BlockConfig(mixer, mlp) for mixer in mixers)
-    return ModelConfig(width=1024, blocks=blocks, vocabulary=100_352, norm="rms", tied=False)
+def _hybrid(
+    mixer: MixerConfig, others: dict[MixerConfig, tuple[int, ...]], depth: int, hidden: int, **options
+) -> ModelConfig:
+    """`depth` blocks of `mixer` and a SwiGLU, with the `others` at the layers named."""
+    at = {layer: other for other, layers in others.items() for layer in layers}
+    blocks = tuple(BlockConfig(at.get(layer, mixer), MLPConfig(hidden, "swiglu")) for layer in range(depth))
+    return ModelConfig(blocks=blocks, norm="rms", **options)
+
+
+def _paper_410m(
+    mixer: MixerConfig, attention: tuple[int, ...] = (4, 12, 20), m2rnn: tuple[int, ...] = ()
+) -> ModelConfig:
+    others = {AttentionConfig(heads=16): attention, _M2RNN_PAPER: m2rnn}
+    return _hybrid(mixer, others, 24, 2752, width=1024, vocabulary=100_352, tied=False)
+
+
+# The same at a quarter of the width and half the depth, for a laptop.
+_M2RNN_LAPTOP = M2RNNConfig(heads=21, key_size=16, value_size=16, grad_clip=1.0)
+_GATED_DELTANET_LAPTOP = GatedDeltaNetConfig(heads=2, key_size=64, value_size=128)
+_MAMBA2_LAPTOP = Mamba2Config(heads=16, key_size=54, value_size=19)
+
+
+def _laptop(mixer: MixerConfig, attention: tuple[int, ...] = (2, 6, 10), m2rnn: tuple[int, ...] = ()) -> ModelConfig:
+    return _hybrid(mixer, {AttentionConfig(heads=4): attention, _M2RNN_LAPTOP: m2rnn}, 12, 688, width=256)
 
 
 # TinyStories-33M: GPT-Neo's shape, and mru-lm's config/tinystories (4 blocks, width 768, 12 heads).
@@ -72,8 +103,22 @@ PRESETS: dict[str, Make] = {
     "single-mlp": partial(_single, None),
     "tinystories-33m-attention": partial(_tinystories, AttentionConfig(heads=16), learned_positions=2048),
     "tinystories-33m-mru": partial(_tinystories, MRUConfig(heads=12)),
-    "m2rnn-410m": partial(_paper_410m, (), _M2RNN_PAPER),
-    "hybrid-m2rnn-410m": partial(_paper_410m, (4, 12, 20), _M2RNN_PAPER),
+    "m2rnn-410m": partial(_paper_410m, _M2RNN_PAPER, ()),
+    "hybrid-m2rnn-410m": partial(_paper_410m, _M2RNN_PAPER),
+    "hybrid-gated-deltanet-410m": partial(_paper_410m, _GATED_DELTANET_PAPER),
+    "hybrid-gated-deltanet-410m-one-m2rnn": partial(_paper_410m, _GATED_DELTANET_PAPER, m2rnn=(0,)),
+    "hybrid-gated-deltanet-410m-three-m2rnn": partial(_paper_410m, _GATED_DELTANET_PAPER, m2rnn=(3, 11, 19)),
+    "hybrid-mamba2-410m": partial(_paper_410m, _MAMBA2_PAPER),
+    "hybrid-mamba2-410m-one-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(0,)),
+    "hybrid-mamba2-410m-three-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(3, 11, 19)),
+    "m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP, ()),
+    "hybrid-m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP),
+    "hybrid-gated-deltanet-laptop": partial(_laptop, _GATED_DELTANET_LAPTOP),
+    "hybrid-gated-deltanet-laptop-one-m2rnn": partial(_laptop, _GATED_DELTANET_LAPTOP, m2rnn=(0,)),
+    "hybrid-gated-deltanet-laptop-three-m2rnn": partial(_laptop, _GATED_DELTANET_LAPTOP, m2rnn=(1, 5, 9)),
+    "hybrid-mamba2-laptop": partial(_laptop, _MAMBA2_LAPTOP),
+    "hybrid-mamba2-laptop-one-m2rnn": partial(_laptop, _MAMBA2_LAPTOP, m2rnn=(0,)),
+    "hybrid-mamba2-laptop-three-m2rnn": partial(_laptop, _MAMBA2_LAPTOP, m2rnn=(1, 5, 9)),
     "shakespeare-attention-one-mru": lambda: PRESETS["shakespeare-attention"]().swap(3, _MRU_384),
     "shakespeare-attention-one-m2rnn": lambda: PRESETS["shakespeare-attention"]().swap(3, _M2RNN_384),
 }

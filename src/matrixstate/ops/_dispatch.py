@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -28,9 +30,19 @@ class Backend:
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
-        if find_spec(self.requires) is None:
+        if not _is_installed(self.requires):
             return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
-        return import_module(self.module).unsupported(device, dtype, *details)
+        return _module(self.module).unsupported(device, dtype, *details)
+
+
+@cache
+def _is_installed(name: str) -> bool:
+    return find_spec(name) is not None
+
+
+@cache
+def _module(name: str) -> Any:
+    return import_module(name)
 
 
 def _cpu(folder: str) -> Backend:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.forget_gate import ForgetGate, LogForgetGate
 from matrixstate.layers.mixer import StateMatrices
 from matrixstate.models import LanguageModel, ModelState
 
@@ -63,7 +63,8 @@ class Thermometer:
     def _listener(self, layer: int):
         def listen(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
             if self._listening:
-                self._gates[layer] = output.detach().flatten(0, -2).mean(dim=0)
+                kept = output.detach().exp() if isinstance(module, LogForgetGate) else output.detach()
+                self._gates[layer] = kept.flatten(0, -2).mean(dim=0)
 
         return listen
 

@@ -101,7 +101,7 @@ def linear_attention(
         log_decay, reset, chunk, backend: as in `outer_scan`.
 
     Returns:
-        y: [B, T, H, V], dtype of `q`. Not finite where all products are zero.
+        y: [B, T, H, V], dtype of `v`. Zeros where nothing was seen yet.
         state: [B, H, K, V + 1].
 
     Exact: the sum of weights is carried as one more column of values, each of them 1.
@@ -113,7 +113,8 @@ def linear_attention(
     y, state = outer_scan(
         q.to(dtype), k.to(dtype), values, log_decay=log_decay, state=state, reset=reset, chunk=chunk, backend=backend
     )
-    return (y[..., :-1] / y[..., -1:]).to(v.dtype), state
+    weights = y[..., -1:]
+    return (y[..., :-1] / weights.masked_fill(weights == 0, 1)).to(v.dtype), state
 
 
 def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> torch.dtype:

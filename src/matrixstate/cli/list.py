@@ -1,0 +1,56 @@
+"""`matrixstate list`."""
+
+from typing import Any
+
+import torch
+
+from matrixstate.cli.output import in_bytes, print_json
+from matrixstate.errors import ConfigError
+from matrixstate.layers import MIXERS, MixerConfig
+from matrixstate.ops import OPS
+
+
+def list_mixers(*, width: int = 256, json: bool = False) -> int:
+    """Print every mixer: its recurrence, its state, how it can be computed, its backends here, and its source.
+
+    Args:
+        width: The model's width for which the default options' state is counted.
+        json: Print one JSON object.
+    """
+    if width < 1:
+        raise ConfigError(f"--width: expected at least 1, got {width}")
+    mixers = {kind: describe(config, width) for kind, config in MIXERS.items()}
+    if json:
+        print_json({"width": width, "mixers": mixers})
+        return 0
+    for kind, about in mixers.items():
+        print(f"{kind}\n  recurrence  {about['recurrence']}\n  state       {about['state']}{_size(about, width)}")
+        ran = ", ".join(name for name, reason in about["backends"].items() if reason == "available")
+        print(f"  forms       {', '.join(about['forms'])}\n  backends    {about['op']}: {ran}")
+        print(f"  source      {about['source']}\n")
+    return 0
+
+
+def describe(config: type[MixerConfig], width: int) -> dict[str, Any]:
+    """What is known of a mixer, as plain data; sizes are None where its default options do not fit `width`."""
+    per_sequence = per_token = None
+    try:
+        with torch.device("meta"):
+            mixer = config().make(width)
+            per_sequence = mixer.state_bytes(0)
+            per_token = mixer.state_bytes(1) - per_sequence
+    except ConfigError:
+        pass
+    about = config.about
+    backends = {b.name: b.why_not("cpu", torch.float32) or "available" for b in OPS[about.op]}
+    sizes = {"state_bytes_per_sequence": per_sequence, "state_bytes_per_token": per_token}
+    return {**about._asdict(), **sizes, "backends": backends}
+
+
+def _size(about: dict[str, Any], width: int) -> str:
+    """The state of the default options in words."""
+    fixed, growing = about["state_bytes_per_sequence"], about["state_bytes_per_token"]
+    if fixed is None:
+        return f" (the default options do not fit width {width})"
+    more = f" and {in_bytes(growing)} per token" if growing else ""
+    return f": {in_bytes(fixed)} per sequence{more} at width {width}"

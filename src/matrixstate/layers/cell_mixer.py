@@ -1,0 +1,105 @@
+"""What the mixers with a vector state share: RNN, GRU and LSTM."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from matrixstate.errors import require
+from matrixstate.layers.heads import HeadInputs
+from matrixstate.layers.mixer import Mixer, MixerConfig, State, at_least, check_inputs, no_weight_decay, require_width
+from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.projection import projection
+from matrixstate.ops import accumulation_dtype
+
+
+@dataclass(frozen=True)
+class CellConfig(MixerConfig):
+    """The options of RNN, GRU and LSTM."""
+
+    heads: int = 1
+    """Heads H, each with recurrent weights of its own; 1 is the dense classic."""
+    head_size: int | None = None
+    """d, channels of a head. Default: the width over heads."""
+    conv: int = 0
+    """Steps of a short convolution (with silu) over the cell's inputs. 0: none."""
+    gate: bool = False
+    """Multiply the state by silu of a projection of the input and RMS-norm the product, as M²RNN's baselines do."""
+    grad_clip: float | None = None
+    """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
+
+    def __post_init__(self) -> None:
+        require(
+            *at_least(1, self, "heads"),
+            *at_least(0, self, "conv"),
+            (self.head_size is None or self.head_size > 0, f"head_size: expected at least 1, got {self.head_size}"),
+            (
+                self.grad_clip is None or self.grad_clip > 0,
+                f"grad_clip: expected a positive number, got {self.grad_clip}",
+            ),
+        )
+
+
+class CellState(NamedTuple):
+    conv: Tensor | None  # [B, conv-1, channels of the inputs]
+    scan: State  # what the cell carries
+
+
+class CellMixer(Mixer):
+    """A cell between two projections.
+
+    Weights start uniform in ±1/√d, as PyTorch's do, biases zero. A subclass names its number of inputs and runs them.
+    """
+
+    inputs_per_cell: int
+
+    def __init__(self, config: CellConfig, width: int) -> None:
+        super().__init__()
+        name, H, n = type(self).__name__, config.heads, self.inputs_per_cell
+        if config.head_size is None:
+            require_width(name.lower(), width, H, "heads")
+        d = config.head_size or width // H
+        self.name, self.config, self.width, self.size = name, config, width, d
+        reach = 1 / math.sqrt(d)
+        self.inputs = HeadInputs(width, ((H, d),) * n, config.conv)
+        nn.init.uniform_(self.inputs.projection.weight, -reach, reach)
+        self.bias = nn.Parameter(torch.zeros(n, H, d))
+        self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-reach, reach))
+        no_weight_decay(self.bias, self.recurrent)
+        self.gate = projection(width, H * d) if config.gate else None
+        self.norm = RMSNorm(H * d) if config.gate else None
+        self.output = projection(H * d, width)
+
+    @abstractmethod
+    def scan(
+        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """inputs [B, T, H, d] and weights [H, d, d], `inputs_per_cell` each -> every h [B, T, H, d], state."""
+
+    def forward(
+        self, x: Tensor, state: CellState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, CellState]:
+        reset = check_inputs(self.name, x, self.width, mask, reset)
+        state = CellState(None, None) if state is None else state
+        parts, conv = self.inputs(x, state.conv, mask, reset)
+        inputs = [part + bias for part, bias in zip(parts, self.bias.to(parts[0].dtype), strict=True)]
+        y, scan = self.scan(inputs, list(self.recurrent), state.scan, mask, reset)
+        y = y.flatten(2)
+        if self.gate is not None and self.norm is not None:
+            y = self.norm(y * silu(self.gate(x)))
+        return self.output(y), CellState(conv, scan)
+
+    def init_state(self, batch: int) -> CellState:
+        return CellState(self.inputs.init_state(batch), self._zeros(batch))
+
+    def _zeros(self, batch: int) -> State:
+        dtype = accumulation_dtype(self.recurrent.dtype)
+        return self.recurrent.new_zeros(batch, self.config.heads, self.size, dtype=dtype)
+
+    def mixing_flops(self, length: int) -> int:
+        """The products with the state and the convolution."""
+        return 2 * self.recurrent.numel() + self.inputs.filter_flops

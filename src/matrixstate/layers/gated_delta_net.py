@@ -1,0 +1,35 @@
+"""Gated DeltaNet: the delta rule on a state that also decays."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from matrixstate.layers.delta_net import DeltaNet, DeltaNetConfig
+from matrixstate.layers.mixer import About
+
+
+@dataclass(frozen=True)
+class GatedDeltaNetConfig(DeltaNetConfig):
+    """S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ, y_t = S_tᵀ q_t / √K, with α_t Mamba-2's forget gate.
+
+    The rest is DeltaNet's; the normed read-out is gated. Source: Yang et al. 2024, "Gated Delta Networks".
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="S = α (I - β k kᵀ) S + β k vᵀ; y = Sᵀ q; |k| = 1, β = σ(w x) or 2 σ(w x), α = e^(-A Δ)",
+        state="heads x key_size x value_size, and conv - 1 inputs",
+        op="delta_scan",
+        source="Yang et al. 2024, arXiv:2412.06464",
+    )
+
+    gate: bool = True
+    """Multiply the normed read-out by silu of a projection of the input."""
+
+    def make(self, width: int) -> "GatedDeltaNet":
+        return GatedDeltaNet(self, width)
+
+
+class GatedDeltaNet(DeltaNet):
+    """The mixer of `GatedDeltaNetConfig`. State [B, H, K, V]."""
+
+    def __init__(self, config: GatedDeltaNetConfig, width: int) -> None:
+        super().__init__(config, width, decay=True)

@@ -1,0 +1,47 @@
+"""Gated DeltaProduct: a step is a decay and then several delta rules, so it can rotate in several dimensions."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from matrixstate.errors import require
+from matrixstate.layers.delta_net import DeltaNet, DeltaNetConfig
+from matrixstate.layers.mixer import About, at_least
+
+
+@dataclass(frozen=True)
+class GatedDeltaProductConfig(DeltaNetConfig):
+    """S <- α_t S, then n_h times S <- (I - β k kᵀ) S + β k vᵀ, then y_t = S_tᵀ q_t / √K.
+
+    Each of the n_h rules has a key, a value and a β of its own. The rest is Gated DeltaNet's, which is n_h = 1.
+    Source: Siems et al. 2025, "DeltaProduct".
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="S = α S, then n_h times S = (I - β k kᵀ) S + β k vᵀ; y = Sᵀ q; β in (0, 2)",
+        state="heads x key_size x value_size, and conv - 1 inputs",
+        op="delta_scan",
+        source="Siems et al. 2025, arXiv:2502.10297",
+    )
+
+    micro_steps: int = 2
+    """n_h, how many delta rules a step applies."""
+    decay: bool = True
+    """The forget gate α; false gives DeltaProduct."""
+    negative_eigenvalues: bool = True
+    """β in (0, 2) instead of (0, 1)."""
+    gate: bool = True
+    """Multiply the normed read-out by silu of a projection of the input."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(*at_least(1, self, "micro_steps"))
+
+    def make(self, width: int) -> "GatedDeltaProduct":
+        return GatedDeltaProduct(self, width)
+
+
+class GatedDeltaProduct(DeltaNet):
+    """The mixer of `GatedDeltaProductConfig`. State [B, H, K, V]."""
+
+    def __init__(self, config: GatedDeltaProductConfig, width: int) -> None:
+        super().__init__(config, width, decay=config.decay, micro_steps=config.micro_steps)

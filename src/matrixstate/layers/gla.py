@@ -1,0 +1,84 @@
+"""Gated linear attention: a decay per head and key channel, made of the token."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, silu
+
+from matrixstate.errors import require
+from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
+from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, silence
+from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.projection import projection
+from matrixstate.ops import accumulation_dtype, outer_scan
+
+
+@dataclass(frozen=True)
+class GLAConfig(MixerConfig):
+    """S_t = diag(α_t) S_{t-1} + k_t v_tᵀ, y_t = S_tᵀ q_t / √K, with α_t = σ(W_2 W_1 x_t + b)^{1/τ} per key channel.
+
+    Every head's output is RMS-normed and gated with silu(G x). Source: Yang et al. 2023, "Gated Linear Attention".
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="S = diag(α) S + k vᵀ; y = Sᵀ q; α = σ(W2 W1 x + b)^(1/16) per key channel",
+        state="heads x key_size x value_size",
+        op="outer_scan",
+        source="Yang et al. 2023, arXiv:2312.06635",
+    )
+
+    heads: int = 4
+    """Number of heads H."""
+    key_size: int = 32
+    """K; the paper's is V / 2."""
+    value_size: int = 64
+    """V, channels of a head's values."""
+    rank: int = 16
+    """Channels between W_1 and W_2."""
+    temperature: float = 16.0
+    """τ; larger means slower forgetting."""
+    conv: int = 0
+    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    input_std: float = 0.02
+    """Standard deviation of the input projection's weights at the start."""
+
+    def __post_init__(self) -> None:
+        require(
+            *at_least(1, self, "heads", "key_size", "value_size", "rank"),
+            *at_least(0, self, "conv"),
+            (self.temperature > 0, f"temperature: expected a positive number, got {self.temperature}"),
+        )
+
+    def make(self, width: int) -> "GLA":
+        return GLA(self, width)
+
+
+class GLA(KeyValueMixer):
+    """The mixer of `GLAConfig`. State [B, H, K, V]."""
+
+    passes = 3
+
+    def __init__(self, config: GLAConfig, width: int) -> None:
+        super().__init__()
+        H, K, V = config.heads, config.key_size, config.value_size
+        self.config, self.width, self.shape = config, width, (H, K, V)
+        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
+        self.decay = nn.Sequential(projection(width, config.rank), nn.Linear(config.rank, H * K))
+        self.gate = projection(width, H * V)
+        self.norm = RMSNorm(V)
+        self.output = projection(H * V, width)
+
+    def forward(
+        self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, KeyValueState]:
+        reset = check_inputs("GLA", x, self.width, mask, reset)
+        state = KeyValueState(None, None) if state is None else state
+        (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
+        logits = self.decay(x).to(accumulation_dtype(x.dtype)).unflatten(-1, self.shape[:2])
+        decay = silence(logsigmoid(logits) / self.config.temperature, mask)
+        q = q / math.sqrt(self.config.key_size)
+        y, scan = outer_scan(q, silence(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
+        y = self.norm(y).flatten(2) * silu(self.gate(x))
+        return self.output(y), KeyValueState(conv, scan)

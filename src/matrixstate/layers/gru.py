@@ -1,0 +1,45 @@
+"""The gated recurrent unit."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from matrixstate.layers.cell_mixer import CellConfig, CellMixer
+from matrixstate.layers.mixer import About, State
+from matrixstate.ops import gru_scan
+
+
+@dataclass(frozen=True)
+class GRUConfig(CellConfig):
+    """f_t, r_t = σ(h W_f + x_f), σ(h W_r + x_r); h_t = f_t h_{t-1} + (1 - f_t) tanh((h_{t-1} r_t) W + x), y_t = O h_t.
+
+    The x are projections of the input with biases. Source: Cho et al. 2014.
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="f, r = σ(h W_f + x_f), σ(h W_r + x_r); h = f h + (1 - f) tanh((h r) W + x); y = h",
+        state="heads x head_size",
+        op="gru_scan",
+        source="Cho et al. 2014, arXiv:1406.1078",
+        forms=("step",),
+    )
+
+    reset_after: bool = False
+    """cuDNN's and PyTorch's form: the candidate is tanh(r (h W) + x)."""
+
+    def make(self, width: int) -> "GRU":
+        return GRU(self, width)
+
+
+class GRU(CellMixer):
+    """The mixer of `GRUConfig`. Inputs and weights in the order candidate, forget, reset. State: h [B, H, d]."""
+
+    inputs_per_cell = 3
+    config: GRUConfig
+
+    def scan(
+        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        after, clip = self.config.reset_after, self.config.grad_clip
+        return gru_scan(*inputs, *weights, state=state, reset_after=after, grad_clip=clip, mask=mask, reset=reset)

@@ -1,0 +1,70 @@
+"""The linear transformer: attention whose softmax is replaced by a product of positive features."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import elu
+
+from matrixstate.errors import require
+from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
+from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, silence
+from matrixstate.layers.projection import projection
+from matrixstate.ops import linear_attention
+
+
+@dataclass(frozen=True)
+class LinearTransformerConfig(MixerConfig):
+    """S_t = S_{t-1} + φ(k_t) v_tᵀ, z_t = z_{t-1} + φ(k_t), y_t = S_tᵀ φ(q_t) / z_tᵀ φ(q_t), φ = elu + 1.
+
+    It forgets nothing: every step so far stays in the sum. Source: Katharopoulos et al. 2020, "Transformers are RNNs".
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="S = S + φ(k) vᵀ; z = z + φ(k); y = Sᵀ φ(q) / zᵀ φ(q); φ = elu + 1",
+        state="heads x key_size x (value_size + 1)",
+        op="outer_scan",
+        source="Katharopoulos et al. 2020, arXiv:2006.16236",
+    )
+
+    heads: int = 4
+    """Number of heads H."""
+    key_size: int = 32
+    """K, features of a head's queries and keys."""
+    value_size: int = 32
+    """V, channels of a head's values."""
+    conv: int = 0
+    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    input_std: float = 0.02
+    """Standard deviation of the input projection's weights at the start."""
+
+    def __post_init__(self) -> None:
+        require(*at_least(1, self, "heads", "key_size", "value_size"), *at_least(0, self, "conv"))
+
+    def make(self, width: int) -> "LinearTransformer":
+        return LinearTransformer(self, width)
+
+
+class LinearTransformer(KeyValueMixer):
+    """The mixer of `LinearTransformerConfig`. State: S with z as its last column [B, H, K, V + 1]."""
+
+    passes = 2
+
+    def __init__(self, config: LinearTransformerConfig, width: int) -> None:
+        super().__init__()
+        H, K, V = config.heads, config.key_size, config.value_size
+        self.config, self.width, self.shape = config, width, (H, K, V + 1)
+        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
+        self.output = projection(H * V, width)
+
+    def forward(
+        self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, KeyValueState]:
+        reset = check_inputs("LinearTransformer", x, self.width, mask, reset)
+        state = KeyValueState(None, None) if state is None else state
+        (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
+        y, scan = linear_attention(elu(q) + 1, silence(elu(k) + 1, mask), v, state=state.scan, reset=reset)
+        return self.output(y.flatten(2)), KeyValueState(conv, scan)
+
+    def state_matrices(self, state: KeyValueState) -> StateMatrices | None:
+        return None if state.scan is None else StateMatrices(state.scan[..., :-1])

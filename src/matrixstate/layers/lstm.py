@@ -1,0 +1,53 @@
+"""Long short-term memory."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from matrixstate.layers.cell_mixer import CellConfig, CellMixer
+from matrixstate.layers.mixer import About, State
+from matrixstate.ops import LSTMState, lstm_scan
+
+
+@dataclass(frozen=True)
+class LSTMConfig(CellConfig):
+    """i, f, o = σ(h W + x) each; c_t = f c_{t-1} + i tanh(h_{t-1} W + x), h_t = o tanh(c_t), y_t = O h_t.
+
+    The x are projections of the input with biases.
+    Sources: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000.
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="i, f, o = σ(h W_· + x_·); c = f c + i tanh(h W + x); h = o tanh(c); y = h",
+        state="2 x heads x head_size",
+        op="lstm_scan",
+        source='Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"',
+        forms=("step",),
+    )
+
+    def make(self, width: int) -> "LSTM":
+        return LSTM(self, width)
+
+
+class LSTM(CellMixer):
+    """The mixer of `LSTMConfig`. Inputs and weights in the order candidate, input, forget, output.
+
+    The forget gate's bias starts at 1, or what is written at first is lost before it is used (Gers et al. 2000).
+    """
+
+    inputs_per_cell = 4
+
+    def __init__(self, config: LSTMConfig, width: int) -> None:
+        super().__init__(config, width)
+        torch.nn.init.ones_(self.bias.data[2])
+
+    def scan(
+        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        clip = self.config.grad_clip
+        return lstm_scan(*inputs, *weights, state=state, grad_clip=clip, mask=mask, reset=reset)
+
+    def _zeros(self, batch: int) -> LSTMState:
+        return LSTMState(super()._zeros(batch), super()._zeros(batch))

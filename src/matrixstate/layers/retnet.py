@@ -1,0 +1,102 @@
+"""RetNet's retention: linear attention that fades at a fixed rate per head, with rotary positions."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, silu
+
+from matrixstate.errors import require
+from matrixstate.layers.heads import HeadInputs, KeyValueMixer
+from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, silence
+from matrixstate.layers.positions import count_positions, rotate
+from matrixstate.layers.projection import projection
+from matrixstate.ops import accumulation_dtype, outer_scan
+
+
+@dataclass(frozen=True)
+class RetNetConfig(MixerConfig):
+    """S_t = γ_h S_{t-1} + k_t v_tᵀ, y_t = S_tᵀ q_t, with γ_h = 1 - 2^{-5-h} and rotary q and k / √K.
+
+    Every head's output is normalised by itself (group norm without affine part) and gated with silu(G x).
+    Source: Sun et al. 2023, "Retentive Network". The fading of xPos is the decay's business here, as in their code.
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="S = γ_h S + k vᵀ; y = Sᵀ q; γ_h = 1 - 2^(-5-h), rotary q and k",
+        state="heads x key_size x value_size",
+        op="outer_scan",
+        source="Sun et al. 2023, arXiv:2307.08621",
+    )
+
+    heads: int = 4
+    """Number of heads H; head h (from 0) fades by 1 - 2^{-5-h} per step."""
+    key_size: int = 32
+    """K, even."""
+    value_size: int = 64
+    """V; the paper's is 2 K."""
+    conv: int = 0
+    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    input_std: float = 0.02
+    """Standard deviation of the input projection's weights at the start."""
+
+    def __post_init__(self) -> None:
+        require(
+            *at_least(1, self, "heads", "key_size", "value_size"),
+            *at_least(0, self, "conv"),
+            (self.key_size % 2 == 0, f"key_size: expected an even number, got {self.key_size}"),
+        )
+
+    def make(self, width: int) -> "RetNet":
+        return RetNet(self, width)
+
+
+class RetNetState(NamedTuple):
+    conv: Tensor | None  # [B, conv-1, channels of the inputs]
+    scan: Tensor | None  # [B, H, K, V]
+    position: Tensor  # [B] int64, the position of the next step in its document
+
+
+class RetNet(KeyValueMixer):
+    """The mixer of `RetNetConfig`."""
+
+    passes = 3
+
+    def __init__(self, config: RetNetConfig, width: int) -> None:
+        super().__init__()
+        H, K, V = config.heads, config.key_size, config.value_size
+        self.config, self.width, self.shape = config, width, (H, K, V)
+        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
+        self.gate = projection(width, H * V)
+        self.output = projection(H * V, width)
+
+    def forward(
+        self, x: Tensor, state: RetNetState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, RetNetState]:
+        reset = check_inputs("RetNet", x, self.width, mask, reset)
+        state = self._start(x) if state is None else state
+        B, T, _ = x.shape
+        (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
+        position, following = count_positions(state.position, T, mask, reset)
+        q, k = rotate(q, position), rotate(k, position) / math.sqrt(self.config.key_size)
+        decay = silence(self.log_decay(accumulation_dtype(x.dtype)).expand(B, T, -1), mask)
+        y, scan = outer_scan(q, silence(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
+        y = layer_norm(y.to(decay.dtype), y.shape[-1:], eps=1e-5).flatten(2)
+        return self.output(y * silu(self.gate(x))), RetNetState(conv, scan, following)
+
+    def log_decay(self, dtype: torch.dtype) -> Tensor:
+        """log γ of every head [H]."""
+        head = torch.arange(self.config.heads, dtype=dtype, device=self.output.weight.device)
+        return torch.log1p(-torch.exp2(-5 - head))
+
+    def _start(self, x: Tensor) -> RetNetState:
+        return RetNetState(None, None, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+
+    def init_state(self, batch: int) -> RetNetState:
+        zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
+        return RetNetState(self.inputs.init_state(batch), self._zeros(batch), zero)
+
+    def state_matrices(self, state: RetNetState) -> StateMatrices | None:
+        return None if state.scan is None else StateMatrices(state.scan)

@@ -1,0 +1,38 @@
+"""The classic recurrent network."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from matrixstate.layers.cell_mixer import CellConfig, CellMixer
+from matrixstate.layers.mixer import About, State
+from matrixstate.ops import rnn_scan
+
+
+@dataclass(frozen=True)
+class RNNConfig(CellConfig):
+    """h_t = tanh(h_{t-1} W + U x_t + b), y_t = O h_t. Source: Elman 1990, "Finding Structure in Time"."""
+
+    about: ClassVar[About] = About(
+        recurrence="h = tanh(h W + U x + b); y = h",
+        state="heads x head_size",
+        op="rnn_scan",
+        source='Elman 1990, "Finding Structure in Time"',
+        forms=("step",),
+    )
+
+    def make(self, width: int) -> "RNN":
+        return RNN(self, width)
+
+
+class RNN(CellMixer):
+    """The mixer of `RNNConfig`. State: h [B, H, d]."""
+
+    inputs_per_cell = 1
+
+    def scan(
+        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        clip = self.config.grad_clip
+        return rnn_scan(inputs[0], weights[0], state, grad_clip=clip, mask=mask, reset=reset)

@@ -1,0 +1,246 @@
+"""Every mixer against the paper's equations, written out here step by step for one sequence in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import elu, logsigmoid, silu, softplus
+
+from matrixstate.layers import (
+    DeltaNetConfig,
+    GatedDeltaNetConfig,
+    GatedDeltaProductConfig,
+    GLAConfig,
+    GRUConfig,
+    LinearTransformerConfig,
+    LSTMConfig,
+    Mamba2Config,
+    RetNetConfig,
+    RNNConfig,
+)
+
+WIDTH, T, EPS = 10, 9, 1e-5
+
+
+def check(config, definition):
+    """The mixer of `config`, weights away from their start, equals `definition(mixer, x)` on x [T, width]."""
+    torch.manual_seed(0)
+    mixer = config.make(WIDTH).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        x = torch.randn(T, WIDTH, dtype=torch.float64)
+        got, expected = mixer(x[None])[0][0], definition(mixer, x)
+    assert got.abs().max() > 1e-3
+    assert (got - expected).abs().max() <= 1e-10 * max(1, expected.abs().max())
+
+
+def inputs(mixer, x, *, always_silu=False):
+    """Each input of the mixer's heads [T, heads, size], convolved as the definition of a causal filter says."""
+    u, conv = x @ mixer.inputs.projection.weight.T, mixer.inputs.conv
+    if conv is not None:
+        taps = conv.weight.shape[1]
+        past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
+        u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(T)])
+        u = u if conv.bias is None else u + conv.bias
+    u = silu(u) if conv is not None or always_silu else u
+    sizes = [heads * size for heads, size in mixer.inputs.parts]
+    return [part.view(T, *shape) for part, shape in zip(u.split(sizes, dim=1), mixer.inputs.parts, strict=True)]
+
+
+def rms(y, norm):
+    return y / (y.square().mean(-1, keepdim=True) + EPS).sqrt() * norm.weight
+
+
+def forget(mixer, z):
+    gate = mixer.forget_gate
+    return torch.exp(-gate.A_log.exp() * softplus(z + gate.dt_bias))
+
+
+def by_heads(T_, H, step):
+    """y [T, H·V] of `step(t, h, S) -> (S, y)` from zeros."""
+    rows = []
+    states = [0.0] * H
+    for t in range(T_):
+        row = []
+        for h in range(H):
+            states[h], y = step(t, h, states[h])
+            row.append(y)
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_linear_transformer(conv):
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+
+        def step(t, h, carried):
+            S, z = (0, 0) if t == 0 else carried
+            feature = elu(k[t, h]) + 1
+            S, z = S + torch.outer(feature, v[t, h]), z + feature
+            read = elu(q[t, h]) + 1
+            return (S, z), read @ S / (read @ z)
+
+        return by_heads(T, 2, step).flatten(1) @ mixer.output.weight.T
+
+    check(LinearTransformerConfig(heads=2, key_size=3, value_size=4, conv=conv), definition)
+
+
+def test_retnet():
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        angle = torch.arange(T).double()[:, None] * torch.tensor([1.0, 0.01], dtype=torch.float64)
+
+        def turn(a):
+            pairs = torch.complex(a[..., :2], a[..., 2:]) * torch.polar(torch.ones(T, 1, 2).double(), angle[:, None])
+            return torch.cat([pairs.real, pairs.imag], dim=-1)
+
+        q, k = turn(q), turn(k) / math.sqrt(4)
+
+        def step(t, h, S):
+            S = (1 - 2.0 ** (-5 - h)) * S + torch.outer(k[t, h], v[t, h])
+            return S, q[t, h] @ S
+
+        y = by_heads(T, 3, step)
+        y = (y - y.mean(-1, keepdim=True)) / (y.var(-1, correction=0, keepdim=True) + EPS).sqrt()
+        return (y.flatten(1) * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T
+
+    check(RetNetConfig(heads=3, key_size=4, value_size=5), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_gla(conv):
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        decay = torch.exp(logsigmoid(mixer.decay(x)) / 16).view(T, 2, 3)
+
+        def step(t, h, S):
+            S = decay[t, h][:, None] * S + torch.outer(k[t, h], v[t, h])
+            return S, q[t, h] @ S / math.sqrt(3)
+
+        y = rms(by_heads(T, 2, step), mixer.norm).flatten(1)
+        return (y * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T
+
+    check(GLAConfig(heads=2, key_size=3, value_size=4, rank=2, conv=conv), definition)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mamba2(groups):
+    def definition(mixer, x):
+        u, b, c = inputs(mixer, x)
+        z, gate = x @ mixer.step.weight.T, mixer.forget_gate
+        step_size, decay = softplus(z + gate.dt_bias), forget(mixer, z)
+
+        def step(t, h, S):
+            g = h // (4 // groups)
+            S = decay[t, h] * S + torch.outer(step_size[t, h] * b[t, g], u[t, h])
+            return S, c[t, g] @ S + mixer.skip[h] * u[t, h]
+
+        y = by_heads(T, 4, step).flatten(1) * silu(x @ mixer.gate.weight.T)
+        return rms(y, mixer.norm) @ mixer.output.weight.T
+
+    check(Mamba2Config(heads=4, key_size=3, value_size=2, groups=groups), definition)
+
+
+def delta(mixer, x, *, top=1.0, micro_steps=1, decayed=False, gated=False, key_heads=2):
+    """The delta rules of every variant: S <- αS, then micro_steps times S <- (I - βkkᵀ)S + βkvᵀ."""
+    q, k, v = inputs(mixer, x, always_silu=True)
+    k, v = k.view(T, micro_steps, key_heads, 3), v.view(T, micro_steps, 2, 4)
+    beta = top * torch.sigmoid(x @ mixer.beta.weight.T).view(T, micro_steps, 2)
+    decay = forget(mixer, x @ mixer.forget.weight.T) if decayed else torch.ones(T, 2)
+
+    def step(t, h, S):
+        S, g = (torch.zeros(3, 4).double() if t == 0 else S), h * key_heads // 2
+        S = decay[t, h] * S
+        for j in range(micro_steps):
+            key = k[t, j, g] / k[t, j, g].norm()
+            b = beta[t, j, h]
+            S = (torch.eye(3) - b * torch.outer(key, key)) @ S + b * torch.outer(key, v[t, j, h])
+        return S, q[t, g] / q[t, g].norm() @ S / math.sqrt(3)
+
+    y = rms(by_heads(T, 2, step), mixer.norm).flatten(1)
+    return (y * silu(x @ mixer.gate.weight.T) if gated else y) @ mixer.output.weight.T
+
+
+SIZES = {"heads": 2, "key_size": 3, "value_size": 4}
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_deltanet(conv):
+    check(DeltaNetConfig(**SIZES, conv=conv), delta)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_gated_deltanet(negative):
+    config = GatedDeltaNetConfig(**SIZES, key_heads=1, negative_eigenvalues=negative)
+    top = 2.0 if negative else 1.0
+    check(config, lambda mixer, x: delta(mixer, x, top=top, decayed=True, gated=True, key_heads=1))
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_gated_deltaproduct(decay):
+    config = GatedDeltaProductConfig(**SIZES, micro_steps=3, decay=decay)
+    check(config, lambda mixer, x: delta(mixer, x, top=2.0, micro_steps=3, decayed=decay, gated=True))
+
+
+def test_one_micro_step_is_gated_deltanet():
+    one = GatedDeltaProductConfig(**SIZES, micro_steps=1).make(WIDTH).double()
+    other = GatedDeltaNetConfig(**SIZES, negative_eigenvalues=True).make(WIDTH).double()
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(2, T, WIDTH, dtype=torch.float64)
+    assert torch.equal(one(x)[0], other(x)[0])
+
+
+def cell(mixer, x, step, state):
+    """y [T, width] of `step(inputs of all kinds [n, d], weights [n, d, d], state) -> state`, whose first is h."""
+    parts = inputs(mixer, x)
+    heads = []
+    for h in range(mixer.config.heads):
+        carried, rows = state, []
+        for t in range(T):
+            now = [part[t, h] + bias[h] for part, bias in zip(parts, mixer.bias, strict=True)]
+            carried = step(now, mixer.recurrent[:, h], carried)
+            rows.append(carried[0])
+        heads.append(torch.stack(rows))
+    y = torch.stack(heads, dim=1).flatten(1)
+    if mixer.gate is not None:
+        y = rms(y * silu(x @ mixer.gate.weight.T), mixer.norm)
+    return y @ mixer.output.weight.T
+
+
+ZERO = torch.zeros(5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_rnn(gate):
+    def step(u, w, state):
+        return (torch.tanh(state[0] @ w[0] + u[0]),)
+
+    check(RNNConfig(heads=2, head_size=5, conv=3, gate=gate), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_gru(after):
+    def step(u, w, state):
+        h = state[0]
+        f, r = torch.sigmoid(h @ w[1] + u[1]), torch.sigmoid(h @ w[2] + u[2])
+        candidate = torch.tanh(r * (h @ w[0]) + u[0]) if after else torch.tanh((h * r) @ w[0] + u[0])
+        return (f * h + (1 - f) * candidate,)
+
+    check(GRUConfig(heads=2, head_size=5, reset_after=after), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
+
+
+def test_lstm():
+    def step(u, w, state):
+        h, c = state
+        i, f, o = (torch.sigmoid(h @ w[n] + u[n]) for n in (1, 2, 3))
+        c = f * c + i * torch.tanh(h @ w[0] + u[0])
+        return o * torch.tanh(c), c
+
+    check(LSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
+
+
+def test_an_lstm_starts_by_keeping():
+    mixer = LSTMConfig(heads=2).make(WIDTH)
+    assert mixer.bias.flatten(1).mean(dim=1).tolist() == [0, 0, 1, 0]
