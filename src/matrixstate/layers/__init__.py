@@ -15,6 +15,7 @@ from matrixstate.layers.mamba2 import Mamba2, Mamba2Config
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, map_state, state_leaves
 from matrixstate.layers.mlp import MLP, MLPConfig
 from matrixstate.layers.mru import MRU, MRUConfig
+from matrixstate.layers.mru_attention import MRUAttention, MRUAttentionConfig
 from matrixstate.layers.retnet import RetNet, RetNetConfig
 from matrixstate.layers.rnn import RNN, RNNConfig
 from matrixstate.layers.state_matrix import build_state_matrix
@@ -23,6 +24,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mru": MRUConfig,
     "m2rnn": M2RNNConfig,
     "attention": AttentionConfig,
+    "mru_attention": MRUAttentionConfig,
     "conv": GatedConvConfig,
     "linear_transformer": LinearTransformerConfig,
     "retnet": RetNetConfig,
@@ -66,6 +68,8 @@ __all__ = [
     "LinearTransformerConfig",
     "M2RNNConfig",
     "MLPConfig",
+    "MRUAttention",
+    "MRUAttentionConfig",
     "MRUConfig",
     "Mamba2",
     "Mamba2Config",
