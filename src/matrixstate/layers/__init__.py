@@ -14,6 +14,7 @@ from matrixstate.layers.m2rnn import M2RNN, M2RNNConfig
 from matrixstate.layers.mamba2 import Mamba2, Mamba2Config
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, map_state, state_leaves
 from matrixstate.layers.mlp import MLP, MLPConfig
+from matrixstate.layers.moe import MoE, MoEConfig
 from matrixstate.layers.mru import MRU, MRUConfig
 from matrixstate.layers.mru_attention import MRUAttention, MRUAttentionConfig
 from matrixstate.layers.retnet import RetNet, RetNetConfig
@@ -39,6 +40,9 @@ MIXERS: dict[str, type[MixerConfig]] = {
 }
 """What mixers are called in configuration files."""
 
+MLPS: dict[str, type[MLPConfig]] = {"mlp": MLPConfig, "moe": MoEConfig}
+"""What feed-forward layers are called in configuration files; a mapping without a kind is an mlp."""
+
 __all__ = [
     "GLA",
     "GRU",
@@ -46,6 +50,7 @@ __all__ = [
     "M2RNN",
     "MIXERS",
     "MLP",
+    "MLPS",
     "MRU",
     "RNN",
     "About",
@@ -75,6 +80,8 @@ __all__ = [
     "Mamba2Config",
     "Mixer",
     "MixerConfig",
+    "MoE",
+    "MoEConfig",
     "RNNConfig",
     "RetNet",
     "RetNetConfig",
