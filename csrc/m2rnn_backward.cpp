@@ -119,17 +119,6 @@ float back_step(const BackStep& step, const Cut& cut) {
     return lane_sum(df);
 }
 
-// A tile of `to` [rows][width] += the product of x and the columns of m [terms][width].
-template <int R, int N>
-INLINE void add_product(float* to, Scalars x, const float* m, int64_t terms, int64_t width) {
-    Vec acc[R][N];
-    UNROLL for (int i = 0; i < R; ++i)
-        UNROLL for (int n = 0; n < N; ++n) acc[i][n] = load(to + i * width + n * LANES);
-    multiply<R, N>(acc, x, m, width, terms);
-    UNROLL for (int i = 0; i < R; ++i)
-        UNROLL for (int n = 0; n < N; ++n) store(to + i * width + n * LANES, acc[i][n]);
-}
-
 // dh += z wᵀ
 void add_to_dh(float* dh, const float* z, const float* w_t, const Cut& cut) {
     for_tiles(cut.rows, cut.width, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {

@@ -48,6 +48,7 @@ struct Sweep {
     const float *update, *added, *shrink, *reading;
     float *state, *sums;
     int64_t K, width;
+    const Wishes& wishes;
 
     // N vectors of columns from `column` on, all rows.
     template <int N, bool SHRINK>
@@ -57,18 +58,25 @@ struct Sweep {
             UNROLL for (int a = 0; a < Is::ADDED; ++a) plus[a][n] = load(added + a * width + column + n * LANES);
             if (SHRINK) less[n] = load(shrink + column + n * LANES);
         }
-        for (int64_t block = 0; block < K; block += LANES) {
-            const float* u = update + block * (1 + Is::ADDED);
-            const float* r = reading + block * Is::READ;
-            float* row = state + block * width + column;
-            const int64_t count = K - block < LANES ? K - block : LANES;
-            for (int64_t i = 0; i < count; ++i, row += width) {
-                UNROLL for (int n = 0; n < N; ++n) {
-                    Vec s = load(row + n * LANES) * u[i];
-                    if (SHRINK) s *= less[n];
-                    UNROLL for (int a = 0; a < Is::ADDED; ++a) s += u[(1 + a) * LANES + i] * plus[a][n];
-                    store(row + n * LANES, s);
-                    UNROLL for (int k = 0; k < Is::READ; ++k) sum[k][n] += r[k * LANES + i] * s;
+        const float *u = update, *r = reading;  // not members, which a store of a vector might change
+        float* row = state + column;
+        const int64_t rows = K, next = width;
+        for (int64_t block = 0; block < rows; block += LANES, u += (1 + Is::ADDED) * LANES, r += Is::READ * LANES) {
+            const int64_t count = rows - block < LANES ? rows - block : LANES;
+            for (int64_t i = 0; i < count; ++i, row += next) {
+                Vec s[N];
+                wishes.ask(block + i);
+                const Vec kept = splat(u[i]);
+                UNROLL for (int n = 0; n < N; ++n) s[n] = load(row + n * LANES) * kept;
+                if (SHRINK) UNROLL for (int n = 0; n < N; ++n) s[n] *= less[n];
+                UNROLL for (int a = 0; a < Is::ADDED; ++a) {
+                    const Vec by = splat(u[(1 + a) * LANES + i]);
+                    UNROLL for (int n = 0; n < N; ++n) s[n] += by * plus[a][n];
+                }
+                UNROLL for (int n = 0; n < N; ++n) store(row + n * LANES, s[n]);
+                UNROLL for (int k = 0; k < Is::READ; ++k) {
+                    const Vec by = splat(r[k * LANES + i]);
+                    UNROLL for (int n = 0; n < N; ++n) sum[k][n] += by * s[n];
                 }
             }
         }
@@ -89,6 +97,7 @@ struct Sweep {
 template <Kind KIND>
 class RankOneScan {
     using Is = Shape<KIND>;
+    static constexpr int64_t AHEAD = 8;  // rows between asking for inputs and using them
 
   public:
     RankOneScan(const RankOneForward& in, const ColumnCut& cut, int64_t task, Pieces& pieces)
@@ -115,13 +124,26 @@ class RankOneScan {
         fill(next->reading, Is::READ * cut_.padded, 0);
         sweep(*now, *next);
         write_columns(state_, cut_, at_, in_.last + head * s.K * s.V);
+        finish_streaming();
     }
 
   private:
     void sweep(const Pair<KIND>& now, Pair<KIND>& next) {
-        const Sweep<KIND> all{now.update, now.added, now.shrink, next.reading, state_, next.sums, cut_.sizes.K, cut_.width};
+        const Sweep<KIND> all{now.update, now.added, now.shrink, next.reading, state_, next.sums, cut_.sizes.K, cut_.width, wishes_};
         if (KIND == Kind::outer && in_.log_decay_v != nullptr) all.template run<true>();
         else all.template run<false>();
+    }
+
+    // Asks for what rows [row, row + count) read and write.
+    void wish(int64_t row, int64_t count) {
+        const RankOneSizes& s = in_.sizes;
+        wishes_.clear();
+        for (int64_t j = row; j < row + count && j < s.rows(); ++j) {
+            const Place place(s, at_, j);
+            wishes_.add_row(in_, at_, j);
+            if (place.last) wishes_.add(in_.y, place.step * s.V + at_.first, at_.count);
+            wishes_.add(in_.kept_reads, place.row * s.V + at_.first, at_.count);
+        }
     }
 
     // A pair before the first: leaves the state as it is.
@@ -135,7 +157,12 @@ class RankOneScan {
     void keep(int64_t head, int64_t row) {
         if (in_.kept == nullptr || row % RANK_ONE_INTERVAL != 0) return;
         const int64_t interval = head * in_.sizes.intervals() + row / RANK_ONE_INTERVAL;
-        write_columns(state_, cut_, at_, in_.kept + interval * in_.sizes.K * in_.sizes.V);
+        float* to = in_.kept + interval * in_.sizes.K * in_.sizes.V;
+        const bool aligned = reinterpret_cast<uintptr_t>(to + at_.first) % sizeof(Vec) == 0 && in_.sizes.V % LANES == 0;
+        if (!aligned) return write_columns(state_, cut_, at_, to);
+        for (int64_t i = 0; i < in_.sizes.K; ++i)  // past the caches: it is read much later
+            for (int64_t c = 0; c < at_.count; c += LANES)
+                stream(to + i * in_.sizes.V + at_.first + c, load(state_ + i * cut_.width + c));
     }
 
     // A pair ends before a new document and where a state is kept.
@@ -143,6 +170,7 @@ class RankOneScan {
         const int64_t second = row + 1;
         const bool two = second < in_.sizes.rows() && second % RANK_ONE_INTERVAL != 0 && !starts_document(in_, at_, second);
         pair.begin = row, pair.count = two ? 2 : 1;
+        wish(row + AHEAD, pair.count);
         read_row(in_, cut_, at_, row, pair.rows[0]);
         if (two) {
             read_row(in_, cut_, at_, second, pair.rows[1]);
@@ -249,6 +277,7 @@ class RankOneScan {
     const Columns at_;
     Pair<KIND> pairs_[2];
     float* state_;
+    Wishes wishes_;
 };
 
 template <Kind KIND>

@@ -112,6 +112,39 @@ inline void read_row(const RankOneInputs& in, const ColumnCut& cut, const Column
     }
 }
 
+// Cache lines that will soon be needed. A head's rows lie too far apart for the processor to foresee them, and it can
+// wait for few lines at a time, so they are asked for one by one, in step with the sweep over the rows of a state.
+class Wishes {
+  public:
+    void clear() { count_ = asked_ = 0; }
+    void add(const void* data, Dtype dtype, int64_t at, int64_t count) {
+        if (data == nullptr) return;
+        const int64_t size = dtype == Dtype::float32 ? 4 : 2;
+        const char* begin = static_cast<const char*>(data) + at * size;
+        for (int64_t byte = 0; byte < count * size && count_ < MOST; byte += 64) lines_[count_++] = begin + byte;
+    }
+    void add(Input array, int64_t at, int64_t count) { add(array.data, array.dtype, at, count); }
+    void add(Output array, int64_t at, int64_t count) { add(array.data, array.dtype, at, count); }
+    void add(const float* array, int64_t at, int64_t count) { add(array, Dtype::float32, at, count); }
+    void add_row(const RankOneInputs& in, const Columns& at, int64_t j) {
+        const RankOneSizes& s = in.sizes;
+        const Place place(s, at, j);
+        if (place.last) add(in.q, place.step * s.K, s.K);
+        for (Input input : {in.k, in.read, in.write}) add(input, place.row * s.K, s.K);
+        add(in.v, place.row * s.V + at.first, at.count);
+        if (in.per_channel && place.first) add(in.log_decay, place.step * s.K, s.K);
+    }
+    INLINE void ask(int64_t i) const { __builtin_prefetch(lines_[i < count_ ? i : 0], 0, 2); }
+    void ask_next(int64_t count) {
+        for (; count > 0 && asked_ < count_; --count) ask(asked_++);
+    }
+
+  private:
+    static constexpr int64_t MOST = 512;
+    const char* lines_[MOST] = {};
+    int64_t count_ = 0, asked_ = 0;
+};
+
 INLINE bool starts_document(const RankOneInputs& in, const Columns& at, int64_t j) {
     const int64_t M = in.sizes.M;
     return in.reset != nullptr && j % M == 0 && in.reset[at.b * in.sizes.T + j / M];

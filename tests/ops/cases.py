@@ -236,7 +236,13 @@ def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | Non
 
 
 def outer(
-    backend: str, decay: str, read: Literal["post", "pre"] = "post", K: int = 3, V: int = 5, heads: int = 2, batch: int = B
+    backend: str,
+    decay: str,
+    read: Literal["post", "pre"] = "post",
+    K: int = 3,
+    V: int = 5,
+    heads: int = 2,
+    batch: int = B,
 ) -> Case:
     """decay: none, or one per head, per channel, or per row and per column."""
     per_row: tuple[int, ...] = () if decay == "head" else (K,)
@@ -303,6 +309,33 @@ def delta(
     )
 
 
+def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, grad_clip: float | None = None) -> Case:
+    """kind: rnn, gru, "gru, reset after" or lstm; inputs of the rnn and weights of the lstm are shared by all heads."""
+    names = {"rnn": ("",), "gru": ("", "f", "r"), "lstm": ("", "i", "f", "o")}[kind.split(",")[0]]
+    of_inputs, of_weights = (1 if kind == "rnn" else heads), (1 if kind == "lstm" else heads)
+    op = {"rnn": rnn_scan, "gru": gru_scan, "lstm": lstm_scan}[kind.split(",")[0]]
+    more: dict[str, Any] = {"reset_after": True} if "after" in kind else {}
+
+    def state(dtype: torch.dtype) -> Any:
+        drawn = [_normal(batch, heads, d, dtype=_accumulation(dtype)) for _ in "hc"]
+        return LSTMState(*drawn) if kind == "lstm" else drawn[0]
+
+    def fixed(dtype: torch.dtype) -> Inputs:
+        weights = {"w" + n: _normal(of_weights, d, d, dtype=dtype, scale=1.1 / d**0.5) for n in names}
+        return weights | ({"bias": _normal(d, dtype=dtype)} if "after" in kind else {})
+
+    return Case(
+        f"{kind}, {backend}, d {d}, {heads} heads, batch {batch}, clip {grad_clip}",
+        op.__name__,
+        lambda T, dtype: {"x" + n: _normal(batch, T, of_inputs, d, dtype=dtype) for n in names},
+        lambda s, fixed, state, **options: op(**s, **fixed, **more, state=state, grad_clip=grad_clip, **options),
+        state,
+        fixed,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
 OUTER: tuple[tuple[str, Literal["post", "pre"]], ...] = (
     ("none", "post"),
     ("head", "post"),
@@ -342,35 +375,7 @@ CASES = [
         for backend in ("reference", "chunked", "cpu")
         for decay, write, micro_steps in DELTA
     ),
-    Case(
-        "rnn_scan",
-        "rnn_scan",
-        lambda T, dtype: {"x": _normal(B, T, 1, 5, dtype=dtype)},
-        lambda s, fixed, state, **options: rnn_scan(s["x"], fixed["w"], state, **options),
-        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-        lambda dtype: {"w": _normal(3, 5, 5, dtype=dtype, scale=0.5)},
-    ),
-    *(
-        Case(
-            f"gru_scan, reset {'after' if after else 'before'}",
-            "gru_scan",
-            lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xf", "xr")},
-            lambda s, fixed, state, after=after, **options: gru_scan(
-                **s, **fixed, state=state, reset_after=after, **options
-            ),
-            lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-            lambda dtype: {name: _normal(3, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wf", "wr")},
-        )
-        for after in (False, True)
-    ),
-    Case(
-        "lstm_scan",
-        "lstm_scan",
-        lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xi", "xf", "xo")},
-        lambda s, fixed, state, **options: lstm_scan(**s, **fixed, state=state, **options),
-        lambda dtype: LSTMState(*(_normal(B, 3, 5, dtype=_accumulation(dtype)) for _ in "hc")),
-        lambda dtype: {name: _normal(1, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wi", "wf", "wo")},
-    ),
+    *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
     _attention(None, "reference"),
     _attention(3, "reference"),
     _attention(None, "sdpa"),

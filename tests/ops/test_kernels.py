@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, B, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled
+from cases import CASES, B, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
-from matrixstate.layers import map_state
+from matrixstate.layers import map_state, state_leaves
 
 KERNELS = [case for case in CASES if case.backend == "cpu"]
 SHAPES = [
@@ -39,6 +39,7 @@ SHAPES = [
     *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
     mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
     mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
+    *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
     delta("cpu", K=1, V=1, heads=1, batch=1),
     delta("cpu", "head", write=False, K=17, V=16, heads=1),
     delta("cpu", "channel", K=33, V=70, batch=1),
@@ -72,7 +73,8 @@ def run(case, drawn, backend, dtype, change=lambda gradient: gradient):
     generator = torch.Generator().manual_seed(1)
     incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in floats(outputs)]
     gradients = torch.autograd.grad(floats(outputs), leaves, [change(gradient) for gradient in incoming])
-    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed, "state")]
+    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed)]
+    names += [f"dstate {i}" for i in range(len(floats(state_leaves(state))))]
     return dict(zip(names, [out.detach() for out in outputs] + list(gradients), strict=True))
 
 
@@ -124,7 +126,7 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
 
 
 def _with_halves(call):
-    wide = {"w", "f", "weight", "bias", "decay"}
+    wide = {"w", "wi", "wf", "wr", "wo", "f", "weight", "bias", "decay"}
 
     def with_halves(sequence, fixed, state, **options):
         halves = {n: v if n in wide else v.bfloat16() for n, v in sequence.items()}

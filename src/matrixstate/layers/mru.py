@@ -28,7 +28,7 @@ class MRUConfig(MixerConfig):
     about: ClassVar[About] = About(
         recurrence="H = f H X + V; y = H W_down; X a D x D matrix made of the token",
         state="heads x D x D = state_size",
-        op="matrix_scan",
+        op="mru_scan",
         source="M. Levi, mru-lm",
         forms=("parallel", "chunked", "step"),
     )
