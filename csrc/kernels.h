@@ -6,6 +6,7 @@
 #include "matrix.h"
 #include "step.h"
 #include "rank_one.h"
+#include "mru.h"
 
 namespace matrixstate {
 
@@ -22,6 +23,8 @@ struct Kernels {
     void (*m2rnn_step)(const M2rnnStep&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
+    void (*mru_forward)(const MruForward&);
+    void (*mru_backward)(const MruBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

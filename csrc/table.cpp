@@ -17,6 +17,8 @@ void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
+void mru_forward(const MruForward&);
+void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -32,6 +34,8 @@ extern const Kernels table = {
     m2rnn_step,
     rank_one_forward,
     rank_one_backward,
+    mru_forward,
+    mru_backward,
     multiply_adds_per_second,
 };
 
