@@ -4,9 +4,9 @@
 #include "conv.h"
 #include "m2rnn.h"
 #include "matrix.h"
-#include "mru.h"
 #include "step.h"
 #include "rank_one.h"
+#include "mru.h"
 
 namespace matrixstate {
 
@@ -19,12 +19,12 @@ struct Kernels {
     void (*m2rnn_backward)(const M2rnnBackward&);
     void (*matrix_forward)(const MatrixForward&);
     void (*matrix_backward)(const MatrixBackward&);
-    void (*mru_forward)(const MruForward&);
-    void (*mru_backward)(const MruBackward&);
     void (*gated_conv_step)(const GatedConvStep&);
     void (*m2rnn_step)(const M2rnnStep&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
+    void (*mru_forward)(const MruForward&);
+    void (*mru_backward)(const MruBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

@@ -120,7 +120,8 @@ INLINE void one_minus_skew(const Builder& b, const float* elements, double* to) 
 }
 
 // One step of Gauss-Jordan in place. No pivot is sought: the symmetric part of I - A is the identity, and stays at
-// least that in what is left to eliminate, so every pivot is at least 1. In float32 this would err up to three times as far as a solve by LU.
+// least that in what is left to eliminate, so every pivot is at least 1.
+// In float32 this would err up to three times as far as a solve by LU.
 template <int P>
 INLINE void eliminate(const Builder& b, double* block, int64_t k) {
     constexpr int W = wide_width<P>(), VECS = P > 0 ? P / W : 1;

@@ -13,12 +13,12 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
-void mru_forward(const MruForward&);
-void mru_backward(const MruBackward&);
 void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
+void mru_forward(const MruForward&);
+void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -30,12 +30,12 @@ extern const Kernels table = {
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
-    mru_forward,
-    mru_backward,
     gated_conv_step,
     m2rnn_step,
     rank_one_forward,
     rank_one_backward,
+    mru_forward,
+    mru_backward,
     multiply_adds_per_second,
 };
 

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 M2RNN_INTERVAL: int
-MRU_INTERVAL: int
 RANK_ONE_INTERVAL: int
+MRU_INTERVAL: int
 
 def instruction_sets() -> list[str]: ...
 def instruction_set() -> str: ...

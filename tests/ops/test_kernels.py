@@ -30,15 +30,6 @@ SHAPES = [
     matrix("cpu", 32, v=True, heads=1, batch=1),
     matrix("cpu", 64, R=5, batch=1),
     *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
-    mru("cpu", 1, 3, "reshape_identity", rescale=True, heads=1, batch=1),
-    *(
-        mru("cpu", D, 3, "reshape_identity", rescale=True, readout="normalised", heads=1, batch=1)
-        for D in (2, *range(4, 34))
-    ),
-    *(mru("cpu", D, D, "ldu", decay=True, rescale=True) for D in (2, 4, 8, 16, 33)),
-    *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
-    mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
-    mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
     *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
     delta("cpu", K=1, V=1, heads=1, batch=1),
     delta("cpu", "head", write=False, K=17, V=16, heads=1),
@@ -51,6 +42,15 @@ SHAPES = [
     outer("cpu", "row and column", K=16, V=64, heads=5),
     outer("cpu", "row and column", "pre", K=20, V=40, heads=1, batch=1),
     outer("cpu", "channel", "pre", K=5, V=129, heads=3, batch=3),
+    mru("cpu", 1, 3, "reshape_identity", rescale=True, heads=1, batch=1),
+    *(
+        mru("cpu", D, 3, "reshape_identity", rescale=True, readout="normalised", heads=1, batch=1)
+        for D in (2, *range(4, 34))
+    ),
+    *(mru("cpu", D, D, "ldu", decay=True, rescale=True) for D in (2, 4, 8, 16, 33)),
+    *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
+    mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
+    mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
