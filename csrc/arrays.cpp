@@ -34,23 +34,30 @@ static std::string shape_of(const Array& array) {
     return text + "]";
 }
 
+static bool is_empty(const Array& array) {
+    for (size_t i = 0; i < array.ndim(); ++i)
+        if (array.shape(i) == 0) return true;
+    return false;
+}
+
 static bool is_dense(const Array& array) {
+    if (is_empty(array)) return true;
     int64_t expected = 1;
     for (size_t i = array.ndim(); i-- > 0;) {
         const int64_t size = static_cast<int64_t>(array.shape(i));
-        if (size == 0) return true;
         if (size != 1 && array.stride(i) != expected) return false;
         expected *= size;
     }
     return true;
 }
 
-void Checker::require(bool holds, const std::string& complaint) const {
-    if (!holds) throw nb::value_error((std::string(function_) + ": " + complaint).c_str());
+void Checker::fail(const std::string& complaint) const {
+    throw nb::value_error((std::string(function_) + ": " + complaint).c_str());
 }
 
 const int64_t* Checker::sizes(const char* name, const Array& array, size_t rank) const {
-    require(array.ndim() == rank, std::string(name) + " must have " + std::to_string(rank) + " axes, got " + shape_of(array));
+    if (array.ndim() != rank)
+        fail(std::string(name) + " must have " + std::to_string(rank) + " axes, got " + shape_of(array));
     return array.shape_ptr();
 }
 
@@ -58,17 +65,19 @@ void* Checker::data(const char* name, const Array& array, Shape shape, Element e
     bool same = array.ndim() == shape.size();
     for (size_t i = 0; same && i < shape.size(); ++i) same = array.shape_ptr()[i] == shape.begin()[i];
     const Element got = element_of(array);
-    require(same && got == element, std::string(name) + " must be " + name_of(element) + " " + text_of(shape) +
-                                        ", got " + name_of(got) + " " + shape_of(array));
-    require(array.device_type() == nb::device::cpu::value, std::string(name) + " must be on the CPU");
-    require(is_dense(array), std::string(name) + " must be contiguous");
+    if (!same || got != element)
+        fail(std::string(name) + " must be " + name_of(element) + " " + text_of(shape) + ", got " + name_of(got) + " " +
+             shape_of(array));
+    if (array.device_type() != nb::device::cpu::value) fail(std::string(name) + " must be on the CPU");
+    if (!is_dense(array)) fail(std::string(name) + " must be contiguous");
+    if (array.data() == nullptr && !is_empty(array)) fail(std::string(name) + " must have memory of its own");
     return array.data();
 }
 
 Dtype Checker::storage(const char* name, const Array& array) const {
     const Element element = element_of(array);
-    require(element == Element::float32 || element == Element::bfloat16,
-            std::string(name) + " must be float32 or bfloat16, got " + name_of(element));
+    if (element != Element::float32 && element != Element::bfloat16)
+        fail(std::string(name) + " must be float32 or bfloat16, got " + name_of(element));
     return element == Element::float32 ? Dtype::float32 : Dtype::bfloat16;
 }
 

@@ -1,21 +1,17 @@
 // Checks of the arrays that Python passes, before any pointer of theirs is used.
 #pragma once
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
 #include <initializer_list>
-#include <nanobind/stl/optional.h>
 #include <string>
 
+#include "array.h"
 #include "memory.h"
 
 namespace matrixstate {
 
-namespace nb = nanobind;
-
-using Array = nb::ndarray<>;
-using OptionalArray = std::optional<nb::ndarray<>>;
+using OptionalArray = std::optional<Array>;
 using Shape = std::initializer_list<int64_t>;
 
 enum class Element { float32, bfloat16, int32, boolean, other };
@@ -44,9 +40,12 @@ class Checker {
     // An array whose element type is that of `like`, which must be float32 or bfloat16.
     Input input(const char* name, const Array& array, Shape shape, const Array& like) const;
     Output output(const char* name, const Array& array, Shape shape, const Array& like) const;
-    void require(bool holds, const std::string& complaint) const;
+    void require(bool holds, const char* complaint) const {
+        if (!holds) fail(complaint);
+    }
 
   private:
+    [[noreturn]] void fail(const std::string& complaint) const;
     Dtype storage(const char* name, const Array& array) const;
     const char* function_;
 };

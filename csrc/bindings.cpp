@@ -14,6 +14,8 @@ namespace matrixstate {
 void bind_conv(nb::module_& m);
 void bind_m2rnn(nb::module_& m);
 void bind_matrix(nb::module_& m);
+void bind_step(nb::module_& m);
+void bind_rank_one(nb::module_& m);
 }
 
 static std::vector<std::string> instruction_sets() {
@@ -41,4 +43,6 @@ NB_MODULE(_native, m) {
     matrixstate::bind_conv(m);
     matrixstate::bind_m2rnn(m);
     matrixstate::bind_matrix(m);
+    matrixstate::bind_step(m);
+    matrixstate::bind_rank_one(m);
 }

@@ -4,6 +4,8 @@
 #include "conv.h"
 #include "m2rnn.h"
 #include "matrix.h"
+#include "step.h"
+#include "rank_one.h"
 
 namespace matrixstate {
 
@@ -16,6 +18,10 @@ struct Kernels {
     void (*m2rnn_backward)(const M2rnnBackward&);
     void (*matrix_forward)(const MatrixForward&);
     void (*matrix_backward)(const MatrixBackward&);
+    void (*gated_conv_step)(const GatedConvStep&);
+    void (*m2rnn_step)(const M2rnnStep&);
+    void (*rank_one_forward)(const RankOneForward&);
+    void (*rank_one_backward)(const RankOneBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

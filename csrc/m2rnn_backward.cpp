@@ -119,17 +119,6 @@ float back_step(const BackStep& step, const Cut& cut) {
     return lane_sum(df);
 }
 
-// A tile of `to` [rows][width] += the product of x and the columns of m [terms][width].
-template <int R, int N>
-INLINE void add_product(float* to, Scalars x, const float* m, int64_t terms, int64_t width) {
-    Vec acc[R][N];
-    UNROLL for (int i = 0; i < R; ++i)
-        UNROLL for (int n = 0; n < N; ++n) acc[i][n] = load(to + i * width + n * LANES);
-    multiply<R, N>(acc, x, m, width, terms);
-    UNROLL for (int i = 0; i < R; ++i)
-        UNROLL for (int n = 0; n < N; ++n) store(to + i * width + n * LANES, acc[i][n]);
-}
-
 // dh += z wᵀ
 void add_to_dh(float* dh, const float* z, const float* w_t, const Cut& cut) {
     for_tiles(cut.rows, cut.width, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {
@@ -238,22 +227,6 @@ class Scan {
     const Slice slice_;
     BackwardScratch my_;
     const int64_t block_;
-};
-
-// A gradient that tasks may share: they write partial sums [outer, group, inner], which are added up at the end.
-class Shared {
-  public:
-    Shared(Output to, int64_t outer, int64_t group, int64_t inner)
-        : to_(to), outer_(outer), group_(group), inner_(inner), parts_(group != 1 ? outer * group * inner : 0) {}
-    Output sink() const { return group_ != 1 ? Output{parts_.data(), Dtype::float32} : to_; }
-    void finish(int threads) const {
-        if (group_ != 1) sum_groups(parts_.data(), to_, outer_, group_, inner_, threads);
-    }
-
-  private:
-    Output to_;
-    int64_t outer_, group_, inner_;
-    Buffer parts_;
 };
 
 }  // namespace

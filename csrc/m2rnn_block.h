@@ -6,13 +6,11 @@
 
 #include "m2rnn.h"
 #include "tanh.h"
-#include "vec.h"
+#include "tiles.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
-
-constexpr int ROWS = REGISTERS / 4;  // rows of a register tile; twice as many where it is one vector of columns wide
 
 // How the work is cut into tasks (b, head, slice of rows). Depends on the sizes alone, never on the threads, so that
 // sums over rows have the same order whatever the number of threads.
@@ -75,49 +73,6 @@ struct Steps {
         }
     }
 };
-
-// A matrix from which a tile takes the numbers to broadcast: that of row i and term j.
-struct Scalars {
-    const float* from;
-    int64_t row, term;  // strides
-};
-
-// acc[i][n] += sum over j < terms of x(i, j) * m[j], where m [terms][width] starts at the tile's first column.
-template <int R, int N>
-INLINE void multiply(Vec (&acc)[R][N], Scalars x, const float* m, int64_t width, int64_t terms) {
-#pragma GCC unroll 2
-    for (int64_t j = 0; j < terms; ++j) {
-        Vec right[N];
-        UNROLL for (int n = 0; n < N; ++n) right[n] = load(m + j * width + n * LANES);
-        UNROLL for (int i = 0; i < R; ++i) {
-            const float left = x.from[i * x.row + j * x.term];
-            UNROLL for (int n = 0; n < N; ++n) acc[i][n] += left * right[n];
-        }
-    }
-}
-
-template <int VALUE>
-using Constant = std::integral_constant<int, VALUE>;
-
-// Calls work(row, column, width, height of the tile, its vectors of columns) for all tiles of [rows][width], rows
-// outermost; the last two are constants. So is the width where a row is one tile wide: addresses then cost nothing.
-template <class Work>
-INLINE void for_tiles(int64_t rows, int64_t width, const Work& work) {
-    int64_t row = 0;
-    if (width == LANES) {
-        for (; row + ROWS < rows; row += 2 * ROWS) work(row, 0, Constant<LANES>(), Constant<2 * ROWS>(), Constant<1>());
-        if (row < rows) work(row, 0, Constant<LANES>(), Constant<ROWS>(), Constant<1>());
-    } else if (width == 2 * LANES) {
-        for (; row < rows; row += ROWS) work(row, 0, Constant<2 * LANES>(), Constant<ROWS>(), Constant<2>());
-    } else {
-        for (; row < rows; row += ROWS) {
-            int64_t column = 0;
-            for (; column + LANES < width; column += 2 * LANES)
-                work(row, column, width, Constant<ROWS>(), Constant<2>());
-            if (column < width) work(row, column, width, Constant<ROWS>(), Constant<1>());
-        }
-    }
-}
 
 // One step of a block of rows: `before` -> `after`, both [rows][width].
 struct Step {

@@ -25,6 +25,22 @@ inline void sum_groups(const float* parts, Output out, int64_t outer, int64_t gr
     });
 }
 
+// A gradient that tasks may share: they write partial sums [outer, group, inner], which are added up at the end.
+class Shared {
+  public:
+    Shared(Output to, int64_t outer, int64_t group, int64_t inner)
+        : to_(to), outer_(outer), group_(group), inner_(inner), parts_(group != 1 ? outer * group * inner : 0) {}
+    Output sink() const { return group_ != 1 ? Output{parts_.data(), Dtype::float32} : to_; }
+    void finish(int threads) const {
+        if (group_ != 1) sum_groups(parts_.data(), to_, outer_, group_, inner_, threads);
+    }
+
+  private:
+    Output to_;
+    int64_t outer_, group_, inner_;
+    Buffer parts_;
+};
+
 }  // namespace
 }  // namespace MATRIXSTATE_ISA
 }  // namespace matrixstate

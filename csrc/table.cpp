@@ -13,6 +13,10 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
+void gated_conv_step(const GatedConvStep&);
+void m2rnn_step(const M2rnnStep&);
+void rank_one_forward(const RankOneForward&);
+void rank_one_backward(const RankOneBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -24,6 +28,10 @@ extern const Kernels table = {
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
+    gated_conv_step,
+    m2rnn_step,
+    rank_one_forward,
+    rank_one_backward,
     multiply_adds_per_second,
 };
 

@@ -2,104 +2,11 @@
 // is read or written out of bounds; every array has exactly its size, and outputs are checked to be written in full.
 // Usage: fuzz [seconds] [seed]
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
-#include <random>
 #include <vector>
 
-#include "../kernels.h"
-
-using namespace matrixstate;
-
-static std::mt19937 generator;
-
-static int64_t pick(int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(generator);
-}
-
-// An array of its own allocation; bfloat16 or float32.
-class Numbers {
-  public:
-    Numbers(int64_t count, Dtype dtype) : count_(count), dtype_(dtype), bytes_(count * width()) {}
-    Numbers& random(float low, float high) {
-        for (int64_t i = 0; i < count_; ++i) set(i, std::uniform_real_distribution<float>(low, high)(generator));
-        return *this;
-    }
-    Numbers& poison() {
-        for (int64_t i = 0; i < count_; ++i) set(i, NAN);
-        return *this;
-    }
-    bool finite() const {
-        for (int64_t i = 0; i < count_; ++i)
-            if (!std::isfinite(get(i))) return false;
-        return true;
-    }
-    Input in() const { return {bytes_.data(), dtype_}; }
-    Output out() { return {bytes_.data(), dtype_}; }
-    float* floats() { return reinterpret_cast<float*>(bytes_.data()); }
-
-  private:
-    int64_t width() const { return dtype_ == Dtype::float32 ? 4 : 2; }
-    void set(int64_t i, float value) {
-        uint32_t bits;
-        __builtin_memcpy(&bits, &value, 4);
-        const uint16_t half = static_cast<uint16_t>(bits >> 16);
-        if (dtype_ == Dtype::float32) __builtin_memcpy(bytes_.data() + 4 * i, &bits, 4);
-        else __builtin_memcpy(bytes_.data() + 2 * i, &half, 2);
-    }
-    float get(int64_t i) const {
-        uint32_t bits = 0;
-        float value;
-        if (dtype_ == Dtype::float32) __builtin_memcpy(&bits, bytes_.data() + 4 * i, 4);
-        else __builtin_memcpy(reinterpret_cast<char*>(&bits) + 2, bytes_.data() + 2 * i, 2);
-        __builtin_memcpy(&value, &bits, 4);
-        return value;
-    }
-    int64_t count_;
-    Dtype dtype_;
-    std::vector<unsigned char> bytes_;
-};
-
-// Owns what one call needs; `written` holds what the kernel must write in full.
-class Arrays {
-  public:
-    Numbers& input(int64_t count, Dtype dtype = Dtype::float32, float low = -1, float high = 1) {
-        return add(count, dtype).random(low, high);
-    }
-    Numbers& output(int64_t count, Dtype dtype = Dtype::float32) {
-        Numbers& numbers = add(count, dtype).poison();
-        written_.push_back(&numbers);
-        return numbers;
-    }
-    const uint8_t* flags(int64_t count) {
-        if (pick(0, 1)) return nullptr;
-        flags_.resize(count);
-        for (uint8_t& flag : flags_) flag = pick(0, 5) == 0;
-        return flags_.data();
-    }
-    bool all_written() const {
-        for (const Numbers* numbers : written_)
-            if (!numbers->finite()) return false;
-        return true;
-    }
-
-  private:
-    Numbers& add(int64_t count, Dtype dtype) {
-        owned_.push_back(std::make_unique<Numbers>(count, dtype));
-        return *owned_.back();
-    }
-    std::vector<std::unique_ptr<Numbers>> owned_;
-    std::vector<Numbers*> written_;
-    std::vector<uint8_t> flags_;
-};
-
-static int64_t divisor_of(int64_t n) {
-    int64_t d = pick(1, n);
-    while (n % d) --d;
-    return d;
-}
+#include "draw.h"
 
 static bool run_m2rnn(const Kernels& kernels) {
     Arrays arrays;
@@ -205,6 +112,106 @@ static bool run_matrix(const Kernels& kernels) {
     return arrays.all_written();
 }
 
+static StepConv step_conv(Arrays& arrays, int64_t B, int64_t channels, bool present) {
+    StepConv conv{};
+    if (!present) return conv;
+    conv.channels = channels, conv.taps = pick(1, 6);
+    conv.weight = arrays.input(channels * conv.taps).floats();
+    conv.past = arrays.input(B * (conv.taps - 1) * channels).floats();
+    conv.last = arrays.output(B * (conv.taps - 1) * channels).floats();
+    return conv;
+}
+
+static bool run_steps(const Kernels& kernels) {
+    Arrays arrays;
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const Dtype wide = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const int64_t B = pick(0, 3), C = pick(0, 70);
+    GatedConvStep conv{};
+    conv.B = B;
+    conv.conv = step_conv(arrays, B, C, true);
+    conv.x = arrays.input(B * C, dtype).in();
+    conv.gate = arrays.input(B * C, dtype).in();
+    conv.norm = {arrays.input(C).floats(), 1e-5f};
+    conv.y = arrays.output(B * C, wide).out();
+    conv.threads = static_cast<int>(pick(1, 3));
+    kernels.gated_conv_step(conv);
+
+    M2rnnStep s{};
+    s.B = B, s.H = pick(1, 6), s.K = pick(1, 40), s.V = pick(1, 40);
+    for (int64_t* heads : {&s.Hq, &s.Hk, &s.Hv, &s.Hw, &s.Hf, &s.Hg}) *heads = divisor_of(s.H);
+    s.unit_keys = pick(0, 1);
+    s.x = arrays.input(B * s.width(), dtype).in();
+    s.conv = step_conv(arrays, B, s.channels(), pick(0, 1));
+    s.log_rate = arrays.input(s.Hf).floats();
+    s.bias = arrays.input(s.Hf).floats();
+    s.w = arrays.input(s.Hw * s.V * s.V, Dtype::float32, -0.3f, 0.3f).floats();
+    s.residual = pick(0, 1) ? arrays.input(s.H * s.V).floats() : nullptr;
+    s.norm = {arrays.input(s.H * s.V).floats(), 1e-5f};
+    s.state = arrays.input(B * s.H * s.K * s.V).floats();
+    s.y = arrays.output(B * s.H * s.V, wide).out();
+    s.after = arrays.output(B * s.H * s.K * s.V).floats();
+    s.threads = static_cast<int>(pick(1, 3));
+    kernels.m2rnn_step(s);
+    return arrays.all_written();
+}
+
+static void share_options(Arrays& arrays, RankOneForward& forward, Dtype dtype) {
+    const RankOneSizes& s = forward.sizes;
+    const int64_t steps = s.B * s.T * s.H;
+    if (s.M == 1 && pick(0, 1)) {
+        forward.read_before = pick(0, 1);
+        if (forward.read_before && pick(0, 1)) forward.bonus = arrays.input(s.H * s.K).floats();
+        if (pick(0, 1)) forward.log_decay_v = arrays.input(steps * s.V, Dtype::float32, -3, 0).floats();
+        if (pick(0, 1)) forward.log_input = arrays.input(steps).floats();
+    } else {
+        forward.read = arrays.input(steps * s.M * s.K, dtype, -0.2f, 0.2f).in();
+        if (pick(0, 1)) forward.write = arrays.input(steps * s.M * s.K, dtype, -0.2f, 0.2f).in();
+    }
+    forward.per_channel = pick(0, 1);
+    if (pick(0, 2)) forward.log_decay = arrays.input(steps * (forward.per_channel ? s.K : 1), Dtype::float32, -200, 0).floats();
+}
+
+static bool run_rank_one(const Kernels& kernels) {
+    Arrays arrays;
+    const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(1, 4) : pick(5, 50), M = pick(0, 2) ? 1 : pick(2, 3), H = pick(1, 5);
+    const int64_t K = pick(0, 1) ? pick(0, 9) : pick(10, 70), V = pick(0, 1) ? pick(0, 9) : pick(10, 150);
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    const int64_t steps = B * T * H, rows = steps * M, states = B * H * K * V;
+    RankOneForward forward{};
+    forward.sizes = {B, T, M, H, K, V};
+    forward.q = arrays.input(steps * K, dtype).in();
+    forward.k = arrays.input(rows * K, dtype, -0.2f, 0.2f).in();
+    forward.v = arrays.input(rows * V, dtype).in();
+    share_options(arrays, forward, dtype);
+    forward.reset = arrays.flags(B * T);
+    forward.threads = static_cast<int>(pick(1, 3));
+    forward.state = arrays.input(states).floats();
+    forward.y = arrays.output(steps * V, dtype).out();
+    forward.last = arrays.output(states).floats();
+    forward.kept = arrays.output(states * forward.sizes.intervals()).floats();
+    if (forward.read.data != nullptr) forward.kept_reads = arrays.output(rows * V).floats();
+    kernels.rank_one_forward(forward);
+
+    RankOneBackward backward{};
+    static_cast<RankOneInputs&>(backward) = forward;
+    backward.kept = forward.kept, backward.kept_reads = forward.kept_reads;
+    backward.dy = arrays.input(steps * V, dtype).in();
+    backward.dlast = arrays.input(states).floats();
+    backward.dq = arrays.output(steps * K, dtype).out();
+    backward.dk = arrays.output(rows * K, dtype).out();
+    backward.dv = arrays.output(rows * V, dtype).out();
+    if (forward.read.data != nullptr) backward.dread = arrays.output(rows * K, dtype).out();
+    if (forward.write.data != nullptr) backward.dwrite = arrays.output(rows * K, dtype).out();
+    if (forward.log_decay) backward.dlog_decay = arrays.output(steps * (forward.per_channel ? K : 1)).floats();
+    if (forward.log_decay_v) backward.dlog_decay_v = arrays.output(steps * V).floats();
+    if (forward.log_input) backward.dlog_input = arrays.output(steps).floats();
+    if (forward.bonus) backward.dbonus = arrays.output(H * K).floats();
+    backward.dstate = arrays.output(states).floats();
+    kernels.rank_one_backward(backward);
+    return arrays.all_written();
+}
+
 int main(int count, char** arguments) {
     const double seconds = count > 1 ? std::atof(arguments[1]) : 20;
     const unsigned first = count > 2 ? static_cast<unsigned>(std::atoi(arguments[2])) : 0;
@@ -214,7 +221,8 @@ int main(int count, char** arguments) {
         for (int i = 0; i < runnable_kernels().count; ++i) {
             const Kernels& kernels = *runnable_kernels().tables[i];
             generator.seed(seed);
-            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels)) {
+            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_steps(kernels) ||
+                !run_rank_one(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;
             }

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeness import assert_equal_to_rounding
+from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers import (
     MIXERS,
@@ -31,7 +32,7 @@ from matrixstate.layers import (
     state_leaves,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
-from matrixstate.ops import AttentionState
+from matrixstate.ops import AttentionState, prefer
 
 WIDTH = 24
 CONFIGS = {
@@ -141,6 +142,48 @@ def test_step_by_step_is_the_whole(name):
         steps.append(y)
     assert_equal_to_rounding(torch.cat(steps, dim=1), whole, "y")
     assert_states_equal(state, last)
+
+
+@everywhere
+@torch.no_grad()
+def test_generating_is_as_good_as_the_whole_in_float32(name):
+    """Without gradients a mixer may take one step at a time by a kernel of its own."""
+    x = torch.randn(2, 7, WIDTH, dtype=torch.float64).float()
+    mixer = make(name)
+    exact, exact_last = mixer(x.double())
+    mixer = mixer.float()
+    with prefer("reference"):
+        plain, plain_last = mixer(x)
+    state, steps = None, []
+    for t in range(7):
+        y, state = mixer(x[:, t : t + 1], state)
+        steps.append(y)
+    assert_as_good_as(torch.cat(steps, dim=1), plain, exact, "y")
+    for leaves in zip(*(state_leaves(comparable(s)) for s in (state, plain_last, exact_last)), strict=True):
+        if leaves[0].is_floating_point():
+            assert_as_good_as(*leaves, "state")
+
+
+@pytest.mark.parametrize(("name", "op"), [("m2rnn", "m2rnn_step"), ("conv", "gated_conv_step")])
+def test_the_short_way_is_taken_by_single_tokens_only_and_never_past_a_listener(name, op, monkeypatch):
+    mixer, calls = make(name), []
+    module = sys.modules[type(mixer).__module__]
+    ordinary = getattr(module, op)
+    monkeypatch.setattr(module, op, lambda *a, **o: calls.append(op) or ordinary(*a, **o))
+    x, real = torch.randn(2, 1, WIDTH, dtype=torch.float64), torch.ones(2, 1, dtype=torch.bool)
+    expected, _ = mixer(x)
+    with torch.no_grad():
+        mixer(x, mask=real)
+        mixer(x, reset=real)
+        mixer(x.expand(2, 2, WIDTH))
+        heard = []
+        with mixer.norm.register_forward_hook(lambda *_: heard.append(True)):
+            mixer(x)
+        assert not calls
+        assert heard
+        got, _ = mixer(x)
+    assert len(calls) == 1
+    assert_equal_to_rounding(got, expected, "y")
 
 
 PADDINGS = {

@@ -185,6 +185,110 @@ def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | Non
     )
 
 
+def outer(
+    backend: str, decay: str, read: Literal["post", "pre"] = "post", K: int = 3, V: int = 5, heads: int = 2, batch: int = B
+) -> Case:
+    """decay: none, or one per head, per channel, or per row and per column."""
+    per_row: tuple[int, ...] = () if decay == "head" else (K,)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        inputs = {
+            "q": _normal(batch, T, heads, K, dtype=dtype),
+            "k": _normal(batch, T, heads, K, dtype=dtype),
+            "v": _normal(batch, T, heads, V, dtype=dtype),
+        }
+        if decay != "none":
+            inputs["log_decay"] = _decay(batch, T, heads, *per_row, dtype=dtype)
+            inputs["log_input"] = _normal(batch, T, heads, dtype=dtype, scale=0.3)
+        return inputs | ({"log_decay_v": _decay(batch, T, heads, V, dtype=dtype)} if decay == "row and column" else {})
+
+    return Case(
+        f"outer_scan, {backend}, decay {decay}, read {read}, K {K}, V {V}, {heads} heads, batch {batch}",
+        "outer_scan",
+        sequence,
+        lambda s, fixed, state, **options: outer_scan(**s, **fixed, read=read, state=state, chunk=4, **options),
+        lambda dtype: _normal(batch, heads, K, V, dtype=_accumulation(dtype)),
+        (lambda dtype: {"bonus": _normal(heads, K, dtype=dtype)}) if read == "pre" else (lambda dtype: {}),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def delta(
+    backend: str,
+    decay: str = "none",
+    write: bool = True,
+    micro_steps: int = 1,
+    K: int = 3,
+    V: int = 5,
+    heads: int = 2,
+    batch: int = B,
+) -> Case:
+    """decay: none, or one per head or per channel; micro-steps lie within a step here, so that time is axis 1."""
+    per_row: tuple[int, ...] = () if decay == "head" else (K,)
+    rows = ("k", "v", "read", "write") if write else ("k", "v", "read")
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        scale = 0.7 / K**0.5
+        inputs = {"q": _normal(batch, T, heads, K, dtype=dtype)}
+        inputs["k"] = _normal(batch, T, micro_steps, heads, K, dtype=dtype, scale=1 if write else scale)
+        inputs["v"] = _normal(batch, T, micro_steps, heads, V, dtype=dtype)
+        for name in rows[2:]:
+            inputs[name] = _normal(batch, T, micro_steps, heads, K, dtype=dtype, scale=scale)
+        return inputs | ({"log_decay": _decay(batch, T, heads, *per_row, dtype=dtype)} if decay != "none" else {})
+
+    def call(s: Inputs, fixed: Inputs, state: Tensor | None, **options: Any) -> tuple[Any, ...]:
+        flat = {name: value.flatten(1, 2) if name in rows else value for name, value in s.items()}
+        return delta_scan(**flat, micro_steps=micro_steps, state=state, chunk=4, **options)
+
+    return Case(
+        f"delta_scan, {backend}, decay {decay}, write {write}, {micro_steps} micro-steps, K {K}, V {V}, {heads} heads, "
+        f"batch {batch}",
+        "delta_scan",
+        sequence,
+        call,
+        lambda dtype: _normal(batch, heads, K, V, dtype=_accumulation(dtype)),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, grad_clip: float | None = None) -> Case:
+    """kind: rnn, gru, "gru, reset after" or lstm; inputs of the rnn and weights of the lstm are shared by all heads."""
+    names = {"rnn": ("",), "gru": ("", "f", "r"), "lstm": ("", "i", "f", "o")}[kind.split(",")[0]]
+    of_inputs, of_weights = (1 if kind == "rnn" else heads), (1 if kind == "lstm" else heads)
+    op = {"rnn": rnn_scan, "gru": gru_scan, "lstm": lstm_scan}[kind.split(",")[0]]
+    more: dict[str, Any] = {"reset_after": True} if "after" in kind else {}
+
+    def state(dtype: torch.dtype) -> Any:
+        drawn = [_normal(batch, heads, d, dtype=_accumulation(dtype)) for _ in "hc"]
+        return LSTMState(*drawn) if kind == "lstm" else drawn[0]
+
+    def fixed(dtype: torch.dtype) -> Inputs:
+        weights = {"w" + n: _normal(of_weights, d, d, dtype=dtype, scale=1.1 / d**0.5) for n in names}
+        return weights | ({"bias": _normal(d, dtype=dtype)} if "after" in kind else {})
+
+    return Case(
+        f"{kind}, {backend}, d {d}, {heads} heads, batch {batch}, clip {grad_clip}",
+        op.__name__,
+        lambda T, dtype: {"x" + n: _normal(batch, T, of_inputs, d, dtype=dtype) for n in names},
+        lambda s, fixed, state, **options: op(**s, **fixed, **more, state=state, grad_clip=grad_clip, **options),
+        state,
+        fixed,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+OUTER: tuple[tuple[str, Literal["post", "pre"]], ...] = (
+    ("none", "post"),
+    ("head", "post"),
+    ("row and column", "post"),
+    ("channel", "pre"),
+)
+DELTA = (("none", True, 1), ("head", False, 1), ("channel", False, 1), ("channel", True, 1), ("channel", False, 3))
+
+
 CASES = [
     matrix("reference"),
     matrix("cpu"),
@@ -198,81 +302,13 @@ CASES = [
     conv("reference", activation="silu"),
     conv("cpu"),
     conv("cpu", activation="silu"),
+    *(outer(backend, decay, read) for backend in ("reference", "chunked", "cpu") for decay, read in OUTER),
     *(
-        Case(
-            f"outer_scan, {name}, {backend}",
-            "outer_scan",
-            lambda T, dtype, per=per, read=read: {
-                "q": _normal(B, T, 2, 3, dtype=dtype),
-                "k": _normal(B, T, 2, 3, dtype=dtype),
-                "v": _normal(B, T, 2, 5, dtype=dtype),
-                **({"log_decay": _decay(B, T, 2, *((3,) if per == "channel" else ()), dtype=dtype)} if per else {}),
-                **({"log_decay_v": _decay(B, T, 2, 5, dtype=dtype)} if per == "channel" else {}),
-                "log_input": _normal(B, T, 2, dtype=dtype, scale=0.3),
-            },
-            lambda s, fixed, state, read=read, **options: outer_scan(
-                **s, **fixed, read=read, state=state, chunk=4, **options
-            ),
-            lambda dtype: _normal(B, 2, 3, 5, dtype=_accumulation(dtype)),
-            (lambda dtype: {"bonus": _normal(2, 3, dtype=dtype)}) if read == "pre" else (lambda dtype: {}),
-            backend=backend,
-        )
-        for backend in ("reference", "chunked")
-        for name, per, read in (
-            ("no decay", None, "post"),
-            ("decay per head", "head", "post"),
-            ("decay per channel", "channel", "post"),
-            ("read before", "channel", "pre"),
-        )
+        delta(backend, decay, write, micro_steps)
+        for backend in ("reference", "chunked", "cpu")
+        for decay, write, micro_steps in DELTA
     ),
-    *(
-        Case(
-            f"delta_scan, {name}, {backend}",
-            "delta_scan",
-            lambda T, dtype, per=per: {
-                "q": _normal(B, T, 2, 3, dtype=dtype),
-                "k": _normal(B, T, 2, 3, dtype=dtype),
-                "v": _normal(B, T, 2, 5, dtype=dtype),
-                "read": _normal(B, T, 2, 3, dtype=dtype, scale=0.4),
-                "write": _normal(B, T, 2, 3, dtype=dtype, scale=0.4),
-                **({"log_decay": _decay(B, T, 2, *((3,) if per == "channel" else ()), dtype=dtype)} if per else {}),
-            },
-            lambda s, fixed, state, **options: delta_scan(**s, state=state, chunk=4, **options),
-            lambda dtype: _normal(B, 2, 3, 5, dtype=_accumulation(dtype)),
-            backend=backend,
-        )
-        for backend in ("reference", "chunked")
-        for name, per in (("no decay", None), ("decay per head", "head"), ("decay per channel", "channel"))
-    ),
-    Case(
-        "rnn_scan",
-        "rnn_scan",
-        lambda T, dtype: {"x": _normal(B, T, 1, 5, dtype=dtype)},
-        lambda s, fixed, state, **options: rnn_scan(s["x"], fixed["w"], state, **options),
-        lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-        lambda dtype: {"w": _normal(3, 5, 5, dtype=dtype, scale=0.5)},
-    ),
-    *(
-        Case(
-            f"gru_scan, reset {'after' if after else 'before'}",
-            "gru_scan",
-            lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xf", "xr")},
-            lambda s, fixed, state, after=after, **options: gru_scan(
-                **s, **fixed, state=state, reset_after=after, **options
-            ),
-            lambda dtype: _normal(B, 3, 5, dtype=_accumulation(dtype)),
-            lambda dtype: {name: _normal(3, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wf", "wr")},
-        )
-        for after in (False, True)
-    ),
-    Case(
-        "lstm_scan",
-        "lstm_scan",
-        lambda T, dtype: {name: _normal(B, T, 3, 5, dtype=dtype) for name in ("x", "xi", "xf", "xo")},
-        lambda s, fixed, state, **options: lstm_scan(**s, **fixed, state=state, **options),
-        lambda dtype: LSTMState(*(_normal(B, 3, 5, dtype=_accumulation(dtype)) for _ in "hc")),
-        lambda dtype: {name: _normal(1, 5, 5, dtype=dtype, scale=0.5) for name in ("w", "wi", "wf", "wo")},
-    ),
+    *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
     _attention(None, "reference"),
     _attention(3, "reference"),
     _attention(None, "sdpa"),

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, conv, copy, differentiable, floats, m2rnn, matrix, scaled
+from cases import CASES, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, outer, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
-from matrixstate.layers import map_state
+from matrixstate.layers import map_state, state_leaves
 
 KERNELS = [case for case in CASES if case.backend == "cpu"]
 SHAPES = [
@@ -30,6 +30,18 @@ SHAPES = [
     matrix("cpu", 32, v=True, heads=1, batch=1),
     matrix("cpu", 64, R=5, batch=1),
     *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
+    *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
+    delta("cpu", K=1, V=1, heads=1, batch=1),
+    delta("cpu", "head", write=False, K=17, V=16, heads=1),
+    delta("cpu", "channel", K=33, V=70, batch=1),
+    delta("cpu", "channel", write=False, K=16, V=130, heads=5),
+    delta("cpu", "channel", write=False, K=64, V=64, heads=1, batch=1),
+    delta("cpu", "head", micro_steps=2, K=9, V=33, heads=3, batch=3),
+    outer("cpu", "none", K=1, V=1, heads=1, batch=1),
+    outer("cpu", "head", "pre", K=33, V=70, heads=1),
+    outer("cpu", "row and column", K=16, V=64, heads=5),
+    outer("cpu", "row and column", "pre", K=20, V=40, heads=1, batch=1),
+    outer("cpu", "channel", "pre", K=5, V=129, heads=3, batch=3),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
@@ -52,7 +64,8 @@ def run(case, drawn, backend, dtype, change=lambda gradient: gradient):
     generator = torch.Generator().manual_seed(1)
     incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in floats(outputs)]
     gradients = torch.autograd.grad(floats(outputs), leaves, [change(gradient) for gradient in incoming])
-    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed, "state")]
+    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed)]
+    names += [f"dstate {i}" for i in range(len(floats(state_leaves(state))))]
     return dict(zip(names, [out.detach() for out in outputs] + list(gradients), strict=True))
 
 
@@ -104,7 +117,7 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
 
 
 def _with_halves(call):
-    wide = {"w", "f", "weight", "bias"}
+    wide = {"w", "wi", "wf", "wr", "wo", "f", "weight", "bias"}
 
     def with_halves(sequence, fixed, state, **options):
         halves = {n: v if n in wide else v.bfloat16() for n, v in sequence.items()}

@@ -63,6 +63,25 @@ def test_what_is_no_array_is_refused(native):
         call(native, arrays() | {"q": [1.0]})
 
 
+@pytest.mark.parametrize("wrap", [torch.Tensor.numpy, torch.nn.Parameter, torch.from_dlpack])
+def test_arrays_are_taken_whoever_made_them(native, wrap):
+    """NumPy's have no exchange table: those take the slow way in."""
+    plain = {name: None if value is None else torch.rand_like(value) for name, value in arrays().items()}
+    call(native, plain)
+    other = {name: None if value is None else wrap(value.clone()) for name, value in plain.items()}
+    call(native, other)
+    assert all(torch.equal(torch.as_tensor(other[name]), plain[name]) for name in ("y", "last", "kept"))
+    with pytest.raises(ValueError, match="m2rnn_forward: v must be contiguous"):
+        call(native, other | {"v": wrap(torch.zeros(B, H, T, V).transpose(1, 2))})
+
+
+def test_what_has_no_memory_is_refused(native):
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        call(native, arrays() | {"q": torch.zeros(B, T, 1, K, device="meta")})
+    with pytest.raises(ValueError, match="m2rnn_forward: q must have memory of its own"):
+        call(native, arrays() | {"q": torch._to_functional_tensor(torch.zeros(B, T, 1, K))})
+
+
 def _tanh(x):
     """The kernel's tanh: a step that keeps nothing of the state, of one row and one column."""
     one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1)

@@ -61,8 +61,8 @@ def check(
     return 1 if failed else 0
 
 
-def _shown(error: Error) -> str:
-    return f"{error.got:.1f} ({error.plain:.1f})"
+def _shown(error: Error | None) -> str:
+    return "none" if error is None else f"{error.got:.1f} ({error.plain:.1f})"
 
 
 def _verdict(row: Row) -> str:

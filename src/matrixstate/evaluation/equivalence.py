@@ -42,11 +42,12 @@ class Row:
     way: str
     outputs: Error
     states: Error
-    gradients: Error
+    gradients: Error | None
+    """None for a way that has no gradients: generation's."""
 
     @property
     def passes(self) -> bool:
-        return self.outputs.passes and self.states.passes and self.gradients.passes
+        return all(error is None or error.passes for error in (self.outputs, self.states, self.gradients))
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Result:
 
     outputs: list[Tensor]
     states: list[Tensor]
-    gradients: list[Tensor]
+    gradients: list[Tensor] | None
 
 
 Compute = Callable[[LanguageModel], tuple[Tensor, list[ModelState]]]
@@ -91,6 +92,8 @@ Ways = dict[str, tuple[Callable[[LanguageModel], LanguageModel | None], Compute]
 
 
 def _whole(tokens: Tensor, compiled: bool) -> tuple[Compute, Ways]:
+    T = tokens.shape[1]
+
     def whole(model: LanguageModel) -> tuple[Tensor, list[ModelState]]:
         logits, state = model(tokens)
         return logits.flatten(0, 1), [state]
@@ -106,11 +109,14 @@ def _whole(tokens: Tensor, compiled: bool) -> tuple[Compute, Ways]:
 
         return compute
 
+    @torch.no_grad()
+    def generating(model: LanguageModel) -> tuple[Tensor, list[ModelState]]:
+        return in_pieces([1] * T)(model)
+
     def through_compile(model: LanguageModel) -> tuple[Tensor, list[ModelState]]:
         logits, state = torch.compile(model, fullgraph=True, backend="aot_eager")(tokens)
         return logits.flatten(0, 1), [state]
 
-    T = tokens.shape[1]
     cuts = sorted(torch.randperm(T - 1, generator=torch.Generator().manual_seed(0))[:3].tolist())
     pieces = [b - a for a, b in itertools.pairwise([0, *(cut + 1 for cut in cuts), T])]
     ways: Ways = {"as it is": (lambda model: model, whole)}
@@ -122,6 +128,7 @@ def _whole(tokens: Tensor, compiled: bool) -> tuple[Compute, Ways]:
     for method in METHODS[1:]:
         ways[f"scan {method}"] = (lambda m, method=method: _with_method(m, method) if _has_method(m) else None, whole)
     ways["step by step"] = (lambda model: model, in_pieces([1] * T))
+    ways["generation"] = (lambda model: model, generating)
     ways[f"split {'+'.join(map(str, pieces))}"] = (lambda model: model, in_pieces(pieces))
     if compiled:
         ways["torch.compile"] = (lambda model: model, through_compile)
@@ -203,11 +210,14 @@ def _with_method(model: LanguageModel, method: str) -> LanguageModel:
 
 def _result(model: LanguageModel, compute: Compute) -> Result:
     logits, states = compute(model)
+    numbers = [n for state in states for n in _numbers(state)]
+    if not logits.requires_grad:
+        return Result([logits], numbers, None)
     weights = torch.linspace(0.5, 1.5, logits.numel(), dtype=logits.dtype).view_as(logits)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad((logits * weights).mean(), parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-    return Result([logits.detach()], [n for state in states for n in _numbers(state)], filled)
+    return Result([logits.detach()], numbers, filled)
 
 
 def _numbers(state: State) -> list[Tensor]:
@@ -232,7 +242,7 @@ def _compare(way: str, got: Result, plain: Result, exact: Result) -> Row:
         errors = [(_units(g, e, least), _units(p, e, least)) for g, p, e in triples]
         return Error(*(max(column) for column in zip(*errors, strict=True))) if errors else Error(0.0, 0.0)
 
-    return Row(way, worst("outputs"), worst("states"), worst("gradients"))
+    return Row(way, worst("outputs"), worst("states"), None if got.gradients is None else worst("gradients"))
 
 
 def _units(got: Tensor, exact: Tensor, least: float) -> float:

@@ -85,6 +85,7 @@ def _draw_memory(axes: Any, trace: LayerTrace, dropped: int, tokens: Sequence[st
         axes.plot(steps, values.clamp_min(1e-6).numpy(), color=COLOURS[1], alpha=0.35, linewidth=1)
     axes.plot(steps, trace.memory[dropped:].mean(dim=1).clamp_min(1e-6).numpy(), color=COLOURS[1], linewidth=2)
     axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(lambda value, place: "")  # labels between the powers of ten would overlap
     axes.set_title(
         f"what token {dropped} ({_visible(tokens[dropped])}) changed: difference from the states without it",
         fontsize=10,

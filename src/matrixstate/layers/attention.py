@@ -103,10 +103,10 @@ class Attention(Mixer):
         position, following = count_positions(start, T, mask, reset)
         if self.table is not None:
             x = x + learned_positions(self.table, position)
-        parts = self.input(x).split(self.sizes, dim=-1)
-        q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
+        queries_and_keys, v = self.input(x).unflatten(-1, (-1, self.head_size)).tensor_split([-self.key_heads], dim=2)
         if self.config.positions in ("rotary", "xpos"):
-            q, k = rotate(q, position), rotate(k, position)
+            queries_and_keys = rotate(queries_and_keys, position)
+        q, k = queries_and_keys.tensor_split([-self.key_heads], dim=2)
         if self.config.positions == "xpos":
             q, k = fade(q, position, 1), fade(k, position, -1)
         y, cache = attention(
@@ -133,6 +133,7 @@ class Attention(Mixer):
 
 def learned_positions(table: Tensor, position: Tensor) -> Tensor:
     """Rows of table [N, width] at position [B, T]. Raises ShapeError beyond the table."""
-    if position.numel() and int(position.max()) >= len(table):
+    # compiled code cannot branch on data; there the look-up itself refuses
+    if not torch.compiler.is_compiling() and position.numel() and int(position.max()) >= len(table):
         raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
     return table[position]

@@ -6,10 +6,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
+from matrixstate.ops import gated_conv_step
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class GatedConv(Mixer):
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         reset = check_inputs("GatedConv", x, self.width, mask, reset)
+        if is_one_step(self, x, mask, reset):
+            past = self.init_state(len(x)) if state is None else state
+            y, last = gated_conv_step(self.input(x), self.gate(x), self.conv.weight, self.norm.weight, past, eps=EPS)
+            return self.output(y), last
         y, last = self.conv(self.input(x), state, mask, reset)
         return self.output(self.norm(y * nn.functional.silu(self.gate(x)))), last
 

@@ -8,11 +8,19 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, StateMatrices, check_inputs, no_weight_decay
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.mixer import (
+    About,
+    Mixer,
+    MixerConfig,
+    StateMatrices,
+    check_inputs,
+    is_one_step,
+    no_weight_decay,
+)
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.ops import accumulation_dtype, m2rnn_scan
+from matrixstate.ops import M2RNNWeights, accumulation_dtype, m2rnn_scan, m2rnn_step
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,8 @@ class M2RNN(Mixer):
         self, x: Tensor, state: M2RNNState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, M2RNNState]:
         reset = check_inputs("M2RNN", x, self.width, mask, reset)
+        if is_one_step(self, x, mask, reset):
+            return self._step(x, state)
         state = M2RNNState(None, None) if state is None else state
         H, K, V = self.config.heads, self.config.key_size, self.config.value_size
         mixed, forget, gate = self.input(x).split((sum(self.sizes), *self.gates), dim=-1)
@@ -130,6 +140,28 @@ class M2RNN(Mixer):
         gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
         y = (y * nn.functional.silu(gate)).flatten(2)
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
+
+    def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
+        """As `forward`, for one token."""
+        conv, scan = self.init_state(len(x)) if state is None or state.scan is None else state
+        assert scan is not None
+        y, conv, scan = m2rnn_step(self.input(x), self._weights(), conv, scan)
+        return self.output(y), M2RNNState(conv, scan)
+
+    def _weights(self) -> M2RNNWeights:
+        K, V, conv, gate = self.config.key_size, self.config.value_size, self.conv, self.forget_gate
+        q, k, v = self.sizes
+        return M2RNNWeights(
+            heads=(q // K, k // K, v // V),
+            unit_keys=self.config.unit_keys,
+            conv=None if conv is None else conv.weight,
+            log_rate=gate.A_log,
+            bias=gate.dt_bias,
+            w=self.weight,
+            residual=self.residual,
+            norm=self.norm.weight,
+            eps=EPS,
+        )
 
     def init_state(self, batch: int) -> M2RNNState:
         config, dtype = self.config, accumulation_dtype(self.weight.dtype)

@@ -114,6 +114,18 @@ def check_inputs(name: str, x: Tensor, width: int, mask: Tensor | None, reset: T
     return reset if reset is None or mask is None else reset & mask
 
 
+def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> bool:
+    """Whether the mixer may take its shortest way: one token per row, no gradient, and nobody listens to its parts."""
+    return (
+        x.shape[1] == 1
+        and mask is None
+        and reset is None
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in mixer.children())
+    )
+
+
 def require_width(name: str, width: int, divisor: int, what: str) -> None:
     """The model's width must be a multiple of `divisor`."""
     if width % divisor:

@@ -2,12 +2,14 @@
 
 from torch import Tensor, nn
 
+EPS = 1e-5  # added to the mean square
+
 
 class RMSNorm(nn.RMSNorm):
     """x / rms(x) * weight over the last axis. Source: Zhang & Sennrich 2019."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-5)
+        super().__init__(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., channels] -> the same, in the dtype of the weight."""

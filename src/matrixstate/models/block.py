@@ -30,7 +30,11 @@ class Block(nn.Module):
         """x [B, T, width] -> the same, and the mixer's state (None without a mixer)."""
         if self.mixer is not None and self.mixer_norm is not None:
             y, state = self.mixer(self.mixer_norm(x), state, mask=mask, reset=reset)
-            x = x + self.dropout(y)
+            x = x + self._dropped(y)
         if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+            x = x + self._dropped(self.mlp(self.mlp_norm(x)))
         return x, state
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Dropout; where it does nothing it is not even called, which token by token is worth it."""
+        return self.dropout(x) if self.training else x

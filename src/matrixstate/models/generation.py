@@ -86,13 +86,14 @@ class Generation:
         """The logits after the pending tokens [B, vocabulary]; shorter rows are padded on the left."""
         if self._limit is not None:
             self._begin_again_at(self._limit)
-        longest = max(map(len, self._pending))
+        lengths = [len(row) for row in self._pending]
+        longest, mask, features = max(lengths), None, None
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending])
-        mask = torch.arange(longest) >= longest - torch.tensor([[len(row)] for row in self._pending])
-        features = None
+        if min(lengths) < longest:
+            mask = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
         for begin in range(0, longest, PREFILL):
             piece = slice(begin, begin + PREFILL)
-            real = None if bool(mask[:, piece].all()) else mask[:, piece]
+            real = None if mask is None or bool(mask[:, piece].all()) else mask[:, piece]
             features, self._state = self.model.features(tokens[:, piece], self._state, mask=real)
         assert features is not None
         return self.model.head(features[:, -1])

@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         position, following = count_positions(start, T, mask, real_reset)
         if self.positions is not None:
             x = x + learned_positions(self.positions, position)
-        x = self.dropout(x)
+        x = self.dropout(x) if self.training else x
         states = []
         for i, block in enumerate(self.layers):
             x, block_state = block(x, None if state is None else state.blocks[i], mask, reset)

@@ -5,8 +5,10 @@ from matrixstate.ops._dispatch import OPS, backends, prefer
 from matrixstate.ops.attn import AttentionState, attention
 from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
+from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.m2rnn import m2rnn_scan
+from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.outer import linear_attention, outer_scan
 
@@ -14,6 +16,7 @@ __all__ = [
     "OPS",
     "AttentionState",
     "LSTMState",
+    "M2RNNWeights",
     "ScaledState",
     "accumulation_dtype",
     "attention",
@@ -21,12 +24,14 @@ __all__ = [
     "causal_conv",
     "delta_rule",
     "delta_scan",
+    "gated_conv_step",
     "gated_delta_product",
     "gated_delta_rule",
     "gru_scan",
     "linear_attention",
     "lstm_scan",
     "m2rnn_scan",
+    "m2rnn_step",
     "matrix_scan",
     "outer_scan",
     "prefer",

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matrixstate.errors import ShapeError
+
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
     """Why the compiled kernels cannot run such inputs; None if they can."""
@@ -32,6 +34,24 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors as the native side takes them: contiguous and without a graph."""
     return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+
+
+def plain(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors contiguous and not lazily negated, which the dispatcher would else see to; mostly themselves."""
+    return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
+
+
+def floats(*parameters: Tensor | None) -> list[Tensor | None]:
+    """The same in float32, for parameters."""
+    return plain(*(None if p is None else p.to(torch.float32) for p in parameters))
+
+
+def call_checked(function: Callable[..., None], *arguments: Any) -> None:
+    """Calls the native side outside of PyTorch's dispatcher. It checks what it is given, much faster than we could."""
+    try:
+        function(*arguments, torch.get_num_threads())
+    except ValueError as error:
+        raise ShapeError(str(error)) from None
 
 
 def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

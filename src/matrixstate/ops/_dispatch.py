@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -28,9 +30,19 @@ class Backend:
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
-        if find_spec(self.requires) is None:
+        if not _is_installed(self.requires):
             return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
-        return import_module(self.module).unsupported(device, dtype, *details)
+        return _module(self.module).unsupported(device, dtype, *details)
+
+
+@cache
+def _is_installed(name: str) -> bool:
+    return find_spec(name) is not None
+
+
+@cache
+def _module(name: str) -> Any:
+    return import_module(name)
 
 
 def _cpu(folder: str) -> Backend:
@@ -48,13 +60,13 @@ def _chunked(folder: str) -> Backend:
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_cpu("conv"), _reference("conv")),
-    "delta_scan": (_chunked("delta"), _reference("delta")),
-    "gru_scan": (_reference("cells"),),
-    "lstm_scan": (_reference("cells"),),
+    "delta_scan": (_cpu("delta"), _chunked("delta"), _reference("delta")),
+    "gru_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
+    "lstm_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),
-    "outer_scan": (_chunked("outer"), _reference("outer")),
-    "rnn_scan": (_reference("cells"),),
+    "outer_scan": (_cpu("outer"), _chunked("outer"), _reference("outer")),
+    "rnn_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
 }
 """Every op's backends, in the order in which "auto" tries them."""

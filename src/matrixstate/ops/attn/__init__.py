@@ -79,7 +79,8 @@ def attention(
         return q.new_zeros(B, 0, H, V), state
     keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)
     allowed = None
-    if S or window is not None or mask is not None or reset is not None:
+    plain = window is None and mask is None and reset is None
+    if not plain or (S and not (T == 1 and _is_full(S, state.length))):
         allowed = _allowed(S, T, state.length, window, mask, reset)
     attend = reference.attend if chosen == "reference" else kernel_sdpa.attend
     compute = dtype if chosen == "reference" else q.dtype
@@ -105,6 +106,13 @@ def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
     expect_reset(op, mask, q, "mask")
     expect_reset(op, reset, q)
     return accumulation_dtype(q.dtype)
+
+
+def _is_full(S: int, length: Tensor) -> bool:
+    """Whether every row can see all S cached steps, so that a single new step needs no mask."""
+    if torch.compiler.is_compiling() or length.device.type != "cpu":
+        return False  # to ask would stop the device
+    return all(n == S for n in length.tolist())
 
 
 def _documents(reset: Tensor, mask: Tensor | None) -> Tensor:
@@ -133,6 +141,8 @@ def _remember(
 ) -> AttentionState:
     """What the next call needs: the valid steps at the end, those before the last reset no longer counted."""
     steps = keys.shape[1]
+    if mask is None and reset is None and window is None:
+        return AttentionState(keys, values, length + (steps - S))
     valid = torch.arange(steps, device=keys.device) >= S - length[:, None]
     if mask is not None:
         valid = valid & torch.nn.functional.pad(mask, (S, 0), value=True)

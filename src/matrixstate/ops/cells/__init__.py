@@ -92,10 +92,12 @@ def gru_scan(
         raise ShapeError(f"{op}: bias must be None unless reset_after is true, got {list(bias.shape)}")
     if bias is not None:
         expect(op, "bias", bias, (x.shape[-1],) if bias.ndim == 1 else (bias.shape[0], x.shape[-1]), x, bias.dtype)
-    wide = torch.zeros((), dtype=w.dtype, device=w.device) if bias is None else bias
-    step = partial(reference.gru_step, bias=wide.to(accumulation_dtype(x.dtype)), reset_after=reset_after)
+    wide = torch.zeros(1, dtype=w.dtype, device=w.device) if bias is None else bias
+    wide = wide.to(accumulation_dtype(x.dtype))
+    step = partial(reference.gru_step, bias=wide, reset_after=reset_after)
     inputs, weights = {"x": x, "xf": xf, "xr": xr}, {"w": w, "wf": wf, "wr": wr}
-    y, (h,) = _scan(op, step, inputs, weights, (state,), grad_clip, mask, reset, backend)
+    bias = wide if reset_after else None
+    y, (h,) = _scan(op, step, inputs, weights, (state,), grad_clip, mask, reset, backend, bias)
     return y, h
 
 
@@ -148,6 +150,7 @@ def _scan(
     mask: Tensor | None,
     reset: Tensor | None,
     backend: str,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Checks everything, shares heads, and runs `step` over time."""
     x = inputs["x"]
@@ -158,15 +161,40 @@ def _scan(
     start = tuple(x.new_zeros(B, H, d, dtype=dtype) if s is None else s for s in state)
     for name, s in zip(("state",) if len(start) == 1 else ("state.h", "state.c"), start, strict=True):
         expect(op, name, s, (B, H, d), x, dtype)
-    choose(op, backend, x.device.type, x.dtype)
+    chosen = choose(op, backend, x.device.type, x.dtype)
     if T == 0:
         return x.new_zeros(B, 0, H, d), start
     reset = reset if reset is None or mask is None else reset & mask
     shared = tuple(_share(a.to(dtype), 2, H) for a in inputs.values())
+    wide = {name: _share(w.to(dtype), 0, H) for name, w in weights.items()}
     with full_precision(x):
-        cell = partial(step, **{name: _share(w.to(dtype), 0, H) for name, w in weights.items()})
-        y, last = reference.run(cell, shared, start, grad_clip, mask, reset)
+        if chosen == "cpu":
+            y, last = _run_gates(op, shared, tuple(wide.values()), bias, start, grad_clip, mask, reset)
+        else:
+            y, last = reference.run(partial(step, **wide), shared, start, grad_clip, mask, reset)
     return y.to(x.dtype), last
+
+
+def _run_gates(
+    op: str,
+    inputs: tuple[Tensor, ...],
+    weights: tuple[Tensor, ...],
+    bias: Tensor | None,
+    state: tuple[Tensor, ...],
+    grad_clip: float | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The operator of backend "cpu", which takes all gates side by side, that of the candidate last."""
+    x, w = [*inputs[1:], inputs[0]], torch.cat([*weights[1:], weights[0]], dim=-1)
+    h, c = state if len(state) == 2 else (state[0], None)
+    if bias is not None:
+        bias = bias.to(h.dtype).expand(h.shape[1:]).contiguous()
+    tensors = (*x, w, h) + tuple(t for t in (bias, c) if t is not None)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    run = getattr(torch.ops.matrixstate, f"{op}_cpu")
+    y, last_h, last_c, _, _ = run(op, x, w, bias, h, c, mask, reset, grad_clip or 0.0, keep)
+    return y, (last_h,) if c is None else (last_h, last_c)
 
 
 def _check(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
+from matrixstate.ops import _rank_one
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.delta import chunked, reference
@@ -15,7 +16,7 @@ def delta_scan(
     v: Tensor,
     *,
     read: Tensor,
-    write: Tensor,
+    write: Tensor | None = None,
     log_decay: Tensor | None = None,
     micro_steps: int = 1,
     state: Tensor | None = None,
@@ -29,7 +30,8 @@ def delta_scan(
 
     Args:
         q: [B, T, H, K] floating point, T >= 0. Reads after a step's last micro-step; not scaled.
-        k, read, write: [B, T·m, H, K], dtype of `q`. One row per micro-step.
+        k, read: [B, T·m, H, K], dtype of `q`. One row per micro-step.
+        write: [B, T·m, H, K], dtype of `q`. Default: -k, as in every delta rule; cheaper than giving that.
         v: [B, T·m, H, V], dtype of `q`.
         log_decay: [B, T, H] or [B, T, H, K], natural logarithm g of the decay, <= 0; acts on the first micro-step of a
             step. Default: none.
@@ -37,8 +39,8 @@ def delta_scan(
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
         reset: [B, T] bool. True starts a document: that step goes on from zeros.
         chunk: steps per chunk of the chunked form; the result does not depend on it.
-        backend: "chunked" (products of matrices and a triangular system, for any device), "reference", "auto" or
-            another name from `OPS`.
+        backend: "cpu" (compiled), "chunked" (products of matrices and a triangular system, for any device),
+            "reference", or "auto": the first of them that can run.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -48,7 +50,7 @@ def delta_scan(
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: 4·B·T·m·H·K·V multiply-adds step by step. Nothing bounds the state for any read and write: the rules below do.
+    Cost: 4·B·T·m·H·K·V multiply-adds step by step, 3 without `write`. Nothing bounds the state for any read and write: the rules below do.
     Source: Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule" (WY form); RWKV-7, KDA and others
     are further choices of read and write.
     """
@@ -63,8 +65,11 @@ def delta_scan(
     chosen = choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
+    if chosen == "cpu":
+        return _rank_one.scan(op, q, k, v, state, reset, read=read, write=write, log_decay=log_decay)
     if log_decay is not None:
         log_decay = log_decay.to(dtype)[..., None] if log_decay.ndim == 3 else log_decay.to(dtype)
+    write = -k if write is None else write
     run = {"reference": reference.delta_scan, "chunked": chunked.delta_scan}[chosen]
     q_, k_, v_, read_, write_ = (x.to(dtype) for x in (q, k, v, read, write))
     with full_precision(q):
@@ -166,7 +171,6 @@ def gated_delta_product(
         scaled,
         v,
         read=read,
-        write=-scaled,
         log_decay=log_decay,
         micro_steps=micro_steps,
         state=state,
@@ -185,7 +189,8 @@ def _check(op, q, k, v, read, write, log_decay, micro_steps, chunk) -> torch.dty
     rows = T * micro_steps
     expect(op, "v", v, (B, rows, H, v.shape[-1]), q)
     for name, x in (("k", k), ("read", read), ("write", write)):
-        expect(op, name, x, (B, rows, H, K), q)
+        if x is not None:
+            expect(op, name, x, (B, rows, H, K), q)
     if log_decay is not None:
         wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
         expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)

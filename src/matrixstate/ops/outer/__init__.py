@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
+from matrixstate.ops import _rank_one
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.outer import chunked, reference
@@ -42,7 +43,8 @@ def outer_scan(
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
         reset: [B, T] bool. True starts a document: that step goes on from zeros.
         chunk: steps per chunk of the chunked form; the result does not depend on it.
-        backend: "chunked" (products of matrices, for any device), "reference", "auto" or another name from `OPS`.
+        backend: "cpu" (compiled), "chunked" (products of matrices, for any device), "reference", or "auto": the first
+            of them that can run.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -67,6 +69,9 @@ def outer_scan(
     chosen = choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
+    if chosen == "cpu":
+        decays = {"log_decay": log_decay, "log_decay_v": log_decay_v, "log_input": log_input}
+        return _rank_one.scan(op, q, k, v, state, reset, **decays, bonus=bonus, read_before=read == "pre")
     if log_decay is not None and log_decay.ndim == 3:
         log_decay = log_decay[..., None]
     wide = [None if x is None else x.to(dtype) for x in (q, k, v, log_decay, log_decay_v, log_input, bonus)]

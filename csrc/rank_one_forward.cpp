@@ -1,0 +1,301 @@
+#include "parallel.h"
+#include "rank_one_rows.h"
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+// The forward pass takes two rows a and b at a time: one sweep over the state does the whole update of one pair and reads
+// for the next. With S the state before a pair, everything it reads follows from products with S alone,
+//     readᵃᵀ S,   (dᵃ readᵇ)ᵀ S,   (dᵃ qᵃ)ᵀ S,   (dᵇ dᵃ qᵇ)ᵀ S,
+// and from numbers that say how much b reads of what a writes, and q of what both write.
+template <Kind KIND>
+struct Shape {
+    static constexpr int ADDED = KIND == Kind::general ? 4 : 2;  // products of a column and a row added to the state
+    static constexpr int READ = KIND == Kind::outer ? 2 : 4;     // columns that the state is read with
+    static constexpr int VECTORS = KIND == Kind::general ? REGISTERS / 16 : REGISTERS / 8;  // a tile is wide
+};
+
+// Two rows, or one and an empty one. Coefficients lie as [K / LANES][how many][LANES].
+template <Kind KIND>
+struct Pair {
+    using Is = Shape<KIND>;
+    RowInputs rows[2];
+    float *update;   // how the state decays, and the columns added to it
+    float *reading;  // the columns it is read with
+    float *added;    // [ADDED][width]: the rows added to the state
+    float *sums;     // [READ][width]: what was read
+    float *shrink;   // [width], decay of the columns
+    float dots[32];
+    int64_t begin, count;
+
+    Pair(Pieces& pieces, const ColumnCut& c) {
+        for (RowInputs& row : rows) {
+            for (float** at : {&row.q, &row.k, &row.key, &row.read, &row.write, &row.decay}) *at = pieces.take(c.padded);
+            for (float** at : {&row.v, &row.decay_v}) *at = pieces.take(c.width);
+        }
+        update = pieces.take((1 + Is::ADDED) * c.padded);
+        reading = pieces.take(Is::READ * c.padded);
+        added = pieces.take(Is::ADDED * c.width);
+        sums = pieces.take(Is::READ * c.width);
+        shrink = pieces.take(c.width);
+    }
+};
+
+template <Kind KIND>
+struct Sweep {
+    using Is = Shape<KIND>;
+    const float *update, *added, *shrink, *reading;
+    float *state, *sums;
+    int64_t K, width;
+    const Wishes& wishes;
+
+    // N vectors of columns from `column` on, all rows.
+    template <int N, bool SHRINK>
+    INLINE void columns(int64_t column) const {
+        Vec plus[Is::ADDED][N], sum[Is::READ][N] = {}, less[N];
+        UNROLL for (int n = 0; n < N; ++n) {
+            UNROLL for (int a = 0; a < Is::ADDED; ++a) plus[a][n] = load(added + a * width + column + n * LANES);
+            if (SHRINK) less[n] = load(shrink + column + n * LANES);
+        }
+        const float *u = update, *r = reading;  // not members, which a store of a vector might change
+        float* row = state + column;
+        const int64_t rows = K, next = width;
+        for (int64_t block = 0; block < rows; block += LANES, u += (1 + Is::ADDED) * LANES, r += Is::READ * LANES) {
+            const int64_t count = rows - block < LANES ? rows - block : LANES;
+            for (int64_t i = 0; i < count; ++i, row += next) {
+                Vec s[N];
+                wishes.ask(block + i);
+                const Vec kept = splat(u[i]);
+                UNROLL for (int n = 0; n < N; ++n) s[n] = load(row + n * LANES) * kept;
+                if (SHRINK) UNROLL for (int n = 0; n < N; ++n) s[n] *= less[n];
+                UNROLL for (int a = 0; a < Is::ADDED; ++a) {
+                    const Vec by = splat(u[(1 + a) * LANES + i]);
+                    UNROLL for (int n = 0; n < N; ++n) s[n] += by * plus[a][n];
+                }
+                UNROLL for (int n = 0; n < N; ++n) store(row + n * LANES, s[n]);
+                UNROLL for (int k = 0; k < Is::READ; ++k) {
+                    const Vec by = splat(r[k * LANES + i]);
+                    UNROLL for (int n = 0; n < N; ++n) sum[k][n] += by * s[n];
+                }
+            }
+        }
+        UNROLL for (int k = 0; k < Is::READ; ++k)
+            UNROLL for (int n = 0; n < N; ++n) store(sums + k * width + column + n * LANES, sum[k][n]);
+    }
+
+    template <bool SHRINK>
+    void run() const {
+        constexpr int WIDE = Is::VECTORS;
+        int64_t column = 0;
+        for (; column + WIDE * LANES <= width; column += WIDE * LANES) columns<WIDE, SHRINK>(column);
+        for (; column < width; column += LANES) columns<1, SHRINK>(column);
+    }
+};
+
+// One task: some columns of one head, forwards through time.
+template <Kind KIND>
+class RankOneScan {
+    using Is = Shape<KIND>;
+    static constexpr int64_t AHEAD = 8;  // rows between asking for inputs and using them
+
+  public:
+    RankOneScan(const RankOneForward& in, const ColumnCut& cut, int64_t task, Pieces& pieces)
+        : in_(in), cut_(cut), at_(cut, task), pairs_{{pieces, cut}, {pieces, cut}}, state_(pieces.take(cut.block())) {}
+
+    void run() {
+        const RankOneSizes& s = in_.sizes;
+        const int64_t head = at_.b * s.H + at_.n;
+        read_columns(in_.state + head * s.K * s.V, cut_, at_, state_);
+        Pair<KIND>*now = &pairs_[0], *next = &pairs_[1];
+        do_nothing(*now);
+        for (int64_t row = 0; row < s.rows(); row += now->count) {
+            prepare(*next, row);
+            sweep(*now, *next);
+            keep(head, row);
+            if (starts_document(in_, at_, row)) {
+                fill(state_, cut_.block(), 0);
+                fill(next->sums, Is::READ * cut_.width, 0);
+            }
+            finish(*next);
+            Pair<KIND>* before = now;
+            now = next, next = before;
+        }
+        fill(next->reading, Is::READ * cut_.padded, 0);
+        sweep(*now, *next);
+        write_columns(state_, cut_, at_, in_.last + head * s.K * s.V);
+        finish_streaming();
+    }
+
+  private:
+    void sweep(const Pair<KIND>& now, Pair<KIND>& next) {
+        const Sweep<KIND> all{now.update, now.added, now.shrink, next.reading, state_, next.sums, cut_.sizes.K, cut_.width, wishes_};
+        if (KIND == Kind::outer && in_.log_decay_v != nullptr) all.template run<true>();
+        else all.template run<false>();
+    }
+
+    // Asks for what rows [row, row + count) read and write.
+    void wish(int64_t row, int64_t count) {
+        const RankOneSizes& s = in_.sizes;
+        wishes_.clear();
+        for (int64_t j = row; j < row + count && j < s.rows(); ++j) {
+            const Place place(s, at_, j);
+            wishes_.add_row(in_, at_, j);
+            if (place.last) wishes_.add(in_.y, place.step * s.V + at_.first, at_.count);
+            wishes_.add(in_.kept_reads, place.row * s.V + at_.first, at_.count);
+        }
+    }
+
+    // A pair before the first: leaves the state as it is.
+    void do_nothing(Pair<KIND>& pair) {
+        fill(pair.update, (1 + Is::ADDED) * cut_.padded, 0);
+        fill(pair.added, Is::ADDED * cut_.width, 0);
+        fill(pair.shrink, cut_.width, 1);
+        for (int64_t i = 0; i < cut_.padded; i += LANES) store(pair.update + i * (1 + Is::ADDED), splat(1));
+    }
+
+    void keep(int64_t head, int64_t row) {
+        if (in_.kept == nullptr || row % RANK_ONE_INTERVAL != 0) return;
+        const int64_t interval = head * in_.sizes.intervals() + row / RANK_ONE_INTERVAL;
+        float* to = in_.kept + interval * in_.sizes.K * in_.sizes.V;
+        const bool aligned = reinterpret_cast<uintptr_t>(to + at_.first) % sizeof(Vec) == 0 && in_.sizes.V % LANES == 0;
+        if (!aligned) return write_columns(state_, cut_, at_, to);
+        for (int64_t i = 0; i < in_.sizes.K; ++i)  // past the caches: it is read much later
+            for (int64_t c = 0; c < at_.count; c += LANES)
+                stream(to + i * in_.sizes.V + at_.first + c, load(state_ + i * cut_.width + c));
+    }
+
+    // A pair ends before a new document and where a state is kept.
+    void prepare(Pair<KIND>& pair, int64_t row) {
+        const int64_t second = row + 1;
+        const bool two = second < in_.sizes.rows() && second % RANK_ONE_INTERVAL != 0 && !starts_document(in_, at_, second);
+        pair.begin = row, pair.count = two ? 2 : 1;
+        wish(row + AHEAD, pair.count);
+        read_row(in_, cut_, at_, row, pair.rows[0]);
+        if (two) {
+            read_row(in_, cut_, at_, second, pair.rows[1]);
+        } else {
+            const RowInputs& empty = pair.rows[1];
+            for (float* at : {empty.q, empty.k, empty.key, empty.read, empty.write}) fill(at, cut_.padded, 0);
+            fill(empty.decay, cut_.padded, 1);
+            fill(empty.v, cut_.width, 0);
+            fill(empty.decay_v, cut_.width, 1);
+        }
+        set_coefficients(pair);
+    }
+
+    const float* key(const RowInputs& row) const { return in_.log_input != nullptr ? row.key : row.k; }
+
+    void set_coefficients(Pair<KIND>& pair) {
+        const RowInputs &a = pair.rows[0], &b = pair.rows[1];
+        const int64_t head = at_.n * in_.sizes.K;
+        Vec dots[16] = {};
+        for (int64_t i = 0; i < cut_.padded; i += LANES) {
+            const Vec da = load(a.decay + i), db = load(b.decay + i), ka = load(key(a) + i), kb = load(key(b) + i);
+            const Vec qa = load(a.q + i), qb = load(b.q + i), dqb = db * qb;
+            float *u = pair.update + i * (1 + Is::ADDED), *r = pair.reading + i * Is::READ;
+            store(u, db * da), store(u + LANES, db * ka), store(u + 2 * LANES, kb);
+            if (KIND == Kind::outer && in_.read_before) {
+                store(r, qa), store(r + LANES, da * qb);
+                Vec bonus{};
+                if (in_.bonus != nullptr) bonus = read_lanes({in_.bonus, Dtype::float32}, head + i, in_.sizes.K - i);
+                dots[0] += bonus * qa * load(a.k + i), dots[1] += qb * ka, dots[2] += bonus * qb * load(b.k + i);
+                continue;
+            }
+            constexpr int Q = Is::READ - 2;  // where the columns of q begin
+            store(r + Q * LANES, da * qa), store(r + (Q + 1) * LANES, da * dqb);
+            dots[0] += qa * ka, dots[1] += dqb * ka, dots[2] += qb * kb;
+            if (KIND == Kind::outer) continue;
+            const Vec rb = load(b.read + i);
+            store(r, load(a.read + i)), store(r + LANES, da * rb);
+            dots[3] += rb * ka;
+            if (KIND == Kind::delta) continue;
+            const Vec wa = load(a.write + i), wb = load(b.write + i);
+            store(u + 3 * LANES, db * wa), store(u + 4 * LANES, wb);
+            dots[5] += qa * wa, dots[6] += dqb * wa, dots[7] += qb * wb, dots[8] += rb * wa;
+        }
+        constexpr int PART = LANES < 8 ? LANES : 8;
+        UNROLL for (int first = 0; first < (KIND == Kind::general ? 12 : 4); first += PART)
+            store(pair.dots + first, sums_of<PART>(dots + first));
+    }
+
+    // What the pair reads and adds, from the products with the state; writes y.
+    void finish(Pair<KIND>& pair) {
+        const RowInputs &a = pair.rows[0], &b = pair.rows[1];
+        const bool shrinks = KIND == Kind::outer && in_.log_decay_v != nullptr;
+        const int64_t width = cut_.width;
+        const float* dot = pair.dots;
+        float* sums = pair.sums;
+        for (int64_t i = 0; i < width; i += LANES) {
+            Vec va = load(a.v + i), vb = load(b.v + i);
+            if constexpr (KIND == Kind::outer) {
+                Vec ya = load(sums + i), yb = load(sums + width + i);
+                if (shrinks) {
+                    const Vec ca = load(a.decay_v + i), cb = load(b.decay_v + i);
+                    ya = in_.read_before ? ya : ya * ca;
+                    yb = in_.read_before ? yb * ca : yb * ca * cb;
+                    store(pair.shrink + i, ca * cb);
+                    store(sums + i, ya + dot[0] * va);
+                    store(sums + width + i, yb + dot[1] * (in_.read_before ? va : va * cb) + dot[2] * vb);
+                    store(pair.added + i, va * cb);
+                } else {
+                    store(sums + i, ya + dot[0] * va);
+                    store(sums + width + i, yb + dot[1] * va + dot[2] * vb);
+                    store(pair.added + i, va);
+                }
+                store(pair.added + width + i, vb);
+                continue;
+            }
+            const Vec ua = load(sums + i);
+            if constexpr (KIND == Kind::delta) va -= ua;
+            Vec ub = load(sums + width + i) + dot[3] * va;
+            Vec ya = load(sums + 2 * width + i) + dot[0] * va, yb = load(sums + 3 * width + i) + dot[1] * va;
+            if constexpr (KIND == Kind::general) {
+                ub += dot[8] * ua, ya += dot[5] * ua, yb += dot[6] * ua + dot[7] * ub;
+                store(pair.added + 2 * width + i, ua), store(pair.added + 3 * width + i, ub);
+            } else {
+                vb -= ub;
+            }
+            store(sums + i, ua), store(sums + width + i, ub);
+            store(sums + 2 * width + i, ya), store(sums + 3 * width + i, yb + dot[2] * vb);
+            store(pair.added + i, va), store(pair.added + width + i, vb);
+        }
+        for (int64_t row = 0; row < pair.count; ++row) write_row(pair.begin + row, sums + row * width);
+    }
+
+    // `sums` are those of the row: what it read where the kind reads, and two further on y.
+    void write_row(int64_t row, const float* sums) {
+        const RankOneSizes& s = in_.sizes;
+        const Place place(s, at_, row);
+        if (place.last) write(in_.y, place.step * s.V + at_.first, at_.count, sums + (Is::READ - 2) * cut_.width);
+        if (KIND != Kind::outer && in_.kept_reads != nullptr)
+            write({in_.kept_reads, Dtype::float32}, place.row * s.V + at_.first, at_.count, sums);
+    }
+
+    const RankOneForward& in_;
+    const ColumnCut& cut_;
+    const Columns at_;
+    Pair<KIND> pairs_[2];
+    float* state_;
+    Wishes wishes_;
+};
+
+template <Kind KIND>
+void run_all(const RankOneForward& in) {
+    const ColumnCut cut(in.sizes);
+    run_tasks(cut.tasks(), in.threads,
+              [&](int64_t task, Pieces& pieces) { return RankOneScan<KIND>(in, cut, task, pieces); });
+}
+
+}  // namespace
+
+void rank_one_forward(const RankOneForward& in) {
+    switch (kind_of(in)) {
+        case Kind::outer: return run_all<Kind::outer>(in);
+        case Kind::delta: return run_all<Kind::delta>(in);
+        case Kind::general: return run_all<Kind::general>(in);
+    }
+}
+
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

@@ -1,0 +1,121 @@
+"""The compiled diagonal-plus-rank-one recurrence (csrc/rank_one*.cpp) as PyTorch operators, for the ops it serves."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from matrixstate import _native
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
+
+Absent = Tensor | None
+DIFFERENTIABLE = 9  # the first so many arguments, and the state
+
+
+def _outputs(q: Tensor, k: Tensor, v: Tensor, read: Absent, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (B, T, H, K), rows, V = q.shape, k.shape[1], v.shape[3]
+    intervals = -(-rows // _native.RANK_ONE_INTERVAL) if keep else 0
+    narrow = {"dtype": torch.float32}
+    return (
+        fresh(q, B, T, H, V),
+        fresh(q, B, H, K, V, **narrow),
+        fresh(q, B, H, intervals, K, V, **narrow),
+        fresh(q, B, rows if keep and read is not None else 0, H, V, **narrow),
+    )
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    read: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    log_decay_v: Tensor | None,
+    log_input: Tensor | None,
+    bonus: Tensor | None,
+    reset: Tensor | None,
+    read_before: bool,
+    state: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, the last state, and what backward starts from: states every few rows and what each row read."""
+    y, last, kept, kept_reads = outputs = _outputs(q, k, v, read, keep)
+    inputs = dense(q, k, v, read, write, log_decay, log_decay_v, log_input, bonus, reset)
+    for_backward = (kept if keep else None, kept_reads if keep and read is not None else None)
+    _native.rank_one_forward(*inputs, read_before, *dense(state), y, last, *for_backward, torch.get_num_threads())
+    return outputs
+
+
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    read: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    log_decay_v: Tensor | None,
+    log_input: Tensor | None,
+    bonus: Tensor | None,
+    reset: Tensor | None,
+    read_before: bool,
+    kept: Tensor,
+    kept_reads: Tensor,
+    dy: Tensor,
+    dlast: Tensor,
+) -> list[Tensor]:
+    """The gradients of the tensors before `reset` (empty where absent) and of the first state."""
+    tensors = (q, k, v, read, write, log_decay, log_decay_v, log_input, bonus)
+    gradients = [None if x is None else fresh(x) for x in (*tensors, dlast)]
+    inputs, starts = dense(*tensors, reset), (kept, None if read is None else kept_reads)
+    incoming = dense(dy, dlast)
+    _native.rank_one_backward(*inputs, read_before, *starts, *incoming, *gradients, torch.get_num_threads())
+    return [fresh(q, 0) if gradient is None else gradient for gradient in gradients]
+
+
+def _fake_forward(q, k, v, read, write, log_decay, log_decay_v, log_input, bonus, reset, read_before, state, keep):
+    return _outputs(q, k, v, read, keep)
+
+
+def _fake_backward(q, k, v, *arguments):
+    optional, dlast = arguments[:6], arguments[-1]
+    return [fresh(q, 0) if x is None else fresh(x) for x in (q, k, v, *optional, dlast)]
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    *tensors, reset, ctx.read_before, _, _ = inputs
+    y, last, kept, kept_reads = output
+    ctx.save_for_backward(*tensors, reset, kept, kept_reads)
+    ctx.set_materialize_grads(False)
+    ctx.like = y.shape, last.shape
+
+
+def _flops(q, k, v, read, *rest, **shapes) -> int:
+    """Those of the sums over K and of the outer products, as PyTorch counts the reference's."""
+    products = 1 if read is None else 2
+    return 2 * q[0] * q[2] * q[3] * v[3] * (q[1] + products * k[1])
+
+
+def register(op: str) -> None:
+    """Registers the recurrence as the operators of `op`, so that its errors and profiles bear that name."""
+    name = f"{op}_cpu"
+    operator(name)(_forward)
+    operator(f"{name}_backward")(_backward)
+    torch.library.register_fake(f"matrixstate::{name}")(_fake_forward)
+    torch.library.register_fake(f"matrixstate::{name}_backward")(_fake_backward)
+    run_backward = getattr(torch.ops.matrixstate, f"{name}_backward")
+
+    def differentiate(ctx: Any, dy: Absent, dlast: Absent, *kept: Absent) -> tuple:
+        *tensors, dense_states, reads = ctx.saved_tensors
+        q, y_shape, state_shape = tensors[0], *ctx.like
+        dy = q.new_zeros(y_shape) if dy is None else dy
+        dlast = q.new_zeros(state_shape, dtype=torch.float32) if dlast is None else dlast
+        *gradients, dstate = run_backward(*tensors, ctx.read_before, dense_states, reads, dy, dlast)
+        given = [None if x is None else g for x, g in zip(tensors[:DIFFERENTIABLE], gradients, strict=True)]
+        return *given, None, None, dstate, None
+
+    torch.library.register_autograd(f"matrixstate::{name}", differentiate, setup_context=_keep_for_backward)
+    torch.library.register_autograd(f"matrixstate::{name}_backward", no_second_derivative(op))
+    register_flop_formula(getattr(torch.ops.matrixstate, name))(_flops)
+    register_flop_formula(run_backward)(lambda *shapes, **options: 2 * _flops(*shapes))
