@@ -67,7 +67,8 @@ def test_all_ways_agree(name):
 
 @pytest.mark.slow
 def test_a_hybrid_agrees_also_when_compiled():
-    model = model_of(*MIXERS.values(), learned_positions=16)
+    few = ("mru scaled", "mru affine", "m2rnn", "attention", "conv", "linear transformer", "gated deltanet", "gru")
+    model = model_of(*(MIXERS[name] for name in few), learned_positions=16)
     rows = certify(model, torch.randint(13, (2, 9)), compiled=True)
     assert all(row.passes for row in rows), rows
     assert "torch.compile" in {row.way for row in rows}
