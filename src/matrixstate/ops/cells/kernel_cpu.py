@@ -19,7 +19,13 @@ def _outputs(x: list[Tensor], h: Tensor, c: Tensor | None, kept: int, keep: bool
     (B, T), (_, H, d) = x[0].shape[:2], h.shape
     steps = T if keep else min(T, 1)
     cells = fresh(h, 0) if c is None else fresh(h, steps, H, B, d)
-    return fresh(h, B, T, H, d), fresh(h), fresh(h, 0) if c is None else fresh(c), fresh(h, steps, H, B, kept * d), cells
+    return (
+        fresh(h, B, T, H, d),
+        fresh(h),
+        fresh(h, 0) if c is None else fresh(c),
+        fresh(h, steps, H, B, kept * d),
+        cells,
+    )
 
 
 def _cell(op: str, bias: Tensor | None) -> Cell:
