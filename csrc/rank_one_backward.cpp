@@ -82,7 +82,8 @@ class RankOneBack {
     void go_back(int64_t begin, int64_t count, const float* kept) {
         begin_ = begin, count_ = count;
         read_rows();
-        std::memset(state_, 0, K_ * V_ * sizeof(float));
+        const int64_t known = kept == nullptr ? 0 : cut_.block();
+        std::memset(state_ + known, 0, (K_ * V_ - known) * sizeof(float));
         if (kept != nullptr) read_columns(kept, cut_, at_, state_);
         transpose(state_, K_, V_, state_t_);
         transpose(grad_, K_, V_, grad_t_);
@@ -287,8 +288,9 @@ class RankOneBack {
         if (shrinks()) write({in_.dlog_decay_v, Dtype::float32}, place.step * s.V + at_.first, at_.count, dshrink_ + v);
         if (!decays() || !place.first) return;
         if (in_.per_channel) return write(sinks_.dlog_decay, part(place.step) * s.K, s.K, ddecay);
-        float whole = 0;
-        for (int64_t c = 0; c < s.K; ++c) whole += ddecay[c];
+        Vec sum{};  // padding is zero
+        for (int64_t c = 0; c < K_; c += LANES) sum += load(ddecay + c);
+        const float whole = sums_of<1>(&sum)[0];
         write(sinks_.dlog_decay, part(place.step), 1, &whole);
     }
 

@@ -30,23 +30,39 @@ struct Side {
     Wishes& wishes;
 };
 
+// Calls work(i, vectors) for all groups of vectors of a side, wide ones first; the second is a constant.
+template <class Work>
+INLINE void for_vectors(int64_t size, const Work& work) {
+    constexpr int WIDE = REGISTERS / 8;
+    int64_t i = 0;
+    for (; i + WIDE * LANES <= size; i += WIDE * LANES) work(i, Constant<WIDE>());
+    for (; i < size; i += LANES) work(i, Constant<1>());
+}
+
 // pairs[t][s] = sum of x_s * decays * w_t for all pairs that see each other, else zero.
 template <int READERS>
 void multiply_pairs(const Side& side, const float* writers, const Readers (&readers)[READERS]) {
     const int64_t count = side.count, size = side.size;
+    const float* decay = side.decay;
     for (int64_t t = 0; t < count; ++t) {
         Vec parts[READERS][CHUNK + 1] = {};
         side.wishes.ask_next(8);
-        for (int64_t i = 0; i < size; i += LANES) {
-            Vec x = load(writers + t * size + i);
+        for_vectors(size, [&](int64_t i, auto vectors) INLINE_LAMBDA {
+            constexpr int N = vectors();
+            Vec x[N];
+            UNROLL for (int n = 0; n < N; ++n) x[n] = load(writers + t * size + i + n * LANES);
             for (int64_t p = t; p < count; ++p) {
-                if (side.decay != nullptr && p > t) x *= load(side.decay + p * size + i);
+                if (decay != nullptr && p > t)
+                    UNROLL for (int n = 0; n < N; ++n) x[n] *= load(decay + p * size + i + n * LANES);
                 UNROLL for (int r = 0; r < READERS; ++r) {
                     const int64_t s = p + readers[r].shift;
-                    parts[r][s] += x * load(readers[r].rows + s * size + i);
+                    const float* row = readers[r].rows + s * size + i;
+                    Vec sum = parts[r][s];
+                    UNROLL for (int n = 0; n < N; ++n) sum += x[n] * load(row + n * LANES);
+                    parts[r][s] = sum;
                 }
             }
-        }
+        });
         for (int r = 0; r < READERS; ++r)
             for (int64_t s = 0; s < CHUNK; s += LANES)
                 store(readers[r].pairs + t * PAIRS + s, sums_of<LANES>(parts[r] + s));
@@ -62,31 +78,38 @@ void spread_pairs(const Side& side, const float* writers, const Readers (&reader
     const float* decay = side.decay;
     for (int64_t t = 0; t < count; ++t) {
         side.wishes.ask_next(8);
-        for (int64_t i = 0; i < size; i += LANES) {
-            Vec copies[CHUNK], x = load(writers + t * size + i);
+        for_vectors(size, [&](int64_t i, auto vectors) INLINE_LAMBDA {
+            constexpr int N = vectors();
+            Vec copies[CHUNK][N], x[N], h[N] = {};
+            UNROLL for (int n = 0; n < N; ++n) x[n] = load(writers + t * size + i + n * LANES);
             for (int64_t p = t; p < count; ++p) {
-                if (decay != nullptr && p > t) x *= load(decay + p * size + i);
-                copies[p] = x;
+                if (decay != nullptr && p > t)
+                    UNROLL for (int n = 0; n < N; ++n) x[n] *= load(decay + p * size + i + n * LANES);
+                if (decay != nullptr) UNROLL for (int n = 0; n < N; ++n) copies[p][n] = x[n];
                 UNROLL for (int r = 0; r < READERS; ++r) {
                     if (readers[r].grads == nullptr) continue;
                     const int64_t s = p + readers[r].shift;
                     float* to = readers[r].grads + s * size + i;
-                    store(to, load(to) + readers[r].pairs[t * PAIRS + s] * x);
+                    const Vec weight = splat(readers[r].pairs[t * PAIRS + s]);
+                    UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + weight * x[n]);
                 }
             }
-            Vec h{};
             for (int64_t p = count - 1; p >= t; --p) {
-                if (decay != nullptr && p + 1 < count) h *= load(decay + (p + 1) * size + i);
+                if (decay != nullptr && p + 1 < count)
+                    UNROLL for (int n = 0; n < N; ++n) h[n] *= load(decay + (p + 1) * size + i + n * LANES);
                 UNROLL for (int r = 0; r < READERS; ++r) {
                     const int64_t s = p + readers[r].shift;
-                    h += readers[r].pairs[t * PAIRS + s] * load(readers[r].rows + s * size + i);
+                    const float* row = readers[r].rows + s * size + i;
+                    const Vec weight = splat(readers[r].pairs[t * PAIRS + s]);
+                    UNROLL for (int n = 0; n < N; ++n) h[n] += weight * load(row + n * LANES);
                 }
-                if (decay != nullptr && p > t)
-                    store(d_decay + p * size + i, load(d_decay + p * size + i) + h * copies[p]);
+                if (decay == nullptr || p == t) continue;
+                float* to = d_decay + p * size + i;
+                UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + h[n] * copies[p][n]);
             }
             float* to = d_writers + t * size + i;
-            store(to, load(to) + h);
-        }
+            UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + h[n]);
+        });
     }
 }
 

@@ -91,10 +91,14 @@ def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> N
     ctx.like = y.shape, last.shape
 
 
-def _flops(q, k, v, read, *rest, **shapes) -> int:
+def _flops(q, k, v, read=None, *rest, **shapes) -> int:
     """Those of the sums over K and of the outer products, as PyTorch counts the reference's."""
     products = 1 if read is None else 2
     return 2 * q[0] * q[2] * q[3] * v[3] * (q[1] + products * k[1])
+
+
+def _backward_flops(q, k, v, read=None, *rest, **shapes) -> int:
+    return 2 * _flops(q, k, v, read)
 
 
 def register(op: str) -> None:
@@ -118,4 +122,4 @@ def register(op: str) -> None:
     torch.library.register_autograd(f"matrixstate::{name}", differentiate, setup_context=_keep_for_backward)
     torch.library.register_autograd(f"matrixstate::{name}_backward", no_second_derivative(op))
     register_flop_formula(getattr(torch.ops.matrixstate, name))(_flops)
-    register_flop_formula(run_backward)(lambda *shapes, **options: 2 * _flops(*shapes))
+    register_flop_formula(run_backward)(_backward_flops)

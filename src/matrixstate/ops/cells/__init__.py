@@ -190,7 +190,7 @@ def _run_gates(
     h, c = state if len(state) == 2 else (state[0], None)
     if bias is not None:
         bias = bias.to(h.dtype).expand(h.shape[1:]).contiguous()
-    tensors = (*x, w, h) + tuple(t for t in (bias, c) if t is not None)
+    tensors = (*x, w, h, *(t for t in (bias, c) if t is not None))
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")
     y, last_h, last_c, _, _ = run(op, x, w, bias, h, c, mask, reset, grad_clip or 0.0, keep)

@@ -1,4 +1,4 @@
-"""One step of each cell, forward and backward, written into given memory. Tensors are [H, B, ...] unless said otherwise.
+"""One step of each cell, forward and backward, written into given memory. Tensors are [H, B, ...].
 
 The gates of a cell lie side by side in the last axis, G·d wide, in the order of its `GATES`.
 """
@@ -39,7 +39,7 @@ def rnn(h: Tensor, c: None, x: Tensor, w: Tensor, bias: None, gates: Tensor) -> 
 def rnn_backward(
     dh: Tensor, dc: None, h: Tensor, c: None, gates: Tensor, w_t: Tensor, dx: Tensor
 ) -> tuple[Tensor, None, None]:
-    """`dx` becomes the gradient of x; returns those of h, of c, and of what the weights multiply where that is not dx."""
+    """`dx` becomes the gradient of x; returns those of h, of c, and of what h w goes into, where that is not dx."""
     dx.copy_(tanh_backward(dh, gates))
     return times(dx, w_t, torch.empty_like(h)), None, None
 

@@ -50,7 +50,8 @@ def delta_scan(
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: 4·B·T·m·H·K·V multiply-adds step by step, 3 without `write`. Nothing bounds the state for any read and write: the rules below do.
+    Cost: 4·B·T·m·H·K·V multiply-adds step by step, 3 without `write`. Nothing bounds the state for any read and write:
+    the rules below do.
     Source: Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule" (WY form); RWKV-7, KDA and others
     are further choices of read and write.
     """
