@@ -19,6 +19,7 @@ from matrixstate.layers import (
     M2RNNConfig,
     Mamba2Config,
     MLPConfig,
+    MoEConfig,
     MRUAttentionConfig,
     MRUConfig,
     RetNetConfig,
@@ -72,6 +73,14 @@ def test_a_hybrid_agrees_also_when_compiled():
     rows = certify(model, torch.randint(13, (2, 9)), compiled=True)
     assert all(row.passes for row in rows), rows
     assert "torch.compile" in {row.way for row in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler's own, at a graph break
+def test_a_mixture_of_experts_agrees_also_when_compiled():
+    block = BlockConfig(MIXERS["conv"], MoEConfig(8, experts=3))
+    rows = certify(example_model(ModelConfig(16, (block,), 13)), torch.randint(13, (2, 9)), compiled=True)
+    assert all(row.passes for row in rows), rows
 
 
 def test_a_wrong_schedule_is_found(monkeypatch):
