@@ -5,6 +5,7 @@
 #include "m2rnn.h"
 #include "matrix.h"
 #include "step.h"
+#include "panel.h"
 #include "rank_one.h"
 
 namespace matrixstate {
@@ -22,6 +23,7 @@ struct Kernels {
     void (*m2rnn_step)(const M2rnnStep&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
+    void (*panel_product)(const PanelProduct&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

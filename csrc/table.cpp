@@ -17,6 +17,7 @@ void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
+void panel_product(const PanelProduct&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -32,6 +33,7 @@ extern const Kernels table = {
     m2rnn_step,
     rank_one_forward,
     rank_one_backward,
+    panel_product,
     multiply_adds_per_second,
 };
 
