@@ -12,6 +12,7 @@ class Array {
   public:
     // Sees a Python object; false where it is no array. Tensors of a PyTorch that has DLPack's exchange table take some
     // 50 ns, everything else goes through __dlpack__, which is a Python function and takes some 5 µs.
+    // A lazily negated tensor is seen as it lies in memory: PyTorch's dispatcher resolves it, or else the caller must.
     bool see(nb::handle object) noexcept;
 
     size_t ndim() const { return static_cast<size_t>(view_.ndim); }

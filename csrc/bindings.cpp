@@ -17,6 +17,7 @@ void bind_matrix(nb::module_& m);
 void bind_step(nb::module_& m);
 void bind_panel(nb::module_& m);
 void bind_rank_one(nb::module_& m);
+void bind_mru(nb::module_& m);
 }
 
 static std::vector<std::string> instruction_sets() {
@@ -47,4 +48,5 @@ NB_MODULE(_native, m) {
     matrixstate::bind_step(m);
     matrixstate::bind_panel(m);
     matrixstate::bind_rank_one(m);
+    matrixstate::bind_mru(m);
 }

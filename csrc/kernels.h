@@ -7,6 +7,7 @@
 #include "step.h"
 #include "panel.h"
 #include "rank_one.h"
+#include "mru.h"
 
 namespace matrixstate {
 
@@ -24,6 +25,8 @@ struct Kernels {
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
     void (*panel_product)(const PanelProduct&);
+    void (*mru_forward)(const MruForward&);
+    void (*mru_backward)(const MruBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

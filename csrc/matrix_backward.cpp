@@ -1,5 +1,6 @@
 #include "matrix_chunk.h"
 #include "parallel.h"
+#include "rescale.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {

@@ -1,34 +1,9 @@
 #include "matrix_chunk.h"
-
-#include <math.h>
+#include "rescale.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
-
-template <int W>
-INLINE float largest_lane(RowVec<W> x) {
-    float largest = x[0];
-    UNROLL for (int i = 1; i < W; ++i) largest = largest < x[i] ? x[i] : largest;
-    return largest;
-}
-
-// Brings the largest |entry| of a block to [1/2, 1) by a power of two; returns the exponent taken out.
-template <int P>
-INLINE int rescale(float* block, int64_t floats) {
-    constexpr int W = width<P>();
-    RowVec<W> most{};
-    for (int64_t i = 0; i < floats; i += W) {
-        const RowVec<W> x = load_row<W>(block + i), size = x < 0 ? -x : x;
-        most = most < size ? size : most;
-    }
-    int exponent = 0;
-    frexpf(largest_lane<W>(most), &exponent);
-    exponent = exponent < -126 ? -126 : exponent > 126 ? 126 : exponent;
-    const float power = power_of_two(-exponent);
-    for (int64_t i = 0; i < floats; i += W) store_row<W>(block + i, load_row<W>(block + i) * power);
-    return exponent;
-}
 
 template <int P>
 void scan_forward_of(const ForwardChunk& c, const Window& w) {

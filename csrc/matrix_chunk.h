@@ -118,13 +118,6 @@ void write_states(const float* blocks, const Window& window, float* states);
 // What a reset puts in place of the rows of a window's states: rows of the identity, or zeros.
 void fill_start(float* start, const Window& window, bool identity);
 
-inline float power_of_two(int k) {  // -126 <= k <= 127
-    const uint32_t bits = static_cast<uint32_t>(k + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return power;
-}
-
 // Steps [begin, begin + steps) of a group of heads, forwards.
 struct ForwardChunk {
     int64_t begin, steps;

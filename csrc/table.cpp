@@ -18,6 +18,8 @@ void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
 void panel_product(const PanelProduct&);
+void mru_forward(const MruForward&);
+void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -34,6 +36,8 @@ extern const Kernels table = {
     rank_one_forward,
     rank_one_backward,
     panel_product,
+    mru_forward,
+    mru_backward,
     multiply_adds_per_second,
 };
 

@@ -88,7 +88,10 @@ def test_mixers_are_chosen_by_name():
     assert decode(RunConfig, {"name": "x", "model": short}, CHOICES).model.blocks[0].mixer == GatedConvConfig()
     for mixer, expected in (
         ("mrv", "model.blocks.0.mixer: unknown name 'mrv'; did you mean 'mru'?"),
-        ({"heads": 1}, "model.blocks.0.mixer: expected a mapping with a kind, one of mru, m2rnn, attention, conv, got"),
+        (
+            {"heads": 1},
+            "model.blocks.0.mixer: expected a mapping with a kind, one of mru, m2rnn, attention, mru_attention, conv, ",
+        ),
         ({"kind": "mru", "headz": 1}, "model.blocks.0.mixer.headz: unknown key; did you mean 'heads'?"),
     ):
         data = {"name": "x", "model": {**MODEL, "blocks": [{"mixer": mixer}]}}

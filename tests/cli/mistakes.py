@@ -3,6 +3,8 @@
 PLACE stands for the directory of the test; "..." for what depends on the machine or a library's version.
 """
 
+from matrixstate.layers import MIXERS
+
 TRAIN = ["train", "config.yaml"]
 
 
@@ -34,7 +36,7 @@ MISTAKES = {
     ),
     "a mixer without a kind": (
         options("model.blocks.0.mixer={heads: 2}"),
-        ["model.blocks.0.mixer: expected a mapping with a kind, one of mru, m2rnn, attention, conv, got {'heads': 2}"],
+        [f"model.blocks.0.mixer: expected a mapping with a kind, one of {', '.join(MIXERS)}, got {{'heads': 2}}"],
     ),
     "an unknown option of a mixer": (
         options("model.blocks.0.mixer.haeds=2"),

@@ -19,7 +19,7 @@ from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES
 
-GROWING = ("attention",)  # mixers whose state grows with the sequence
+GROWING = ("attention", "mru_attention")  # mixers whose state grows with the sequence
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ PARAMETERS = {  # with 65 characters where the preset names no vocabulary: all, 
     "hybrid-mamba2-410m": (510_368_624, 304_847_728),
     "hybrid-mamba2-410m-one-m2rnn": (510_491_624, 304_970_728),
     "hybrid-mamba2-410m-three-m2rnn": (510_737_624, 305_216_728),
+    "hybrid-m2rnn-7b-moe": (6_948_251_800, 6_639_970_456),
     "m2rnn-laptop": (9_713_784, 9_697_144),
     "hybrid-m2rnn-laptop": (9_662_682, 9_646_042),
     "hybrid-gated-deltanet-laptop": (9_538_212, 9_521_572),
@@ -170,6 +171,13 @@ def test_the_papers_hybrids_have_m2rnn_at_the_papers_places(name):
         layers = preset(f"hybrid-{name}-410m-{swapped}-m2rnn").layers
         assert [i for i, b in enumerate(layers) if isinstance(b.mixer, M2RNNConfig)] == places
         assert [i for i, b in enumerate(layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20]
+
+
+def test_the_papers_mixture_has_seven_billion_parameters_of_which_one_acts():
+    config = preset("hybrid-m2rnn-7b-moe")
+    assert [i for i, b in enumerate(config.layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20, 28, 36]
+    output = 1536 * 100_352
+    assert count(config, 64).active_parameters + output == 1_131_800_728
 
 
 def test_dropout_acts_in_training_only():

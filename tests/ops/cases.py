@@ -19,10 +19,12 @@ from matrixstate.ops import (
     lstm_scan,
     m2rnn_scan,
     matrix_scan,
+    mru_scan,
     outer_scan,
     rnn_scan,
     scaled_matrix_scan,
 )
+from matrixstate.ops.mru.builders import BUILDERS
 
 Inputs = dict[str, Tensor]
 
@@ -135,6 +137,54 @@ def scaled(backend: str, D: int = 3, heads: int = 2, batch: int = B) -> Case:
         lambda T, dtype: {"x": 1.5 * _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.2 / D**0.5)},
         lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
         state,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def mru(
+    backend: str,
+    D: int = 3,
+    C: int = 4,
+    builder: str = "ldu",
+    decay: bool = False,
+    v: bool = False,
+    readout: str = "state",
+    rescale: bool = False,
+    heads: int = 2,
+    batch: int = B,
+) -> Case:
+    """A step is padding where its first element is far below zero.
+
+    Decays are at least 1/2: what a scale-free read-out hands back to one is rounding, divided by the decay.
+    """
+    scale = (0.3 if builder == "cayley" else 0.5) / D**0.5
+
+    def state(dtype: torch.dtype) -> Any:
+        wide, shape = _accumulation(dtype), (batch, heads, D, D)
+        if v or not rescale:
+            return _normal(*shape, dtype=wide) if v else _near_identity(*shape, dtype=wide, scale=0.5 / D**0.5)
+        matrix = _near_identity(*shape, dtype=wide, scale=0.5 / D**0.5)
+        return ScaledState(matrix, torch.arange(batch * heads, dtype=torch.int32).view(batch, heads) * 3 - 5)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        inputs = {"elements": _normal(batch, T, heads, BUILDERS[builder].elements(D), dtype=dtype, scale=scale)}
+        inputs |= {"decay": (1 + _kept(batch, T, heads, dtype=_accumulation(dtype))) / 2} if decay else {}
+        return inputs | ({"v": _normal(batch, T, heads, D, D, dtype=dtype)} if v else {})
+
+    def call(s: Inputs, fixed: Inputs, state: Any, **more: Any) -> tuple[Any, ...]:
+        mask = s["elements"][:, :, 0, 0] > -scale if s["elements"].shape[-1] else None
+        options: dict[str, Any] = {"builder": builder, "readout": readout, "rescale": rescale, "mask": mask, **more}
+        return mru_scan(s["elements"], fixed["down"], s.get("v"), state, decay=s.get("decay"), **options)
+
+    on = ", ".join([*(n for n, given in (("decay", decay), ("v", v), ("rescaled", rescale)) if given), readout])
+    return Case(
+        f"mru_scan, {backend}, {builder}, D {D}, C {C}, {on}, {heads} heads, batch {batch}",
+        "mru_scan",
+        sequence,
+        call,
+        state,
+        lambda dtype: {"down": _normal(heads, D, C, dtype=dtype)},
         backend=backend,
         dtype=torch.float32 if backend == "cpu" else torch.float64,
     )
@@ -309,6 +359,17 @@ CASES = [
     matrix("cpu", R=4, v=True),
     scaled("reference"),
     scaled("cpu"),
+    *(
+        mru(backend, builder=builder, decay=decay, v=v, readout=readout, rescale=rescale)
+        for backend in ("reference", "cpu")
+        for builder, decay, v, readout, rescale in (
+            ("reshape_identity", False, False, "normalised", True),
+            ("ldu", True, False, "bounded", True),
+            ("cayley", True, True, "state", False),
+            ("ldu", False, True, "bounded", False),
+        )
+    ),
+    mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),
     conv("reference"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from closeness import assert_as_good_as
+from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ShapeError
 from matrixstate.ops import attention
 
@@ -75,3 +75,19 @@ def test_wrong_sizes_are_refused():
         attention(q, k, v, window=0)
     with pytest.raises(ShapeError, match=r"v must be torch.float64 \[3, 9, 2, 3\]"):
         attention(q, k, v[:, :, :1])
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_single_steps_see_all_that_came_before(backend):
+    """Where every row's cache is full, and where one row's is not."""
+    q, k, v = (torch.randn(2, 6, 2, 4, dtype=F64) for _ in range(3))
+    real = torch.tensor([[True] * 6, [False, True, True, True, True, True]])
+    for mask in (None, real):
+        whole, _ = attention(q, k, v, mask=mask, backend=backend)
+        state = None
+        for t in range(6):
+            now = slice(t, t + 1)
+            flags = None if mask is None or t else mask[:, :1]  # without it once the padding is past
+            y, state = attention(q[:, now], k[:, now], v[:, now], state, mask=flags, backend=backend)
+            rows = slice(0, 2 if t else 1)  # what a padded step gives means nothing
+            assert_equal_to_rounding(y[rows], whole[rows, now], "y")

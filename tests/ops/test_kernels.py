@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, outer, scaled
+from cases import CASES, B, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled
 
 from closeness import assert_as_good_as
 from conftest import need
@@ -45,6 +45,15 @@ SHAPES = [
     outer("cpu", "row and column", K=16, V=64, heads=5),
     outer("cpu", "row and column", "pre", K=20, V=40, heads=1, batch=1),
     outer("cpu", "channel", "pre", K=5, V=129, heads=3, batch=3),
+    mru("cpu", 1, 3, "reshape_identity", rescale=True, heads=1, batch=1),
+    *(
+        mru("cpu", D, 3, "reshape_identity", rescale=True, readout="normalised", heads=1, batch=1)
+        for D in (2, *range(4, 34))
+    ),
+    *(mru("cpu", D, D, "ldu", decay=True, rescale=True) for D in (2, 4, 8, 16, 33)),
+    *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
+    mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
+    mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 
@@ -120,7 +129,7 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
 
 
 def _with_halves(call):
-    wide = {"w", "wi", "wf", "wr", "wo", "f", "weight", "bias"}
+    wide = {"w", "wi", "wf", "wr", "wo", "f", "weight", "bias", "decay"}
 
     def with_halves(sequence, fixed, state, **options):
         halves = {n: v if n in wide else v.bfloat16() for n, v in sequence.items()}
@@ -220,6 +229,8 @@ def test_the_operators_keep_the_promises_of_pytorch():
         conv("cpu", activation="silu"),
         matrix("cpu", R=4, v=True),
         scaled("cpu"),
+        mru("cpu", decay=True, v=True),
+        mru("cpu", rescale=True, readout="bounded"),
     ):
         need(case.op, "cpu")
         sequence, fixed, state, reset = draw(case, 18, torch.float32)
@@ -231,6 +242,11 @@ def test_the_operators_keep_the_promises_of_pytorch():
         elif case.op == "matrix_scan":
             inputs = (sequence["x"], sequence["v"], state, None, reset)
             torch.library.opcheck(torch.ops.matrixstate.matrix_scan_cpu, inputs)
+        elif case.op == "mru_scan":
+            carried, exponent = state if isinstance(state, tuple) else (state, None)
+            inputs = (sequence["elements"], sequence.get("v"), sequence.get("decay"), fixed["down"], carried, exponent)
+            options = (reset, torch.rand(B, 18) < 0.8, "ldu", "bounded", 2.0, True)
+            torch.library.opcheck(torch.ops.matrixstate.mru_scan_cpu, (*inputs, *options))
         elif case.op == "scaled_matrix_scan":
             inputs = (sequence["x"], None, state.matrix, state.exponent, None)
             torch.library.opcheck(torch.ops.matrixstate.matrix_scan_cpu, inputs)

@@ -123,6 +123,9 @@ def test_inputs_may_have_any_layout_and_are_not_written(name):
     before = [v.clone() if isinstance(v, torch.Tensor) else v for v in spread]
     expected, got = call(*inputs), call(*spread)
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    lazy = [torch._neg_view(-v) if isinstance(v, torch.Tensor) else v for v in inputs]  # negated when read
+    got = call(*lazy)
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(expected, got, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(spread, before, strict=True) if isinstance(a, torch.Tensor))
 
 

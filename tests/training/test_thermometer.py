@@ -9,7 +9,7 @@ import torch
 from listeners import Memory
 from small import small_config
 
-from matrixstate.layers import GatedConvConfig, M2RNNConfig, MRUConfig
+from matrixstate.layers import GatedConvConfig, M2RNNConfig, Mamba2Config, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import start, train
 from matrixstate.training.thermometer import EVERY, OverflowWatch, Reading, Thermometer
@@ -51,6 +51,15 @@ def test_readings_are_what_the_states_hold():
     assert len(m2rnn.rank) == 4
     share = (state.blocks[2].scan.abs() > 0.9).float().mean(dim=(0, 2, 3))
     torch.testing.assert_close(torch.tensor(m2rnn.saturated), share)
+
+
+def test_a_gate_that_speaks_in_logarithms_is_read_as_a_share():
+    model = model_of(Mamba2Config(heads=2, key_size=3, value_size=5))
+    ((reading,), state) = read(model, torch.randint(11, (2, 9)))
+    assert len(reading.forget) == 2
+    assert all(0 < share < 1 for share in reading.forget)
+    norms = torch.linalg.matrix_norm(state.blocks[0].scan).log().mean(dim=0)
+    torch.testing.assert_close(torch.tensor(reading.log_norm), norms)
 
 
 def test_the_effective_rank_counts_equal_directions():

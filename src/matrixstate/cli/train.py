@@ -138,6 +138,7 @@ def _plan(config: RunConfig, json: bool) -> int:
         [
             ("parameters", f"{counts.parameters:,}"),
             ("without embeddings", f"{counts.parameters_without_embeddings:,}"),
+            ("of these used by a token", f"{counts.active_parameters:,}"),
             (f"state per sequence of {config.training.sequence}", in_bytes(counts.state_bytes)),
             ("forward FLOPs per token", f"{counts.flops_per_token:,}"),
             ("memory" if plan.tried else "memory without activations", in_bytes(plan.memory_bytes)),

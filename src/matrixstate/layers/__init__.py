@@ -14,7 +14,9 @@ from matrixstate.layers.m2rnn import M2RNN, M2RNNConfig
 from matrixstate.layers.mamba2 import Mamba2, Mamba2Config
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, map_state, state_leaves
 from matrixstate.layers.mlp import MLP, MLPConfig
+from matrixstate.layers.moe import MoE, MoEConfig
 from matrixstate.layers.mru import MRU, MRUConfig
+from matrixstate.layers.mru_attention import MRUAttention, MRUAttentionConfig
 from matrixstate.layers.retnet import RetNet, RetNetConfig
 from matrixstate.layers.rnn import RNN, RNNConfig
 from matrixstate.layers.state_matrix import build_state_matrix
@@ -23,6 +25,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mru": MRUConfig,
     "m2rnn": M2RNNConfig,
     "attention": AttentionConfig,
+    "mru_attention": MRUAttentionConfig,
     "conv": GatedConvConfig,
     "linear_transformer": LinearTransformerConfig,
     "retnet": RetNetConfig,
@@ -37,6 +40,9 @@ MIXERS: dict[str, type[MixerConfig]] = {
 }
 """What mixers are called in configuration files."""
 
+MLPS: dict[str, type[MLPConfig]] = {"mlp": MLPConfig, "moe": MoEConfig}
+"""What feed-forward layers are called in configuration files; a mapping without a kind is an mlp."""
+
 __all__ = [
     "GLA",
     "GRU",
@@ -44,6 +50,7 @@ __all__ = [
     "M2RNN",
     "MIXERS",
     "MLP",
+    "MLPS",
     "MRU",
     "RNN",
     "About",
@@ -66,11 +73,15 @@ __all__ = [
     "LinearTransformerConfig",
     "M2RNNConfig",
     "MLPConfig",
+    "MRUAttention",
+    "MRUAttentionConfig",
     "MRUConfig",
     "Mamba2",
     "Mamba2Config",
     "Mixer",
     "MixerConfig",
+    "MoE",
+    "MoEConfig",
     "RNNConfig",
     "RetNet",
     "RetNetConfig",

@@ -27,7 +27,8 @@ class ForgetGate(nn.Module):
 
     def step(self, z: Tensor) -> Tensor:
         """z [..., heads] -> softplus(z + dt_bias), the step size, at least float32."""
-        return nn.functional.softplus(z.to(self.A_log.dtype) + self.dt_bias)
+        z = z.to(self.A_log.dtype) + self.dt_bias
+        return torch.logaddexp(z, torch.zeros_like(z))  # compiled, softplus misjudges the strides of its gradient
 
     def log_decay(self, z: Tensor) -> Tensor:
         """z [..., heads] -> log f [..., heads], natural logarithm, at least float32."""

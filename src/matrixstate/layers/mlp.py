@@ -34,24 +34,44 @@ class MLPConfig:
     def __post_init__(self) -> None:
         require((self.hidden is None or self.hidden > 0, f"hidden: expected at least 1, got {self.hidden}"))
 
-    def make(self, width: int) -> "MLP":
+    def make(self, width: int) -> "FeedForward":
         """The layer for inputs of `width` channels."""
         return MLP(self, width)
 
+    def sizes(self, width: int) -> tuple[int, int]:
+        """Channels before the activation, which a gate doubles, and after it."""
+        hidden = self.hidden or 4 * width
+        return (2 * hidden if _ACTIVATIONS[self.activation][1] else hidden), hidden
 
-class MLP(nn.Module):
-    """The layer of `MLPConfig`: x [..., width] -> [..., width]."""
+    def activate(self, hidden: Tensor) -> Tensor:
+        """hidden [..., channels before] -> [..., channels after]."""
+        act, gated = _ACTIVATIONS[self.activation]
+        if not gated:
+            return act(hidden)
+        hidden, value = hidden.chunk(2, dim=-1)
+        return act(hidden) * value
+
+
+class FeedForward(nn.Module):
+    """Acts on every step by itself: x [..., width] -> [..., width]."""
+
+    def last_weights(self) -> list[Tensor]:
+        """The weights of the last linear maps, which a model scales with its depth."""
+        raise NotImplementedError
+
+
+class MLP(FeedForward):
+    """The layer of `MLPConfig`."""
 
     def __init__(self, config: MLPConfig, width: int) -> None:
         super().__init__()
-        self.activation, self.gated = _ACTIVATIONS[config.activation]
-        hidden = config.hidden or 4 * width
-        self.input = projection(width, 2 * hidden if self.gated else hidden)
-        self.output = projection(hidden, width)
+        before, after = config.sizes(width)
+        self.activate = config.activate
+        self.input = projection(width, before)
+        self.output = projection(after, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.input(x)
-        if self.gated:
-            hidden, value = hidden.chunk(2, dim=-1)
-            return self.output(self.activation(hidden) * value)
-        return self.output(self.activation(hidden))
+        return self.output(self.activate(self.input(x)))
+
+    def last_weights(self) -> list[Tensor]:
+        return [self.output.weight]

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, State, StateMatrices, check_inputs, require_width
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, StateMatrices, check_inputs, require_width
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
-from matrixstate.ops import ScaledState, accumulation_dtype, matrix_scan, scaled_matrix_scan
+from matrixstate.layers.state_matrix import BUILDERS
+from matrixstate.ops import ScaledState, accumulation_dtype, mru_scan
 from matrixstate.ops.matrix import METHODS
 
 
@@ -28,7 +28,7 @@ class MRUConfig(MixerConfig):
     about: ClassVar[About] = About(
         recurrence="H = f H X + V; y = H W_down; X a D x D matrix made of the token",
         state="heads x D x D = state_size",
-        op="matrix_scan",
+        op="mru_scan",
         source="M. Levi, mru-lm",
         forms=("parallel", "chunked", "step"),
     )
@@ -42,7 +42,7 @@ class MRUConfig(MixerConfig):
     method: str = "auto"
     """The order of the products in the scan: a name of `ops.matrix.METHODS`."""
     rescale: bool = True
-    """Carry H/|H| and log|H| through the scan instead of H. The same function for a scale-free read-out."""
+    """Carry H as a matrix and a power of two, which never overflows. The same function for a scale-free read-out."""
     readout: Literal["state", "normalised", "bounded"] = "normalised"
     """What is read: H, H sqrt(D)/|H|, or the latter times exp(c tanh(log|H|/c)), which lies within e^c of it."""
     bound: float = 2.0
@@ -133,17 +133,31 @@ class MRU(Mixer):
     def forward(
         self, x: Tensor, state: MRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, MRUState]:
-        reset = check_inputs("MRU", x, self.width, mask, reset)
+        config, reset = self.config, check_inputs("MRU", x, self.width, mask, reset)
         state = MRUState(None, None, None) if state is None else state
         u, conv_state = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
-        matrices = self._matrices(u, x, mask)
-        value = added = write_state = None
+        elements = self.up(u).unflatten(-1, (config.heads, -1))
+        value = added = write_state = decay = None
         if self.value is not None and self.value_conv is not None:
             value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
-            added = value.to(matrices.dtype).unflatten(-1, matrices.shape[2:])
-            added = added if mask is None else added.masked_fill(~mask[..., None, None, None], 0)
-        h, scan_state = self._scan(matrices, added, state.scan, reset)
-        y = (h.to(x.dtype) @ self.down).flatten(2)
+            added = value.to(elements.dtype).unflatten(-1, (config.heads, self.order, self.order))
+        if self.forget is not None and self.forget_gate is not None:
+            decay = self.forget_gate(self.forget(x))
+        y, scan_state = mru_scan(
+            elements,
+            self.down,
+            added,
+            state.scan,
+            builder=config.builder,
+            decay=decay,
+            rescale=config.rescale,
+            readout=config.readout,
+            bound=config.bound,
+            mask=mask,
+            reset=reset,
+            method=config.method,
+        )
+        y = y.to(x.dtype).flatten(2)
         if self.skip is not None and value is not None:
             y = y + self.skip * value
         if self.gate is not None:
@@ -151,34 +165,6 @@ class MRU(Mixer):
         if self.norm is not None:
             y = self.norm(y)
         return self.output(y), MRUState(conv_state, write_state, scan_state)
-
-    def _matrices(self, u: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """f_t X_t [B, T, heads, D, D], the identity at padded steps."""
-        elements = self.up(u).unflatten(-1, (self.config.heads, -1))
-        matrices = build_state_matrix(self.config.builder, elements, self.order)
-        if self.forget is not None and self.forget_gate is not None:
-            matrices = matrices * self.forget_gate(self.forget(x))[..., None, None]
-        if mask is not None:
-            identity = torch.eye(self.order, dtype=matrices.dtype, device=x.device)
-            matrices = torch.where(mask[..., None, None, None], matrices, identity)
-        return matrices
-
-    def _scan(
-        self, matrices: Tensor, added: Tensor | None, state: State, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor | ScaledState]:
-        """What is read of every state, and the last state."""
-        config = self.config
-        if config.rescale:
-            h, log_scale, last = scaled_matrix_scan(matrices, state, reset=reset, method=config.method)
-        else:
-            h, last = matrix_scan(matrices, added, state, reset=reset, method=config.method)
-            if config.readout == "state":
-                return h, last
-            norm = torch.linalg.matrix_norm(h).clamp_min(1e-6) / math.sqrt(self.order)
-            h, log_scale = h / norm[..., None, None], norm.log()
-        if config.readout == "bounded":
-            log_scale = config.bound * torch.tanh(log_scale / config.bound)
-        return (h if config.readout == "normalised" else h * log_scale.exp()[..., None, None]), last
 
     def init_state(self, batch: int) -> MRUState:
         like, order, dtype = self.down, self.order, accumulation_dtype(self.down.dtype)

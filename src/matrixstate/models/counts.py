@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from matrixstate.layers.moe import Experts, MoE
 from matrixstate.models.config import ModelConfig
 from matrixstate.models.lm import LanguageModel
 
@@ -17,6 +18,8 @@ class Counts:
     """All of them; a tied embedding counts once."""
     parameters_without_embeddings: int
     """Without token and position tables and the output matrix."""
+    active_parameters: int
+    """Those without embeddings that act on a token: not of experts that it does not use."""
     state_bytes: int
     """Bytes that one sequence's state holds after `length` tokens."""
     flops_per_token: int
@@ -31,10 +34,12 @@ def count(config: ModelConfig, length: int) -> Counts:
     tables |= {} if model.positions is None else {id(model.positions): model.positions.numel()}
     total = sum(p.numel() for p in model.parameters())
     mixers = [block.mixer for block in model.layers if block.mixer is not None]
-    matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear | Experts))
+    idle = sum(m.idle_parameters for m in model.modules() if isinstance(m, MoE))
     return Counts(
         parameters=total,
         parameters_without_embeddings=total - sum(tables.values()),
+        active_parameters=total - sum(tables.values()) - idle,
         state_bytes=sum(mixer.state_bytes(length) for mixer in mixers),
-        flops_per_token=2 * matrices + sum(mixer.mixing_flops(length) for mixer in mixers),
+        flops_per_token=2 * (matrices - idle) + sum(mixer.mixing_flops(length) for mixer in mixers),
     )

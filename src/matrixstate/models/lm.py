@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers.attention import Attention, learned_positions
 from matrixstate.layers.mixer import State
+from matrixstate.layers.moe import MoE
 from matrixstate.layers.positions import count_positions
 from matrixstate.models.block import Block, make_norm
 from matrixstate.models.config import ModelConfig
@@ -54,10 +55,12 @@ class LanguageModel(nn.Module):
         return [cast(Block, block) for block in self.blocks]
 
     def _scale_branches(self) -> None:
-        branches = [part for block in self.layers for part in (block.mixer, block.mlp) if part is not None]
+        mixers = [block.mixer for block in self.layers if block.mixer is not None]
+        mlps = [block.mlp for block in self.layers if block.mlp is not None]
+        weights = [mixer.output.weight for mixer in mixers] + [w for mlp in mlps for w in mlp.last_weights()]
         with torch.no_grad():
-            for branch in branches:
-                branch.output.weight /= math.sqrt(len(branches))
+            for weight in weights:
+                weight /= math.sqrt(len(mixers) + len(mlps))
 
     def forward(
         self,
@@ -130,6 +133,11 @@ class LanguageModel(nn.Module):
         """The state before anything was seen."""
         blocks = tuple(None if block.mixer is None else block.mixer.init_state(batch) for block in self.layers)
         return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.embedding.weight.device))
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What training adds to the last pass's loss for the balance of experts; None where there are none."""
+        losses = [m.balance_loss for m in self.modules() if isinstance(m, MoE) and m.balance_loss is not None]
+        return torch.stack(losses).sum() if losses else None
 
     @property
     def max_positions(self) -> int | None:

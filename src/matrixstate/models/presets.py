@@ -11,6 +11,7 @@ from matrixstate.layers import (
     Mamba2Config,
     MixerConfig,
     MLPConfig,
+    MoEConfig,
     MRUConfig,
 )
 from matrixstate.models.config import BlockConfig, ModelConfig
@@ -73,7 +74,16 @@ def _paper_410m(
     return _hybrid(mixer, others, 24, 2752, width=1024, vocabulary=100_352, tied=False)
 
 
-# The same at a quarter of the width and half the depth, for a laptop.
+def _paper_7b() -> ModelConfig:
+    """The paper's mixture: 40 blocks of width 1536, 128 experts of which a token uses 8, and one that all use."""
+    mlp = MoEConfig(256, "swiglu", experts=128, active=8, shared=1024)
+    m2rnn = M2RNNConfig(heads=132, key_size=64, value_size=16, grad_clip=1.0)
+    mixers = [AttentionConfig(heads=24) if i % 8 == 4 else m2rnn for i in range(40)]
+    blocks = tuple(BlockConfig(mixer, mlp) for mixer in mixers)
+    return ModelConfig(1536, blocks, 100_352, norm="rms", tied=False)
+
+
+# The 410M shape at a quarter of the width and half the depth, for a laptop.
 _M2RNN_LAPTOP = M2RNNConfig(heads=21, key_size=16, value_size=16, grad_clip=1.0)
 _GATED_DELTANET_LAPTOP = GatedDeltaNetConfig(heads=2, key_size=64, value_size=128)
 _MAMBA2_LAPTOP = Mamba2Config(heads=16, key_size=54, value_size=19)
@@ -111,6 +121,7 @@ PRESETS: dict[str, Make] = {
     "hybrid-mamba2-410m": partial(_paper_410m, _MAMBA2_PAPER),
     "hybrid-mamba2-410m-one-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(0,)),
     "hybrid-mamba2-410m-three-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(3, 11, 19)),
+    "hybrid-m2rnn-7b-moe": _paper_7b,
     "m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP, ()),
     "hybrid-m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP),
     "hybrid-gated-deltanet-laptop": partial(_laptop, _GATED_DELTANET_LAPTOP),

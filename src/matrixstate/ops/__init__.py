@@ -10,6 +10,7 @@ from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, g
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
+from matrixstate.ops.mru import mru_scan
 from matrixstate.ops.outer import linear_attention, outer_scan
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "m2rnn_scan",
     "m2rnn_step",
     "matrix_scan",
+    "mru_scan",
     "outer_scan",
     "prefer",
     "rnn_scan",

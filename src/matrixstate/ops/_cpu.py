@@ -36,9 +36,14 @@ def dense(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
 
 
+def plain(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors contiguous and not lazily negated, which the dispatcher would else see to; mostly themselves."""
+    return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
+
+
 def floats(*parameters: Tensor | None) -> list[Tensor | None]:
-    """Parameters in float32 and contiguous; themselves where they are."""
-    return [None if p is None else p.to(torch.float32).contiguous() for p in parameters]
+    """The same in float32, for parameters."""
+    return plain(*(None if p is None else p.to(torch.float32) for p in parameters))
 
 
 def call_checked(function: Callable[..., None], *arguments: Any) -> None:

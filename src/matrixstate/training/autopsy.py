@@ -88,9 +88,10 @@ def _replay(model: LanguageModel, batch: dict[str, Tensor], config: RunConfig) -
             logits, _ = model(batch["inputs"])
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch["targets"].flatten())
+        auxiliary = model.auxiliary_loss()
         watch.phase = "backward"
         if watch.fault is None:
-            loss.backward()
+            (loss if auxiliary is None else loss + auxiliary).backward()
     return float(loss.detach()), watch.fault
 
 

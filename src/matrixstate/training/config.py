@@ -9,10 +9,10 @@ from typing import Any, Literal
 from matrixstate.configs import Choices, decode, load_yaml, override
 from matrixstate.data import DataConfig
 from matrixstate.errors import require
-from matrixstate.layers import MIXERS, MixerConfig
+from matrixstate.layers import MIXERS, MLPS, MixerConfig, MLPConfig
 from matrixstate.models import PRESETS, ModelConfig
 
-CHOICES: Choices = {MixerConfig: MIXERS, ModelConfig: PRESETS}
+CHOICES: Choices = {MixerConfig: MIXERS, MLPConfig: MLPS, ModelConfig: PRESETS}
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,8 @@ class _Session:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16"):
                 logits, state = self.model(some_inputs)
             part = cross_entropy(logits.flatten(0, 1).float(), some_targets.flatten()) / parts
-            part.backward()
+            auxiliary = self.model.auxiliary_loss()
+            (part if auxiliary is None else part + auxiliary / parts).backward()
             loss += part.item()
         assert state is not None
         return loss, float(clip_grad_norm_(self.model.parameters(), self.config.clip)), state

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, unsupported
+from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain, unsupported
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.causal_conv_cpu
 
@@ -44,7 +44,7 @@ def _backward(
 def step(x: Tensor, gate: Tensor, weight: Tensor, norm: Tensor, past: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """As gated_conv_step. Called directly: PyTorch's dispatcher costs more than the step."""
     y, last = torch.empty(x.shape, dtype=norm.dtype), torch.empty(past.shape)
-    inputs = x.contiguous(), gate.contiguous(), *floats(weight, norm), eps, past.contiguous()
+    inputs = *plain(x, gate), *floats(weight, norm), eps, *plain(past)
     call_checked(_native.gated_conv_step, *inputs, y, last)
     return y, last
 

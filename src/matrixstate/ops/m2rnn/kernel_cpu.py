@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, unsupported
+from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain, unsupported
 from matrixstate.ops.m2rnn.step import M2RNNWeights
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m2rnn_scan_cpu
@@ -55,8 +55,7 @@ def step(x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor) -
     y = torch.empty((len(x), 1, len(weights.norm)), dtype=weights.norm.dtype)
     last, after = None if past is None else torch.empty(past.shape), torch.empty(state.shape)
     heads, unit_keys, *parameters, eps = weights
-    past = None if past is None else past.contiguous()
-    inputs = x.contiguous(), *heads, unit_keys, *floats(*parameters), eps, past, state.contiguous()
+    inputs = *plain(x), *heads, unit_keys, *floats(*parameters), eps, *plain(past, state)
     call_checked(_native.m2rnn_step, *inputs, y, last, after)
     return y, last, after
 

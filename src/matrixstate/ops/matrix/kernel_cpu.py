@@ -7,7 +7,7 @@ from torch import Tensor
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
 
 
 def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
@@ -22,7 +22,7 @@ def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor,
     return h, fresh(state), fresh(x, B, 0 if exponent is None else T, H, dtype=torch.int32)
 
 
-@torch.library.custom_op("matrixstate::matrix_scan_cpu", mutates_args=())
+@operator("matrix_scan_cpu")
 def _forward(
     x: Tensor, v: Tensor | None, state: Tensor, exponent: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,7 +33,7 @@ def _forward(
     return h, last, exponents
 
 
-@torch.library.custom_op("matrixstate::matrix_scan_cpu_backward", mutates_args=())
+@operator("matrix_scan_cpu_backward")
 def _backward(
     x: Tensor,
     state: Tensor,
@@ -56,12 +56,12 @@ def _gradients(x: Tensor, state: Tensor, h: Tensor, has_v: bool) -> tuple[Tensor
     return fresh(x), fresh(h) if has_v else fresh(h, 0), fresh(state)
 
 
-@_forward.register_fake
+@torch.library.register_fake("matrixstate::matrix_scan_cpu")
 def _(x, v, state, exponent, reset):
     return _outputs(x, state, exponent)
 
 
-@_backward.register_fake
+@torch.library.register_fake("matrixstate::matrix_scan_cpu_backward")
 def _(x, state, exponent, reset, h, exponents, dh, dlast, has_v):
     return _gradients(x, state, h, has_v)
 
@@ -83,5 +83,7 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
     return dx, dv if ctx.has_v else None, dstate, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep_for_backward)
-_backward.register_autograd(no_second_derivative("matrix_scan, scaled_matrix_scan"))
+torch.library.register_autograd("matrixstate::matrix_scan_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd(
+    "matrixstate::matrix_scan_cpu_backward", no_second_derivative("matrix_scan, scaled_matrix_scan")
+)

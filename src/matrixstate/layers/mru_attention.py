@@ -1,0 +1,181 @@
+"""Attention whose positions are the MRU: running products of orthogonal matrices turn queries and keys."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matrixstate.errors import require
+from matrixstate.layers.mixer import (
+    About,
+    Mixer,
+    MixerConfig,
+    StateMatrices,
+    at_least,
+    check_inputs,
+    expect_divisor,
+    require_width,
+)
+from matrixstate.layers.projection import projection
+from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
+from matrixstate.ops import AttentionState, accumulation_dtype, attention, matrix_scan
+from matrixstate.ops.matrix import METHODS
+
+
+@dataclass(frozen=True)
+class MRUAttentionConfig(MixerConfig):
+    """y_i = sum_j softmax_j((R_i q_i)·(R_j k_j) / √K) v_j with R_t = R_{t-1} X_t, X_t orthogonal, made of the token.
+
+    R acts on chunks of D channels, so a score is q_iᵀ (X_{j+1} ... X_i)ᵀ k_j: it depends on the tokens between j and i
+    and on their order, where rotary positions know only how many there are. With `start` "rotary" the X_t are those of
+    rotary positions until training makes them look at the token.
+    Source: M. Levi, mru-lm, README (proposed there); rotary positions: Su et al. 2021.
+    """
+
+    about: ClassVar[About] = About(
+        recurrence="R = R X, X orthogonal and made of the token; y_i = sum_j softmax_j((R_i q_i)·(R_j k_j) / √K) v_j",
+        state="2 x key_heads x head size per step, and key_heads x head size x D",
+        op="attention",
+        source="M. Levi, mru-lm (proposed); rotary positions: Su et al. 2021, arXiv:2104.09864",
+        forms=("parallel", "step"),
+    )
+
+    heads: int = 4
+    """Query heads; they divide the width."""
+    key_heads: int | None = None
+    """Heads of keys, values and matrices, a divisor of heads, shared by contiguous groups. Default: heads."""
+    order: int = 4
+    """D, channels that a matrix turns; divides the head size."""
+    builder: Literal["cayley", "matrix_exp", "householder"] = "cayley"
+    """How a token's elements become X_t, orthogonal: a name of `state_matrix.BUILDERS`."""
+    start: Literal["rotary", "none"] = "rotary"
+    """What the elements are without the token: the angles of rotary positions, or zeros."""
+    base: float = 10_000.0
+    """Of the rotary angles: pair n of K/2 turns by base^{-2n/K} per step."""
+    method: str = "auto"
+    """The order of the products in the scan: a name of `ops.matrix.METHODS`."""
+    window: int | None = None
+    """How many steps a query sees, itself included. Default: all."""
+
+    def __post_init__(self) -> None:
+        require(
+            *at_least(1, self, "heads"),
+            *at_least(2, self, "order"),
+            expect_divisor(self.heads, self, "key_heads"),
+            (
+                self.start == "none" or (self.builder != "householder" and self.order % 2 == 0),
+                f"start: expected none for householder and for an odd order, got {self.start}",
+            ),
+            (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
+            (self.base > 0, f"base: expected a positive number, got {self.base}"),
+            (self.window is None or self.window > 0, f"window: expected at least 1, got {self.window}"),
+        )
+
+    def make(self, width: int) -> "MRUAttention":
+        return MRUAttention(self, width)
+
+
+class MRUAttentionState(NamedTuple):
+    cache: AttentionState  # keys as they were turned, and values
+    product: Tensor | None  # [B, key_heads · chunks, D, D], R after the last step
+
+
+class MRUAttention(Mixer):
+    """The mixer of `MRUAttentionConfig`. The map from the token to the elements starts as zero."""
+
+    def __init__(self, config: MRUAttentionConfig, width: int) -> None:
+        super().__init__()
+        require_width("mru_attention", width, config.heads, "heads")
+        self.config, self.width, self.head_size = config, width, width // config.heads
+        require(
+            (
+                self.head_size % config.order == 0,
+                f"mru_attention: order must divide the head size {self.head_size}, got {config.order}",
+            )
+        )
+        self.key_heads = config.key_heads or config.heads
+        self.matrices = self.key_heads * (self.head_size // config.order)
+        self.sizes = (width, self.key_heads * self.head_size, self.key_heads * self.head_size)
+        self.input = projection(width, sum(self.sizes))
+        self.up = projection(width, self.matrices * BUILDERS[config.builder].elements(config.order), std=0)
+        self.bias = nn.Parameter(self._elements_at_start())
+        self.output = projection(width, width)
+
+    def _elements_at_start(self) -> Tensor:
+        """[matrices, n]: of "rotary", one angle per plane of two channels, the same for every head."""
+        config, D = self.config, self.config.order
+        elements = torch.zeros(self.matrices, BUILDERS[config.builder].elements(D))
+        if config.start == "none":
+            return elements
+        pairs = self.head_size // 2
+        angle = config.base ** (-torch.arange(pairs) / pairs)
+        element = torch.tan(angle / 2) if config.builder == "cayley" else angle
+        row = torch.arange(0, D, 2)
+        below = row * (row + 1) // 2 + row  # the places of (1, 0), (3, 2), ... in the triangle row by row
+        elements[:, below] = element.view(-1, D // 2).repeat(self.key_heads, 1)
+        return elements
+
+    def forward(
+        self,
+        x: Tensor,
+        state: MRUAttentionState | None = None,
+        *,
+        mask: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, MRUAttentionState]:
+        reset = check_inputs("MRUAttention", x, self.width, mask, reset)
+        cache, product = (None, None) if state is None else state
+        products, product = matrix_scan(self._matrices(x, mask), None, product, reset=reset, method=self.config.method)
+        parts = self.input(x).split(self.sizes, dim=-1)
+        q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
+        y, cache = attention(
+            turn(q, products), turn(k, products), v, cache, window=self.config.window, mask=mask, reset=reset
+        )
+        return self.output(y.flatten(2)), MRUAttentionState(cache, product)
+
+    def _matrices(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """X_t [B, T, matrices, D, D], the identity at padded steps."""
+        elements = self.up(x).unflatten(-1, self.bias.shape)
+        elements = elements.to(accumulation_dtype(elements.dtype)) + self.bias
+        matrices = build_state_matrix(self.config.builder, elements, self.config.order)
+        if mask is None:
+            return matrices
+        identity = torch.eye(self.config.order, dtype=matrices.dtype, device=x.device)
+        return torch.where(mask[..., None, None, None], matrices, identity)
+
+    def init_state(self, batch: int) -> MRUAttentionState:
+        weight, D = self.output.weight, self.config.order
+        dtype = accumulation_dtype(weight.dtype)
+        empty = weight.new_zeros(batch, 0, self.key_heads, self.head_size, dtype=dtype)
+        zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
+        identity = torch.eye(D, dtype=dtype, device=weight.device).expand(batch, self.matrices, D, D)
+        return MRUAttentionState(AttentionState(empty, empty, zero), identity)
+
+    def state_matrices(self, state: MRUAttentionState) -> StateMatrices | None:
+        return None if state.product is None else StateMatrices(state.product, product=True)
+
+    def mixing_flops(self, length: int) -> int:
+        """The scan, the turning, and products with the keys and values seen on average; building X_t is not counted."""
+        seen = min(length, self.config.window or length)
+        average = seen - seen * (seen - 1) / (2 * max(length, 1))
+        D = self.config.order
+        turned = 2 * D * (self.sizes[0] + self.sizes[1])
+        return int(4 * self.width * average) + 2 * self.matrices * D**3 + turned
+
+    def state_bytes(self, length: int) -> int:
+        kept = length if self.config.window is None else min(length, self.config.window - 1)
+        return super().state_bytes(length) + 4 * kept * (self.sizes[1] + self.sizes[2])
+
+
+def turn(x: Tensor, products: Tensor) -> Tensor:
+    """Every chunk of x [B, T, H, K] times its matrix: R_t x_t, dtype of x.
+
+    products: [B, T, G · K/D, D, D]; each of the G heads' matrices serves a contiguous group of the H heads.
+    """
+    D = products.shape[-1]
+    chunks = x.shape[-1] // D
+    groups = products.shape[2] // chunks
+    split = x.unflatten(-1, (chunks, D)).unflatten(2, (groups, -1))  # [B, T, G, H/G, K/D, D]
+    turned = torch.einsum("btgcij,btghcj->btghci", products.unflatten(2, (groups, chunks)).to(x.dtype), split)
+    return turned.flatten(4).flatten(2, 3)

@@ -1,0 +1,146 @@
+"""The compiled, fused MRU (csrc/mru*) as PyTorch operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from matrixstate import _native
+from matrixstate.ops import _cpu
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
+
+BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru.h, as are these
+READOUTS = ("state", "normalised", "bounded")
+
+
+def unsupported(device: str, dtype: torch.dtype, builder: str = "ldu", method: str = "auto") -> str | None:
+    if builder not in BUILDERS:
+        return f"makes the matrices of {', '.join(BUILDERS)}, not of {builder}"
+    if method not in ("auto", "sequential"):
+        return f"multiplies one step after another, which is not method {method!r}"
+    return _cpu.unsupported(device, dtype)
+
+
+def _outputs(elements: Tensor, down: Tensor, state: Tensor, scaled: bool, keep: bool) -> tuple[Tensor, ...]:
+    B, T, H, D, C = *elements.shape[:3], *down.shape[1:]
+    intervals = -(-T // _native.MRU_INTERVAL) if keep else 0
+    rows = B if scaled else 0
+    return (
+        fresh(elements, B, T, H, D, C),
+        fresh(state),
+        fresh(state, rows, H, dtype=torch.int32),
+        fresh(state, B, H, intervals, D, D),
+        fresh(state, rows, H, intervals, dtype=torch.int32),
+    )
+
+
+@operator("mru_scan_cpu")
+def _forward(
+    elements: Tensor,
+    v: Tensor | None,
+    decay: Tensor | None,
+    down: Tensor,
+    state: Tensor,
+    exponent: Tensor | None,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    builder: str,
+    readout: str,
+    bound: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, the last state and its exponent, and the states every few steps (none unless `keep`) with theirs.
+
+    Without `exponent` nothing is rescaled and exponents are empty.
+    """
+    scaled = exponent is not None
+    y, last, last_exponent, kept, kept_exponent = outputs = _outputs(elements, down, state, scaled, keep)
+    _native.mru_forward(
+        *dense(elements, v, decay, down, reset, mask, state, exponent),
+        *(BUILDERS.index(builder), READOUTS.index(readout), bound),
+        *(y, last, last_exponent if scaled else None),
+        *(kept if keep else None, kept_exponent if keep and scaled else None),
+        torch.get_num_threads(),
+    )
+    return outputs  # type: ignore[return-value]
+
+
+@operator("mru_scan_cpu_backward")
+def _backward(
+    elements: Tensor,
+    v: Tensor | None,
+    decay: Tensor | None,
+    down: Tensor,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    kept: Tensor,
+    kept_exponent: Tensor | None,
+    builder: str,
+    readout: str,
+    bound: float,
+    dy: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of elements, v and decay (empty without them), down and the first state."""
+    delements, dv, ddecay, ddown, dstate = gradients = _gradients(elements, v, decay, down, dlast)
+    _native.mru_backward(
+        *dense(elements, v, decay, down, reset, mask, kept, kept_exponent),
+        *(BUILDERS.index(builder), READOUTS.index(readout), bound),
+        *dense(dy, dlast),
+        *(delements, None if v is None else dv, None if decay is None else ddecay, ddown, dstate),
+        torch.get_num_threads(),
+    )
+    return gradients  # type: ignore[return-value]
+
+
+def _gradients(elements: Tensor, v: Tensor | None, decay: Tensor | None, down: Tensor, state: Tensor) -> tuple:
+    given = (elements, v, decay, down, state)
+    return tuple(fresh(down, 0) if tensor is None else fresh(tensor) for tensor in given)
+
+
+@torch.library.register_fake("matrixstate::mru_scan_cpu")
+def _(elements, v, decay, down, state, exponent, reset, mask, builder, readout, bound, keep):
+    return _outputs(elements, down, state, exponent is not None, keep)
+
+
+@torch.library.register_fake("matrixstate::mru_scan_cpu_backward")
+def _(elements, v, decay, down, reset, mask, kept, kept_exponent, builder, readout, bound, dy, dlast):
+    return _gradients(elements, v, decay, down, dlast)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    elements, v, decay, down, _, exponent, reset, mask, *options, _ = inputs
+    y, last, last_exponent, kept, kept_exponent = output
+    ctx.options = options
+    ctx.save_for_backward(elements, v, decay, down, reset, mask, kept, None if exponent is None else kept_exponent)
+    ctx.mark_non_differentiable(last_exponent, kept_exponent)
+    ctx.set_materialize_grads(False)
+    ctx.like = y.shape, last.shape
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple:
+    elements, v, decay, down = (saved := ctx.saved_tensors)[:4]
+    y_shape, state_shape = ctx.like
+    dy = elements.new_zeros(y_shape) if dy is None else dy
+    dlast = down.new_zeros(state_shape) if dlast is None else dlast
+    gradients = torch.ops.matrixstate.mru_scan_cpu_backward(*saved, *ctx.options, dy, dlast)
+    delements, dv, ddecay, ddown, dstate = gradients
+    wanted = delements, None if v is None else dv, None if decay is None else ddecay, ddown, dstate
+    return *wanted, None, None, None, None, None, None, None
+
+
+torch.library.register_autograd("matrixstate::mru_scan_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd("matrixstate::mru_scan_cpu_backward", no_second_derivative("mru_scan"))
+
+
+@register_flop_formula(torch.ops.matrixstate.mru_scan_cpu)
+def _forward_flops(elements, v, decay, down, state, exponent, reset, mask, builder, *options, **shapes) -> int:
+    """Those of the matrix products alone, as PyTorch counts the reference's."""
+    B, T, H, D, C = *elements[:3], *down[1:]
+    return 2 * B * T * H * D * D * (D + C + (D if builder == "ldu" else 0))
+
+
+@register_flop_formula(torch.ops.matrixstate.mru_scan_cpu_backward)
+def _backward_flops(elements, v, decay, down, reset, mask, kept, exponent, builder, *options, **shapes) -> int:
+    return 2 * _forward_flops(elements, v, decay, down, None, exponent, reset, mask, builder)
