@@ -17,6 +17,7 @@ void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
+void panel_product(const PanelProduct&);
 void mru_forward(const MruForward&);
 void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
@@ -34,6 +35,7 @@ extern const Kernels table = {
     m2rnn_step,
     rank_one_forward,
     rank_one_backward,
+    panel_product,
     mru_forward,
     mru_backward,
     multiply_adds_per_second,

@@ -31,6 +31,9 @@ SHAPES = [
     matrix("cpu", 64, R=5, batch=1),
     *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
     *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
+    cell("cpu", "lstm", 160, heads=1, batch=9),
+    cell("cpu", "gru, reset after", 192, heads=1),
+    cell("cpu", "rnn", 256, heads=1, batch=17),
     delta("cpu", K=1, V=1, heads=1, batch=1),
     delta("cpu", "head", write=False, K=17, V=16, heads=1),
     delta("cpu", "channel", K=33, V=70, batch=1),
@@ -250,3 +253,21 @@ def test_the_operators_keep_the_promises_of_pytorch():
         else:
             inputs = (sequence["x"], fixed["weight"], fixed["bias"], state, reset, True)
             torch.library.opcheck(torch.ops.matrixstate.causal_conv_cpu, inputs)
+
+
+def test_the_operators_of_the_recurrent_scans_keep_the_promises_of_pytorch():
+    ops = torch.ops.matrixstate
+    for case in (delta("cpu", "head", write=False), outer("cpu", "channel", "pre"), cell("cpu", "lstm")):
+        need(case.op, "cpu")
+        sequence, fixed, state, reset = draw(case, 5, torch.float32)
+        case.run(sequence, fixed, state)  # registers the operators
+        differentiable(sequence, fixed, state)
+        if case.op == "lstm_scan":
+            x, w = [sequence[n] for n in ("xi", "xf", "xo", "x")], torch.randn(3, 5, 20, requires_grad=True)
+            torch.library.opcheck(ops.lstm_scan_cpu, (case.op, x, w, None, *state, None, reset, 0.3, True))
+            continue
+        rows = {n: v.detach().flatten(1, 2).requires_grad_() for n, v in sequence.items() if v.ndim == 5}
+        inputs, read = [(sequence | rows)[n] for n in "qkv"], rows.get("read")
+        options = (sequence["log_decay"], None, sequence.get("log_input"), fixed.get("bonus"))
+        operator = ops.delta_scan_cpu if case.op == "delta_scan" else ops.outer_scan_cpu
+        torch.library.opcheck(operator, (*inputs, read, None, *options, reset, case.op == "outer_scan", state, True))

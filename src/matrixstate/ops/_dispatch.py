@@ -61,13 +61,13 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_cpu("conv"), _reference("conv")),
     "delta_scan": (_cpu("delta"), _chunked("delta"), _reference("delta")),
-    "gru_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
-    "lstm_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
+    "gru_scan": (_cpu("cells"), _reference("cells")),
+    "lstm_scan": (_cpu("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
     "outer_scan": (_cpu("outer"), _chunked("outer"), _reference("outer")),
-    "rnn_scan": (Backend("cpu", "matrixstate.ops.cells.kernel_cpu"), _reference("cells")),
+    "rnn_scan": (_cpu("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
 }
 """Every op's backends, in the order in which "auto" tries them."""

@@ -1,7 +1,7 @@
 """The cells as PyTorch operators that keep their gates and need no graph of steps.
 
-Not compiled: a step is one product of [B, d] with weights of megabytes, which is all its cost, and PyTorch's library
-does it well. What is saved is autograd's overhead, and the weights' gradient is one product over all steps.
+The loop over steps is Python: a step is one product of [B, d] with weights of megabytes, which is nearly all its cost,
+and that is compiled (csrc/panel.cpp). The weights' gradient is one product over all steps.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.ops._cpu import fresh, no_second_derivative, operator, unsupported
-from matrixstate.ops.cells.steps import CELLS, Cell, times
+from matrixstate.ops.cells.steps import CELLS, Cell, Panels, times
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.<op>_cpu
 
@@ -47,7 +47,7 @@ def _forward(
     """y, the last h and c, every step's gates and its c before the step; those of one step unless `keep`."""
     cell = _cell(op, bias)
     y, last_h, last_c, gates, cells = outputs = _outputs(x, h, c, cell.kept, keep)
-    w, bias = w.contiguous(), None if bias is None else bias[:, None, :]
+    weights, bias = Panels.of(w) if cell.whole else w.contiguous(), None if bias is None else bias[:, None, :]
     now, memory = h.transpose(0, 1).contiguous(), None if c is None else c.transpose(0, 1).contiguous()
     inputs = [a.transpose(1, 2) for a in x]  # [B, H, T, d]
     gathered = fresh(h, *now.shape[:2], len(x) * now.shape[2])
@@ -59,7 +59,7 @@ def _forward(
             memory = None if memory is None else memory.masked_fill(fresh_rows, 0)
         if memory is not None:
             cells[t if keep else 0] = memory
-        after, after_memory = cell.forward(now, memory, gathered, w, bias, gates[t if keep else 0])
+        after, after_memory = cell.forward(now, memory, gathered, weights, bias, gates[t if keep else 0])
         if mask is not None:
             real = mask[:, t, None]
             after = torch.where(real, after, now)
@@ -89,7 +89,8 @@ def _backward(
 ) -> list[Tensor]:
     """The gradients of w, bias, h and c (empty where absent), and then of each x."""
     B, T, H, d = y.shape
-    cell, w_t = _cell(op, bias), w.mT.contiguous()
+    cell = _cell(op, bias)
+    w_t = Panels.of(w.mT) if cell.whole else w.mT.contiguous()
     before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step [B, T, H, d]
     if reset is not None:
         before = before.masked_fill(reset[..., None, None], 0)

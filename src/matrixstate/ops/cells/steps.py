@@ -10,12 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matrixstate import _native
+
 sigmoid_backward = torch.ops.aten.sigmoid_backward
 tanh_backward = torch.ops.aten.tanh_backward
 
 
-def times(h: Tensor, w: Tensor, out: Tensor, plus: Tensor | None = None) -> Tensor:
-    """out = plus + h w, head by head; one head is a plain product, which the library does much faster."""
+@dataclass(frozen=True)
+class Panels:
+    """The weights of one wide head, laid out so that the compiled product reads them in order."""
+
+    panels: Tensor  # [columns / PANEL, rows, PANEL]
+
+    @staticmethod
+    def of(w: Tensor) -> "Tensor | Panels":
+        """The weights [H, rows, columns] as panels where that pays, else as they are."""
+        H, rows, columns = w.shape
+        if H > 1 or columns % _native.PANEL or rows * columns < 2**16:
+            return w.contiguous()
+        return Panels(w[0].unflatten(1, (-1, _native.PANEL)).transpose(0, 1).contiguous())
+
+
+def times(h: Tensor, w: Tensor | Panels, out: Tensor, plus: Tensor | None = None) -> Tensor:
+    """out = plus + h w, head by head; one head is a plain product, which is much faster."""
+    if isinstance(w, Panels):
+        dense = out if out.is_contiguous() else torch.empty(out.shape)
+        added = None if plus is None else plus[0].contiguous()
+        _native.panel_product(h[0].contiguous(), w.panels, added, dense[0], torch.get_num_threads())
+        return out if dense is out else out.copy_(dense)
     if len(h) > 1:
         return torch.bmm(h, w, out=out) if plus is None else torch.baddbmm(plus, h, w, out=out)
     if plus is None:
@@ -30,14 +52,14 @@ def parts(x: Tensor, d: int) -> tuple[Tensor, ...]:
     return x.split(d, dim=-1)
 
 
-def rnn(h: Tensor, c: None, x: Tensor, w: Tensor, bias: None, gates: Tensor) -> tuple[Tensor, None]:
+def rnn(h: Tensor, c: None, x: Tensor, w: Tensor | Panels, bias: None, gates: Tensor) -> tuple[Tensor, None]:
     """`gates` becomes what backward needs of the step: here tanh(...)."""
     times(h, w, gates, x)
     return gates.tanh_().clone(), None  # `gates` may be written again at the next step
 
 
 def rnn_backward(
-    dh: Tensor, dc: None, h: Tensor, c: None, gates: Tensor, w_t: Tensor, dx: Tensor
+    dh: Tensor, dc: None, h: Tensor, c: None, gates: Tensor, w_t: Tensor | Panels, dx: Tensor
 ) -> tuple[Tensor, None, None]:
     """`dx` becomes the gradient of x; returns those of h, of c, and of what h w goes into, where that is not dx."""
     dx.copy_(tanh_backward(dh, gates))
@@ -67,7 +89,7 @@ def gru_before_backward(
     return before.addcmul_(dh, f).addcmul_(dhr, r), None, None
 
 
-def gru_after(h: Tensor, c: None, x: Tensor, w: Tensor, bias: Tensor, gates: Tensor) -> tuple[Tensor, None]:
+def gru_after(h: Tensor, c: None, x: Tensor, w: Tensor | Panels, bias: Tensor, gates: Tensor) -> tuple[Tensor, None]:
     d = h.shape[-1]
     f, r, z, a = parts(gates, d)  # a: the candidate's product with h, before r
     product = times(h, w, torch.empty_like(x))
@@ -78,7 +100,7 @@ def gru_after(h: Tensor, c: None, x: Tensor, w: Tensor, bias: Tensor, gates: Ten
 
 
 def gru_after_backward(
-    dh: Tensor, dc: None, h: Tensor, c: None, gates: Tensor, w_t: Tensor, dx: Tensor
+    dh: Tensor, dc: None, h: Tensor, c: None, gates: Tensor, w_t: Tensor | Panels, dx: Tensor
 ) -> tuple[Tensor, None, Tensor]:
     f, r, z, a = parts(gates, h.shape[-1])
     df, dr, dz = parts(dx, h.shape[-1])
@@ -90,7 +112,7 @@ def gru_after_backward(
     return times(inner, w_t, torch.empty_like(h)).addcmul_(dh, f), None, inner
 
 
-def lstm(h: Tensor, c: Tensor, x: Tensor, w: Tensor, bias: None, gates: Tensor) -> tuple[Tensor, Tensor]:
+def lstm(h: Tensor, c: Tensor, x: Tensor, w: Tensor | Panels, bias: None, gates: Tensor) -> tuple[Tensor, Tensor]:
     d = h.shape[-1]
     i, f, o, z, tanh_c = parts(gates, d)
     times(h, w, gates[..., : 4 * d], x)
@@ -101,7 +123,7 @@ def lstm(h: Tensor, c: Tensor, x: Tensor, w: Tensor, bias: None, gates: Tensor) 
 
 
 def lstm_backward(
-    dh: Tensor, dc: Tensor, h: Tensor, c: Tensor, gates: Tensor, w_t: Tensor, dx: Tensor
+    dh: Tensor, dc: Tensor, h: Tensor, c: Tensor, gates: Tensor, w_t: Tensor | Panels, dx: Tensor
 ) -> tuple[Tensor, Tensor, None]:
     i, f, o, z, tanh_c = parts(gates, h.shape[-1])
     di, df, do, dz = parts(dx, h.shape[-1])
@@ -121,11 +143,12 @@ class Cell:
     backward: Callable[..., Any]
     gates: int
     kept: int
+    whole: bool = True  # whether h is multiplied by all weights at once
 
 
 CELLS = {
     "rnn_scan": Cell(rnn, rnn_backward, 1, 1),
-    "gru_scan": Cell(gru_before, gru_before_backward, 3, 3),
+    "gru_scan": Cell(gru_before, gru_before_backward, 3, 3, whole=False),
     "gru_scan_after": Cell(gru_after, gru_after_backward, 3, 4),
     "lstm_scan": Cell(lstm, lstm_backward, 4, 5),
 }
