@@ -25,8 +25,10 @@ template <class Work>
 void with_order(int64_t padded, const Work& work) {
     switch (padded) {
         case 4: return work(Order<4>());
+#ifndef MATRIXSTATE_FALLBACK  // where vectors are short and processors old, building quickly is worth more
         case 8: return work(Order<8>());
         case 16: return work(Order<16>());
+#endif
         default: return work(Order<0>());
     }
 }

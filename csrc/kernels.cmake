@@ -23,7 +23,7 @@ function(add_instruction_set name)
 endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  add_instruction_set(baseline -march=x86-64-v2)
+  add_instruction_set(baseline -march=x86-64-v2 -O2 -DMATRIXSTATE_FALLBACK)
   add_instruction_set(x86_64_v3 -march=x86-64-v3)
   add_instruction_set(x86_64_v4 -march=x86-64-v4)
   set(NATIVE_DEFINITIONS MATRIXSTATE_X86)
