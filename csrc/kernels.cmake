@@ -12,6 +12,11 @@ set(NATIVE_DEFINITIONS)
 list(TRANSFORM KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 list(TRANSFORM KERNELS APPEND .cpp)
 
+# Their loops are unrolled by hand: -O3 adds a third to the build's time and nothing to their speed.
+foreach(kernel mru_forward mru_backward rank_one_forward rank_one_backward)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/${kernel}.cpp PROPERTIES COMPILE_OPTIONS -O2)
+endforeach()
+
 function(add_instruction_set name)
   add_library(kernels_${name} OBJECT ${KERNELS})
   target_compile_definitions(kernels_${name} PRIVATE MATRIXSTATE_ISA=${name})
