@@ -26,10 +26,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises ConfigError for a missing or malformed file."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        raise ConfigError(f"config {path}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"config {path}: expected a mapping of options, got {type(data).__name__}")
     return data

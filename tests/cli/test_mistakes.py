@@ -121,9 +121,9 @@ def test_no_arguments_give_a_traceback(command, words, place, monkeypatch):
     assert "Traceback" not in shown
 
 
-def test_a_nul_in_an_argument_is_refused(capsys):
+def test_a_nul_in_a_configs_name_is_refused(capsys):
     assert main(["train", "a\0b"]) == 1
-    assert capsys.readouterr().err == "matrixstate: error: arguments: expected no NUL character, got 'a\\x00b'\n"
+    assert capsys.readouterr().err == "matrixstate: error: config a\0b: embedded null byte\n"
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.text(max_size=5)

@@ -39,10 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    for argument in arguments:
-        if "\0" in argument:  # no shell can pass it on, but a caller of this function can
-            print(f"matrixstate: error: arguments: expected no NUL character, got {argument!r}", file=sys.stderr)
-            return 1
     try:
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
