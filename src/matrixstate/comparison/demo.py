@@ -22,7 +22,7 @@ DEMO = {
 }
 """The models in the order in which they are trained, and what they are called in the table."""
 
-STEPS = 250
+STEPS = 500
 PROMPT = "KING:\n"
 
 
