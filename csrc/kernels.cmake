@@ -12,10 +12,12 @@ set(NATIVE_DEFINITIONS)
 list(TRANSFORM KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 list(TRANSFORM KERNELS APPEND .cpp)
 
-# Their loops are unrolled by hand: -O3 adds a third to the build's time and nothing to their speed.
-foreach(kernel mru_forward mru_backward rank_one_forward rank_one_backward)
-  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/${kernel}.cpp PROPERTIES COMPILE_OPTIONS -O2)
-endforeach()
+if(NOT NATIVE_ONE_SET)
+  # Their loops are unrolled by hand: -O3 adds a third to the build's time and nothing to their speed.
+  foreach(kernel mru_forward mru_backward rank_one_forward rank_one_backward)
+    set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/${kernel}.cpp PROPERTIES COMPILE_OPTIONS -O2)
+  endforeach()
+endif()
 
 function(add_instruction_set name)
   add_library(kernels_${name} OBJECT ${KERNELS})
@@ -27,7 +29,9 @@ function(add_instruction_set name)
   set(NATIVE_OBJECTS ${NATIVE_OBJECTS} kernels_${name} PARENT_SCOPE)
 endfunction()
 
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if(NATIVE_ONE_SET)  # flags of the only instruction set to build
+  add_instruction_set(baseline ${NATIVE_ONE_SET})
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   add_instruction_set(baseline -march=x86-64-v2 -O2 -DMATRIXSTATE_FALLBACK)
   add_instruction_set(x86_64_v3 -march=x86-64-v3)
   add_instruction_set(x86_64_v4 -march=x86-64-v4)
