@@ -28,6 +28,7 @@ void with_order(int64_t padded, const Work& work) {
 #ifndef MATRIXSTATE_FALLBACK  // where vectors are short and processors old, building quickly is worth more
         case 8: return work(Order<8>());
         case 16: return work(Order<16>());
+        case 32: return work(Order<32>());
 #endif
         default: return work(Order<0>());
     }
@@ -62,45 +63,46 @@ struct Product {
 };
 
 template <bool TRANSPOSED, int P, int ROWS, int VECS>
-INLINE void product_tile(const Product& p, int64_t count, int64_t row, int64_t column) {
-    constexpr int W = width<P>();
-    const int64_t stride = P > 0 ? P : p.columns, begin = row * stride + column;
+INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
+    constexpr int W = width<P>(), STEPS = 4;
+    const int64_t begin = row * p.columns + column;
     RowVec<W> acc[ROWS][VECS];
     UNROLL for (int r = 0; r < ROWS; ++r)
         UNROLL for (int v = 0; v < VECS; ++v)
-            acc[r][v] = p.add == nullptr ? RowVec<W>{} : load_row<W>(p.add + begin + r * stride + v * W);
-    const float* a = p.a + (TRANSPOSED ? row : row * p.a_stride);
-    const float* b = p.b + column;
-#pragma GCC unroll 16
-    for (int64_t k = 0; k < count; ++k) {
+            acc[r][v] = p.add == nullptr ? RowVec<W>{} : load_row<W>(p.add + begin + r * p.columns + v * W);
+    const float *a = p.a + (TRANSPOSED ? row : row * p.a_stride), *b = p.b + column;
+    const auto accumulate = [&]() INLINE_LAMBDA {
         RowVec<W> x[VECS];
-        UNROLL for (int v = 0; v < VECS; ++v) x[v] = load_row<W>(b + k * stride + v * W);
-        UNROLL for (int r = 0; r < ROWS; ++r) {
-            const float scale = TRANSPOSED ? a[k * p.a_stride + r] : a[r * p.a_stride + k];
-            UNROLL for (int v = 0; v < VECS; ++v) acc[r][v] += scale * x[v];
-        }
-    }
+        UNROLL for (int v = 0; v < VECS; ++v) x[v] = load_row<W>(b + v * W);
+        UNROLL for (int r = 0; r < ROWS; ++r)
+            UNROLL for (int v = 0; v < VECS; ++v) acc[r][v] += a[TRANSPOSED ? r : r * p.a_stride] * x[v];
+        a += TRANSPOSED ? p.a_stride : 1;
+        b += p.columns;
+    };
+    int64_t k = 0;
+    for (; k + STEPS <= p.count; k += STEPS) UNROLL for (int step = 0; step < STEPS; ++step) accumulate();
+    for (; k < p.count; ++k) accumulate();
     UNROLL for (int r = 0; r < ROWS; ++r)
-        UNROLL for (int v = 0; v < VECS; ++v) store_row<W>(p.c + begin + r * stride + v * W, acc[r][v]);
+        UNROLL for (int v = 0; v < VECS; ++v) store_row<W>(p.c + begin + r * p.columns + v * W, acc[r][v]);
 }
 
-template <bool TRANSPOSED, int P, int VECS>
-INLINE void product_columns(const Product& p, int64_t count, int64_t column) {
-    constexpr int MOST = REGISTERS / (2 * VECS), ROWS = P > 0 && P < MOST ? P : MOST;
-    int64_t row = 0;
-    for (; row + ROWS <= p.rows; row += ROWS) product_tile<TRANSPOSED, P, ROWS, VECS>(p, count, row, column);
-    for (; ROWS > 4 && row < p.rows; row += 4) product_tile<TRANSPOSED, P, 4, VECS>(p, count, row, column);
+template <bool TRANSPOSED, int P>
+INLINE void product_tiles(const Product& p) {
+    constexpr int W = width<P>(), VECS = P == W ? 1 : 2, MOST = REGISTERS / (2 * VECS);
+    constexpr int ROWS = P > 0 && P < MOST ? P : MOST;
+    for (int64_t column = 0; column < p.columns; column += VECS * W) {
+        int64_t row = 0;
+        for (; row + ROWS <= p.rows; row += ROWS) product_tile<TRANSPOSED, P, ROWS, VECS>(p, row, column);
+        for (; ROWS > 4 && row < p.rows; row += 4) product_tile<TRANSPOSED, P, 4, VECS>(p, row, column);
+    }
 }
 
 template <int P, bool TRANSPOSED = false>
 INLINE void product(const Product& p) {
-    constexpr int W = width<P>();
-    const int64_t columns = P > 0 ? P : p.columns;
-    constexpr int VECS = P == W ? 1 : 2;
-    for (int64_t column = 0; column < columns; column += VECS * W) {
-        if (P > 0 && p.count == P) product_columns<TRANSPOSED, P, VECS>(p, P, column);  // a count the compiler knows
-        else product_columns<TRANSPOSED, P, VECS>(p, p.count, column);
-    }
+    // Where the compiler knows the sizes it neither computes nor keeps addresses.
+    const bool whole = P > 0 && p.rows == P && p.count == P && p.a_stride == P;
+    if (whole) product_tiles<TRANSPOSED, P>({p.a, P, p.b, p.add, p.c, P, P, P});
+    else product_tiles<TRANSPOSED, P>(p);
 }
 
 template <int W, int HALF, size_t... LANE>

@@ -92,11 +92,11 @@ struct Scan {
         c.g = {one_g, 0, 0, 0};
         if (sliced || in.dv.data != nullptr) {
             c.g = g.open(begin, c.g);
-            c.g_sink = &g;
+            c.g_sink = g.writer();
         }
         if (!sliced) {
             c.dx = dx.open(begin, {one_dx, 0, 0, 0});
-            c.dx_sink = &dx;
+            c.dx_sink = dx.writer();
         }
         c.carry = carry;
         c.transposed = transposed;
@@ -145,7 +145,7 @@ struct InputGradients {
         BackwardChunk c = before.open(begin, steps);
         c.g = {const_cast<float*>(whole.data), whole.step, whole.head};  // without `carry` it is only read
         c.dx = dx.open(begin, {one_dx, 0, 0, 0});
-        c.dx_sink = &dx;
+        c.dx_sink = dx.writer();
         scan_backward(c, w);
         for (int64_t i = 0; in.dv.data != nullptr && i < steps; ++i)
             for (int64_t n = 0; n < w.heads; ++n)

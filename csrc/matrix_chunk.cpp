@@ -5,30 +5,37 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-template <int P>
-void scan_forward_of(const ForwardChunk& c, const Window& w) {
+// The sizes of a window, known to the compiler where WHOLE: states and x are [P][P] without padding.
+template <int P, bool WHOLE>
+struct Sizes {
+    int64_t D, rows, padded_rows, stride, block;
+    explicit Sizes(const Window& w)
+        : D(WHOLE ? P : w.D),
+          rows(WHOLE ? P : w.rows),
+          padded_rows(WHOLE ? P : w.padded_rows),
+          stride(P > 0 ? P : w.P),
+          block(WHOLE ? P * P : w.block) {}
+};
+
+template <int P, bool WHOLE>
+void scan_forward_of(const ForwardChunk c, const Window& w) {  // by value: no store to a matrix can then change it
+    const Sizes<P, WHOLE> s(w);
+    const int64_t heads = w.heads;
     for (int64_t i = 0; i < c.steps; ++i) {
         const bool reset = c.reset != nullptr && c.reset[i];
-        for (int64_t n = 0; n < w.heads; ++n) {
-            const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * w.block;
+        for (int64_t n = 0; n < heads; ++n) {
+            const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * s.block;
             const float* v = c.v.data == nullptr ? nullptr : c.v.at(i, n);
-            product<P>({before, w.P, c.x.at(i, n), v, c.h.at(i, n), w.padded_rows(), w.D, w.P});
+            product<P>({before, s.stride, c.x.at(i, n), v, c.h.at(i, n), s.padded_rows, s.D, s.stride});
             if (c.exponent != nullptr) {
                 if (reset) c.exponent[n] = 0;
-                c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), w.block);
+                c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), s.block);
             }
             if (c.sink != nullptr) c.sink->write(c.begin + i, n, c.h.at(i, n));
         }
     }
     for (int64_t n = 0; n < w.heads; ++n)
-        std::memcpy(c.state + n * w.block, c.h.at(c.steps - 1, n), w.block * sizeof(float));
-}
-
-// dx = (the state before)ᵀ g
-template <int P>
-INLINE void input_gradient(const BackwardChunk& c, const Window& w, int64_t i, int64_t n) {
-    const float* before = c.is_reset(i) ? c.start : i == 0 && c.first != nullptr ? c.first + n * w.block : c.before.at(i, n);
-    product<P, true>({before, w.P, c.g.at(i, n), nullptr, c.dx.at(i, n), round_up(w.D, 4), w.rows, w.P});
+        std::memcpy(c.state + n * s.block, c.h.at(c.steps - 1, n), s.block * sizeof(float));
 }
 
 INLINE void prefetch(const float* block, int64_t floats) {
@@ -42,30 +49,45 @@ INLINE void whole_gradient(const float* dh, const float* carry, float power, flo
         store_row<W>(g + i, (load_row<W>(dh + i) + load_row<W>(carry + i)) * power);
 }
 
-template <int P>
-void scan_backward_of(const BackwardChunk& c, const Window& w) {
+template <int P, bool WHOLE>
+void scan_backward_of(const BackwardChunk c, const Window& w) {
+    const Sizes<P, WHOLE> s(w);
+    const int64_t heads = w.heads;
     for (int64_t i = c.steps - 1; i >= 0; --i)
-        for (int64_t n = 0; n < w.heads; ++n) {
+        for (int64_t n = 0; n < heads; ++n) {
             if (c.ahead > 0) {  // in ascending order, which is what memory is fast at
                 const int64_t there = c.steps - 1 - i - c.ahead;
-                prefetch(c.x.at(there, n), w.P * w.P);
-                prefetch(c.dh.at(there, n), w.block);
-                prefetch(c.before.at(there + 1, n), w.block);
+                prefetch(c.x.at(there, n), s.stride * s.stride);
+                prefetch(c.dh.at(there, n), s.block);
+                prefetch(c.before.at(there + 1, n), s.block);
             }
-            float *g = c.g.at(i, n), *carry = c.carry == nullptr ? nullptr : c.carry + n * w.block;
-            const float power = c.power == nullptr ? 1.0f : c.power[i * w.heads + n];
-            if (c.carry != nullptr) whole_gradient<P>(c.dh.at(i, n), carry, power, g, w.block);
+            float *g = c.g.at(i, n), *carry = c.carry == nullptr ? nullptr : c.carry + n * s.block;
+            const float power = c.power == nullptr ? 1.0f : c.power[i * heads + n];
+            if (carry != nullptr) whole_gradient<P>(c.dh.at(i, n), carry, power, g, s.block);
             if (c.g_sink != nullptr) c.g_sink->write(c.begin + i, n, g);
-            if (c.dx.data != nullptr) input_gradient<P>(c, w, i, n);
+            if (c.dx.data != nullptr) {  // (the state before)ᵀ g
+                const bool first = i == 0 && c.first != nullptr;
+                const float* before = c.is_reset(i) ? c.start : first ? c.first + n * s.block : c.before.at(i, n);
+                product<P, true>({before, s.stride, g, nullptr, c.dx.at(i, n), round_up(s.D, 4), s.rows, s.stride});
+            }
             if (c.dx_sink != nullptr) c.dx_sink->write(c.begin + i, n, c.dx.at(i, n));
-            if (c.carry == nullptr) continue;
+            if (carry == nullptr) continue;
             if (c.is_reset(i)) {
-                std::memset(carry, 0, w.block * sizeof(float));
+                std::memset(carry, 0, s.block * sizeof(float));
                 continue;
             }
-            transpose<P>(c.x.at(i, n), c.transposed, w.P);
-            product<P>({g, w.P, c.transposed, nullptr, carry, w.padded_rows(), w.D, w.P});
+            transpose<P>(c.x.at(i, n), c.transposed, s.stride);
+            product<P>({g, s.stride, c.transposed, nullptr, carry, s.padded_rows, s.D, s.stride});
         }
+}
+
+// Calls work(order, whole): constants with the order, and whether the window's matrices fill their blocks.
+template <class Work>
+void with_sizes(const Window& w, const Work& work) {
+    with_order(w.P, [&](auto order) {
+        if (w.D == w.P && w.rows == w.P) work(order, std::bool_constant<(order.value > 0)>());
+        else work(order, std::false_type());
+    });
 }
 
 }  // namespace
@@ -121,11 +143,11 @@ void fill_start(float* start, const Window& w, bool identity) {
 }
 
 void scan_forward(const ForwardChunk& chunk, const Window& window) {
-    with_order(window.P, [&](auto order) { scan_forward_of<decltype(order)::value>(chunk, window); });
+    with_sizes(window, [&](auto order, auto whole) { scan_forward_of<order.value, whole.value>(chunk, window); });
 }
 
 void scan_backward(const BackwardChunk& chunk, const Window& window) {
-    with_order(window.P, [&](auto order) { scan_backward_of<decltype(order)::value>(chunk, window); });
+    with_sizes(window, [&](auto order, auto whole) { scan_backward_of<order.value, whole.value>(chunk, window); });
 }
 
 }  // namespace MATRIXSTATE_ISA

@@ -60,7 +60,7 @@ struct MatrixCut {
 struct Window {
     int64_t T, H, R, D, P;
     int64_t b, head, heads, row, rows;
-    int64_t block;  // floats of a block: the padded rows times P
+    int64_t padded_rows, block;  // of a block, and its floats: padded_rows times P
     int64_t states, chunk;  // floats of scratch memory for one block, or a chunk of blocks, of each of a task's heads
 
     // The states of a task, or (`square`) its x.
@@ -72,12 +72,12 @@ struct Window {
         heads = H - head < cut.heads ? H - head : cut.heads;
         row = square ? 0 : slice * cut.rows;
         rows = square || R - row < cut.rows ? R - row : cut.rows;
-        block = square ? P * P : round_up(rows, 4) * P;
+        padded_rows = square ? P : round_up(rows, 4);
+        block = padded_rows * P;
         // as large as any task's, so that what is padding for one task is padding for the next on the same thread
         states = cut.heads * (square ? P : cut.rows) * P;
         chunk = cut.steps * states;
     }
-    int64_t padded_rows() const { return block / P; }
     int64_t at(int64_t t, int64_t n) const { return (((b * T + t) * H + head + n) * R + row) * D; }
     int64_t at(int64_t n) const { return ((b * H + head + n) * R + row) * D; }  // in an array [B, H, R, D]
     bool in_place(Dtype dtype) const { return dtype == Dtype::float32 && D == P && R % 4 == 0; }  // the same for all tasks
@@ -104,6 +104,8 @@ class Sink {
     // Where the blocks of a chunk belong: in the array, or in `scratch`, from where write() takes them.
     Blocks open(int64_t begin, Blocks scratch) const;
     void write(int64_t t, int64_t n, const float* block) const;
+    // What a chunk is given: nothing where its blocks lie in place.
+    const Sink* writer() const { return in_place_ ? nullptr : this; }
 
   private:
     const Output array_;

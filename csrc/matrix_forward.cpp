@@ -49,7 +49,7 @@ struct Scan {
         c.x = x.open(begin, steps);
         if (in.v.data != nullptr) c.v = v.open(begin, steps);
         c.h = h.open(begin, {pair, w.block, 2 * w.block, 1});
-        c.sink = &h;
+        c.sink = h.writer();
         c.state = state;
         c.start = start;
         if (in.reset != nullptr) c.reset = in.reset + row;
