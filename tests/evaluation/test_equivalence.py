@@ -52,8 +52,9 @@ def model_of(*mixers, **options):
     return example_model(ModelConfig(16, tuple(BlockConfig(mixer, MLPConfig(20)) for mixer in mixers), 13, **options))
 
 
-def failing(model):
-    return {row.way for row in certify(model, torch.randint(13, (2, 16)), compiled=False) if not row.passes}
+def failing(model, vocabulary=13, length=16):
+    tokens = torch.randint(vocabulary, (2, length))
+    return {row.way for row in certify(model, tokens, compiled=False) if not row.passes}
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -119,3 +120,10 @@ def test_the_small_presets_agree(name):
     model = example_model(dataclasses.replace(preset(f"shakespeare-{name}-small"), vocabulary=65))
     rows = certify(model, torch.randint(65, (2, 24)), compiled=False)
     assert all(row.passes for row in rows), rows
+
+
+def test_a_model_that_makes_much_of_roundings_agrees():
+    """Here one run of the definition in float32 happened to err less than half as far as another way did."""
+    config = preset("single-mru")
+    kinds = tuple({dataclasses.replace(block, repeat=1): None for block in config.blocks})
+    assert failing(example_model(dataclasses.replace(config, blocks=kinds, vocabulary=65)), 65, 24) == set()
