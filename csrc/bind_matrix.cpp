@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "arrays.h"
 #include "kernels.h"
 
@@ -58,7 +60,44 @@ static void backward(const Array& x, const Array& state, const OptionalArray& ex
     kernels().matrix_backward(in);
 }
 
+static NormaliseSizes sizes_of(const Checker& check, const Array& m, int threads) {
+    const int64_t* s = check.sizes("m", m, 5);
+    check.require(threads > 0, "threads must be positive");
+    return {s[0] * s[1] * s[2], s[3] * s[4], std::sqrt(static_cast<float>(s[4]))};
+}
+
+static void normalise(const Array& m, const Array& h, const Array& size, int threads) {
+    const Checker check("normalise_forward");
+    const NormaliseSizes sizes = sizes_of(check, m, threads);
+    const int64_t* s = check.sizes("m", m, 5);
+    NormaliseForward in{sizes, nullptr, {}, nullptr, threads};
+    in.m = check.floats("m", m, {s[0], s[1], s[2], s[3], s[4]});
+    in.h = check.output("h", h, {s[0], s[1], s[2], s[3], s[4]}, h);
+    in.size = check.floats("size", size, {s[0], s[1], s[2]});
+    nb::gil_scoped_release released;
+    kernels().normalise_forward(in);
+}
+
+static void normalise_back(const Array& m, const Array& size, const Array& dh, const Array& dsize, const Array& dm,
+                           int threads) {
+    const Checker check("normalise_backward");
+    const NormaliseSizes sizes = sizes_of(check, m, threads);
+    const int64_t* s = check.sizes("m", m, 5);
+    NormaliseBackward in{sizes, nullptr, nullptr, {}, nullptr, nullptr, threads};
+    in.m = check.floats("m", m, {s[0], s[1], s[2], s[3], s[4]});
+    in.size = check.floats("size", size, {s[0], s[1], s[2]});
+    in.dh = check.input("dh", dh, {s[0], s[1], s[2], s[3], s[4]}, dh);
+    in.dsize = check.floats("dsize", dsize, {s[0], s[1], s[2]});
+    in.dm = check.floats("dm", dm, {s[0], s[1], s[2], s[3], s[4]});
+    nb::gil_scoped_release released;
+    kernels().normalise_backward(in);
+}
+
 void bind_matrix(nb::module_& m) {
+    m.def("normalise_forward", &normalise, arg("m").noconvert(), arg("h").noconvert(), arg("size").noconvert(),
+          arg("threads"));
+    m.def("normalise_backward", &normalise_back, arg("m").noconvert(), arg("size").noconvert(), arg("dh").noconvert(),
+          arg("dsize").noconvert(), arg("dm").noconvert(), arg("threads"));
     m.def("matrix_forward", &forward, arg("x").noconvert(), arg("v").noconvert().none(), arg("state").noconvert(),
           arg("exponent").noconvert().none(), arg("reset").noconvert().none(), arg("h").noconvert(),
           arg("last").noconvert(), arg("exponents").noconvert().none(), arg("threads"));

@@ -4,6 +4,7 @@
 #include "conv.h"
 #include "m2rnn.h"
 #include "matrix.h"
+#include "normalise.h"
 #include "step.h"
 #include "panel.h"
 #include "rank_one.h"
@@ -20,6 +21,8 @@ struct Kernels {
     void (*m2rnn_backward)(const M2rnnBackward&);
     void (*matrix_forward)(const MatrixForward&);
     void (*matrix_backward)(const MatrixBackward&);
+    void (*normalise_forward)(const NormaliseForward&);
+    void (*normalise_backward)(const NormaliseBackward&);
     void (*gated_conv_step)(const GatedConvStep&);
     void (*m2rnn_step)(const M2rnnStep&);
     void (*rank_one_forward)(const RankOneForward&);

@@ -13,6 +13,8 @@ void m2rnn_forward(const M2rnnForward&);
 void m2rnn_backward(const M2rnnBackward&);
 void matrix_forward(const MatrixForward&);
 void matrix_backward(const MatrixBackward&);
+void normalise_forward(const NormaliseForward&);
+void normalise_backward(const NormaliseBackward&);
 void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
@@ -31,6 +33,8 @@ extern const Kernels table = {
     m2rnn_backward,
     matrix_forward,
     matrix_backward,
+    normalise_forward,
+    normalise_backward,
     gated_conv_step,
     m2rnn_step,
     rank_one_forward,

@@ -112,6 +112,30 @@ static bool run_matrix(const Kernels& kernels) {
     return arrays.all_written();
 }
 
+static bool run_normalise(const Kernels& kernels) {
+    Arrays arrays;
+    const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    NormaliseForward forward{};
+    forward.sizes = {pick(0, 90), pick(1, 70), static_cast<float>(pick(1, 8))};
+    const int64_t numbers = forward.sizes.count * forward.sizes.floats;
+    forward.m = arrays.input(numbers).floats();
+    forward.h = arrays.output(numbers, dtype).out();
+    forward.size = arrays.output(forward.sizes.count).floats();
+    forward.threads = static_cast<int>(pick(1, 3));
+    kernels.normalise_forward(forward);
+
+    NormaliseBackward backward{};
+    backward.sizes = forward.sizes;
+    backward.m = forward.m;
+    backward.size = forward.size;
+    backward.dh = arrays.input(numbers, dtype).in();
+    backward.dsize = arrays.input(forward.sizes.count).floats();
+    backward.dm = arrays.output(numbers).floats();
+    backward.threads = forward.threads;
+    kernels.normalise_backward(backward);
+    return arrays.all_written();
+}
+
 static StepConv step_conv(Arrays& arrays, int64_t B, int64_t channels, bool present) {
     StepConv conv{};
     if (!present) return conv;
@@ -280,7 +304,7 @@ int main(int count, char** arguments) {
         for (int i = 0; i < runnable_kernels().count; ++i) {
             const Kernels& kernels = *runnable_kernels().tables[i];
             generator.seed(seed);
-            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_steps(kernels) ||
+            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_normalise(kernels) || !run_steps(kernels) ||
                 !run_rank_one(kernels) || !run_mru(kernels) || !run_panel(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;

@@ -250,6 +250,8 @@ def test_the_operators_keep_the_promises_of_pytorch():
         elif case.op == "scaled_matrix_scan":
             inputs = (sequence["x"], None, state.matrix, state.exponent, None)
             torch.library.opcheck(torch.ops.matrixstate.matrix_scan_cpu, inputs)
+            m = torch.randn(2, 3, 1, 4, 5, requires_grad=True)
+            torch.library.opcheck(torch.ops.matrixstate.matrix_normalise_cpu, (m, torch.bfloat16))
         else:
             inputs = (sequence["x"], fixed["weight"], fixed["bias"], state, reset, True)
             torch.library.opcheck(torch.ops.matrixstate.causal_conv_cpu, inputs)

@@ -136,12 +136,13 @@ def scaled_matrix_scan(
         return x.new_zeros(B, 0, H, R, D), x.new_zeros(B, 0, H, dtype=dtype), state
     if chosen == "cpu":
         m, last, e = torch.ops.matrixstate.matrix_scan_cpu(x, None, state.matrix, state.exponent, reset)
+        h, size = torch.ops.matrixstate.matrix_normalise_cpu(m, x.dtype)
     else:
         m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
         last = m[:, -1]
-    norm = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
-    log_scale = e.to(dtype) * math.log(2) + norm.log()
-    return (m / norm[..., None, None]).to(x.dtype), log_scale, ScaledState(last, e[:, -1])
+        size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
+        h = (m / size[..., None, None]).to(x.dtype)
+    return h, e.to(dtype) * math.log(2) + size.log(), ScaledState(last, e[:, -1])
 
 
 def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> tuple[str, str]:

@@ -56,6 +56,36 @@ def _gradients(x: Tensor, state: Tensor, h: Tensor, has_v: bool) -> tuple[Tensor
     return fresh(x), fresh(h) if has_v else fresh(h, 0), fresh(state)
 
 
+@operator("matrix_normalise_cpu")
+def _normalise(m: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """m [B, T, H, R, D] float32 as h of norm sqrt(D), in `dtype`, and its size [B, T, H]: m = size·h."""
+    h, size = _normalised(m, dtype)
+    _native.normalise_forward(*dense(m), h, size, torch.get_num_threads())
+    return h, size
+
+
+@operator("matrix_normalise_cpu_backward")
+def _normalise_backward(m: Tensor, size: Tensor, dh: Tensor, dsize: Tensor) -> Tensor:
+    """The gradient of m."""
+    dm = fresh(m)
+    _native.normalise_backward(*dense(m, size, dh, dsize), dm, torch.get_num_threads())
+    return dm
+
+
+def _normalised(m: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return fresh(m, dtype=dtype), fresh(m, *m.shape[:3])
+
+
+@torch.library.register_fake("matrixstate::matrix_normalise_cpu")
+def _(m, dtype):
+    return _normalised(m, dtype)
+
+
+@torch.library.register_fake("matrixstate::matrix_normalise_cpu_backward")
+def _(m, size, dh, dsize):
+    return fresh(m)
+
+
 @torch.library.register_fake("matrixstate::matrix_scan_cpu")
 def _(x, v, state, exponent, reset):
     return _outputs(x, state, exponent)
@@ -83,6 +113,25 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
     return dx, dv if ctx.has_v else None, dstate, None, None
 
 
+def _keep_matrices(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.dtype = inputs[1]
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate_normalised(ctx: Any, dh: Tensor | None, dsize: Tensor | None) -> tuple:
+    m, size = ctx.saved_tensors
+    dh = m.new_zeros(m.shape, dtype=ctx.dtype) if dh is None else dh
+    dsize = torch.zeros_like(size) if dsize is None else dsize
+    return torch.ops.matrixstate.matrix_normalise_cpu_backward(m, size, dh, dsize), None
+
+
+torch.library.register_autograd(
+    "matrixstate::matrix_normalise_cpu", _differentiate_normalised, setup_context=_keep_matrices
+)
+torch.library.register_autograd(
+    "matrixstate::matrix_normalise_cpu_backward", no_second_derivative("scaled_matrix_scan")
+)
 torch.library.register_autograd("matrixstate::matrix_scan_cpu", _differentiate, setup_context=_keep_for_backward)
 torch.library.register_autograd(
     "matrixstate::matrix_scan_cpu_backward", no_second_derivative("matrix_scan, scaled_matrix_scan")
