@@ -67,7 +67,55 @@ static void m2rnn(const Array& x, int64_t query_heads, int64_t key_heads, int64_
     kernels().m2rnn_step(in);
 }
 
+static void mru(const Array& elements, const OptionalArray& value, const OptionalArray& forget,
+                const OptionalArray& gate, int builder, int readout, float bound, const Array& down,
+                const OptionalArray& weight, const OptionalArray& log_rate, const OptionalArray& bias,
+                const OptionalArray& skip, const OptionalArray& norm, float eps, const OptionalArray& past,
+                const Array& state, const OptionalArray& exponent, const Array& y, const OptionalArray& last,
+                const Array& after, const OptionalArray& after_exponent, int threads) {
+    const Checker check("mru_step");
+    const int64_t *es = check.sizes("elements", elements, 4), *ds = check.sizes("down", down, 3);
+    MruStep in{};
+    const int64_t B = es[0], H = es[2], D = ds[1], C = ds[2];
+    in.sizes = {B, 1, H, D, C};
+    check.require(threads > 0, "threads must be positive");
+    check.require(D > 0 && C > 0, "down must have rows and columns");
+    check.require(builder >= 0 && builder < 3, "builder must be 0, 1 or 2");
+    check.require(readout >= 0 && readout < 3, "readout must be 0, 1 or 2");
+    check.require(value.has_value() == weight.has_value(), "value must be given where conv is, and only there");
+    check.require(!exponent || !value, "value must be None where the state is rescaled");
+    check.require(!skip || (value && D == C), "skip needs value and as many channels as that");
+    check.require(forget.has_value() == log_rate.has_value() && forget.has_value() == bias.has_value(),
+                  "forget must be given where log_rate and bias are, and only there");
+    check.require(exponent.has_value() == after_exponent.has_value(), "after_exponent must be given where exponent is");
+    in.builder = static_cast<MruBuilder>(builder), in.readout = static_cast<MruReadout>(readout), in.bound = bound;
+    in.elements = check.input("elements", elements, {B, 1, H, mru_elements(in.builder, D)}, elements);
+    if (value) in.value = check.input("value", *value, {B, 1, in.values()}, *value);
+    if (forget) in.forget = check.input("forget", *forget, {B, 1, H}, *forget);
+    if (gate) in.gate = check.input("gate", *gate, {B, 1, in.channels()}, *gate);
+    in.conv = convolution(check, weight, past, last, B, in.values());
+    in.log_rate = check.floats("log_rate", log_rate, {H}), in.bias = check.floats("bias", bias, {H});
+    in.down = check.floats("down", down, {H, D, C});
+    in.skip = check.floats("skip", skip, {in.values()});
+    in.norm = {check.floats("norm", norm, {in.channels()}), eps};
+    in.state = check.floats("state", state, {B, H, D, D});
+    in.exponent = check.integers("exponent", exponent, {B, H});
+    in.y = check.output("y", y, {B, 1, in.channels()}, y);
+    in.after = check.floats("after", after, {B, H, D, D});
+    in.after_exponent = check.integers("after_exponent", after_exponent, {B, H});
+    in.threads = threads;
+    nb::gil_scoped_release released;
+    kernels().mru_step(in);
+}
+
 void bind_step(nb::module_& m) {
+    m.def("mru_step", &mru, arg("elements").noconvert(), arg("value").noconvert().none(),
+          arg("forget").noconvert().none(), arg("gate").noconvert().none(), arg("builder"), arg("readout"), arg("bound"),
+          arg("down").noconvert(), arg("weight").noconvert().none(), arg("log_rate").noconvert().none(),
+          arg("bias").noconvert().none(), arg("skip").noconvert().none(), arg("norm").noconvert().none(), arg("eps"),
+          arg("past").noconvert().none(), arg("state").noconvert(), arg("exponent").noconvert().none(),
+          arg("y").noconvert(), arg("last").noconvert().none(), arg("after").noconvert(),
+          arg("after_exponent").noconvert().none(), arg("threads"));
     m.def("gated_conv_step", &gated_conv, arg("x").noconvert(), arg("gate").noconvert(), arg("weight").noconvert(),
           arg("norm").noconvert(), arg("eps"), arg("past").noconvert(), arg("y").noconvert(), arg("last").noconvert(),
           arg("threads"));

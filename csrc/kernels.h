@@ -25,6 +25,7 @@ struct Kernels {
     void (*normalise_backward)(const NormaliseBackward&);
     void (*gated_conv_step)(const GatedConvStep&);
     void (*m2rnn_step)(const M2rnnStep&);
+    void (*mru_step)(const MruStep&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
     void (*panel_product)(const PanelProduct&);

@@ -10,6 +10,7 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 
 void m2rnn_forward(const M2rnnForward&);
+void mru_forward(const MruForward&);
 
 namespace {
 
@@ -46,17 +47,21 @@ void convolve(const StepConv& conv, int64_t b, float* x) {
 }
 
 // Row b of y = RMSNorm of x [channels], which is overwritten with x ∘ silu(gate); a gate [width] is shared by
-// contiguous groups of `repeats` such widths.
+// contiguous groups of `repeats` such widths. Without gate or norm that part is left out.
 void gate_and_norm(float* x, const float* gate, int64_t channels, int64_t width, int64_t repeats, StepNorm norm,
                    Output y, int64_t b) {
     Vec squares{};
     for (int64_t begin = 0; begin < channels; begin += width)
         for_vectors(width, [&](int64_t i, auto count) INLINE_LAMBDA {
-            const Vec g = get(gate, begin / width / repeats * width + i, count);
-            const Vec gated = get(x, begin + i, count) * (g * sigmoid(g));
+            Vec gated = get(x, begin + i, count);
+            if (gate != nullptr) {
+                const Vec g = get(gate, begin / width / repeats * width + i, count);
+                gated *= g * sigmoid(g);
+            }
             put(x, begin + i, count, gated);
             squares += gated * gated;
         });
+    if (norm.weight == nullptr) return write(y, b * channels, channels, x);
     const Vec scale = splat(1.0f / sqrtf(lane_sum(squares) / static_cast<float>(channels) + norm.eps));
     for_vectors(channels, [&](int64_t i, auto count) INLINE_LAMBDA {
         write_lanes(y, b * channels + i, count, get(x, i, count) * scale * get(norm.weight, i, count));
@@ -73,7 +78,18 @@ void to_unit_length(float* x, int64_t heads, int64_t K) {
     }
 }
 
-float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
+float forget_gate(float x, float log_rate, float bias) {
+    x += bias;
+    const float softplus = x > 20 ? x : log1pf(expf(x));
+    return expf(-expf(log_rate) * softplus);
+}
+
+// x += weight ∘ v
+void add_residual(float* x, const float* weight, const float* v, int64_t count) {
+    for_vectors(count, [&](int64_t i, auto lanes) INLINE_LAMBDA {
+        put(x, i, lanes, get(x, i, lanes) + get(weight, i, lanes) * get(v, i, lanes));
+    });
+}
 
 struct StepScratch {
     float *row, *q, *k, *v, *f, *y;
@@ -97,7 +113,7 @@ void prepare(const M2rnnStep& s, const StepScratch& my, int64_t b) {
     std::memcpy(my.k + b * k, row + q, k * sizeof(float));
     std::memcpy(my.v + b * v, row + q + k, v * sizeof(float));
     for (int64_t n = 0; n < s.Hf; ++n)
-        my.f[b * s.Hf + n] = expf(-expf(s.log_rate[n]) * softplus(row[q + k + v + n] + s.bias[n]));
+        my.f[b * s.Hf + n] = forget_gate(row[q + k + v + n], s.log_rate[n], s.bias[n]);
 }
 
 void scan(const M2rnnStep& s, const StepScratch& my) {
@@ -120,10 +136,7 @@ void finish(const M2rnnStep& s, const StepScratch& my, int64_t b) {
     float* y = my.y + b * s.H * s.V;
     if (s.residual != nullptr)
         for (int64_t n = 0; n < s.H; ++n)
-            for_vectors(s.V, [&](int64_t i, auto count) INLINE_LAMBDA {
-                const Vec v = get(my.v, (b * s.Hv + n / (s.H / s.Hv)) * s.V + i, count);
-                put(y, n * s.V + i, count, get(y, n * s.V + i, count) + get(s.residual, n * s.V + i, count) * v);
-            });
+            add_residual(y + n * s.V, s.residual + n * s.V, my.v + (b * s.Hv + n / (s.H / s.Hv)) * s.V, s.V);
     const float* gate = my.row + b * s.width() + s.channels() + s.Hf;
     gate_and_norm(y, gate, s.H * s.V, s.V, s.H / s.Hg, s.norm, s.y, b);
 }
@@ -139,6 +152,39 @@ void m2rnn_step(const M2rnnStep& in) {
     for (int64_t b = 0; b < in.B; ++b) prepare(in, my, b);
     scan(in, my);
     for (int64_t b = 0; b < in.B; ++b) finish(in, my, b);
+}
+
+void mru_step(const MruStep& in) {
+    const MruSizes& s = in.sizes;
+    const int64_t S = in.values(), C = in.channels();
+    const bool writes = in.value.data != nullptr, decays = in.forget.data != nullptr, gated = in.gate.data != nullptr;
+    Buffer buffer(s.B * (S + 2 * C + s.H));
+    float *value = buffer.data(), *y = value + s.B * S, *gate = y + s.B * C, *decay = gate + s.B * C;
+    if (writes) read(in.value, 0, s.B * S, value);
+    if (gated) read(in.gate, 0, s.B * C, gate);
+    if (decays) read(in.forget, 0, s.B * s.H, decay);
+    for (int64_t b = 0; writes && b < s.B; ++b) convolve(in.conv, b, value + b * S);
+    for (int64_t i = 0; decays && i < s.B * s.H; ++i)
+        decay[i] = forget_gate(decay[i], in.log_rate[i % s.H], in.bias[i % s.H]);
+
+    MruForward one{};
+    one.sizes = s;
+    one.builder = in.builder, one.readout = in.readout, one.bound = in.bound;
+    one.rescale = in.exponent != nullptr;
+    one.elements = in.elements;
+    if (writes) one.v = {value, Dtype::float32};
+    one.decay = decays ? decay : nullptr;
+    one.down = in.down;
+    one.threads = in.threads;
+    one.state = in.state, one.exponent = in.exponent;
+    one.y = {y, Dtype::float32};
+    one.last = in.after, one.last_exponent = in.after_exponent;
+    mru_forward(one);
+
+    for (int64_t b = 0; b < s.B; ++b) {
+        if (in.skip != nullptr) add_residual(y + b * C, in.skip, value + b * S, C);
+        gate_and_norm(y + b * C, gated ? gate + b * C : nullptr, C, C, 1, in.norm, in.y, b);
+    }
 }
 
 void gated_conv_step(const GatedConvStep& in) {

@@ -1,10 +1,11 @@
 // One token through a whole mixer, but for its projections: what generation calls once per layer and token
-// (src/matrixstate/ops/m2rnn/README.md, ops/conv/README.md). Everything is float32 inside.
+// (src/matrixstate/ops/m2rnn/README.md, ops/conv/README.md, ops/mru/README.md). Everything is float32 inside.
 #pragma once
 
 #include <cstdint>
 
 #include "memory.h"
+#include "mru.h"
 
 namespace matrixstate {
 
@@ -18,7 +19,7 @@ struct StepConv {
 
 // RMSNorm of the gated read-out.
 struct StepNorm {
-    const float* weight;  // [channels]
+    const float* weight;  // [channels], or null: no norm
     float eps;
 };
 
@@ -50,6 +51,30 @@ struct M2rnnStep {
     int threads;                    // changes no result
     int64_t channels() const { return (Hq + Hk) * K + Hv * V; }
     int64_t width() const { return channels() + Hf + Hg * V; }
+};
+
+// v = silu(conv(value)); f = exp(-e^log_rate softplus(forget + bias)); h = f state X(elements) + v;
+// y = RMSNorm((read(h) W + skip ∘ v) ∘ silu(gate)). Each part but X and W may be absent: null.
+struct MruStep {
+    MruSizes sizes;  // T = 1
+    MruBuilder builder;
+    MruReadout readout;
+    float bound;
+    Input elements;                // [B, H, mru_elements]
+    Input value, forget, gate;     // [B, H D D], [B, H], [B, H D C]
+    StepConv conv;                 // of value
+    const float *log_rate, *bias;  // [H]
+    const float* down;             // [H, D, C], W
+    const float* skip;             // [H D D], where D = C
+    StepNorm norm;                 // of H D C channels
+    const float* state;            // [B, H, D, D]
+    const int32_t* exponent;       // [B, H] of the state where it is rescaled, which a value excludes
+    Output y;                      // [B, H D C]
+    float* after;                  // like state
+    int32_t* after_exponent;       // like exponent
+    int threads;                   // changes no result
+    int64_t values() const { return sizes.H * sizes.D * sizes.D; }
+    int64_t channels() const { return sizes.H * sizes.D * sizes.C; }
 };
 
 }  // namespace matrixstate

@@ -17,6 +17,7 @@ void normalise_forward(const NormaliseForward&);
 void normalise_backward(const NormaliseBackward&);
 void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
+void mru_step(const MruStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
 void panel_product(const PanelProduct&);
@@ -37,6 +38,7 @@ extern const Kernels table = {
     normalise_backward,
     gated_conv_step,
     m2rnn_step,
+    mru_step,
     rank_one_forward,
     rank_one_backward,
     panel_product,

@@ -146,6 +146,35 @@ static StepConv step_conv(Arrays& arrays, int64_t B, int64_t channels, bool pres
     return conv;
 }
 
+static void run_mru_step(const Kernels& kernels, Arrays& arrays, Dtype dtype, Dtype wide) {
+    const int64_t B = pick(0, 3), H = pick(1, 5), D = pick(1, 20), C = pick(0, 1) ? D : pick(1, 20);
+    const bool rescaled = pick(0, 1), writes = !rescaled && pick(0, 2);
+    std::vector<int32_t> exponents(2 * B * H, 1);
+    MruStep s{};
+    s.sizes = {B, 1, H, D, C};
+    s.builder = static_cast<MruBuilder>(pick(0, 2));
+    s.readout = static_cast<MruReadout>(pick(0, 2));
+    s.bound = 2;
+    s.elements = arrays.input(B * H * mru_elements(s.builder, D), dtype).in();
+    s.conv = step_conv(arrays, B, s.values(), writes);
+    if (writes) s.value = arrays.input(B * s.values(), dtype).in();
+    if (writes && C == D && pick(0, 1)) s.skip = arrays.input(s.values()).floats();
+    if (pick(0, 1)) {
+        s.forget = arrays.input(B * H, dtype).in();
+        s.log_rate = arrays.input(H).floats();
+        s.bias = arrays.input(H).floats();
+    }
+    if (pick(0, 1)) s.gate = arrays.input(B * s.channels(), dtype).in();
+    s.down = arrays.input(s.channels()).floats();
+    if (pick(0, 1)) s.norm = {arrays.input(s.channels()).floats(), 1e-5f};
+    s.state = arrays.input(B * H * D * D).floats();
+    if (rescaled) s.exponent = exponents.data(), s.after_exponent = exponents.data() + B * H;
+    s.y = arrays.output(B * s.channels(), wide).out();
+    s.after = arrays.output(B * H * D * D).floats();
+    s.threads = static_cast<int>(pick(1, 3));
+    kernels.mru_step(s);
+}
+
 static bool run_steps(const Kernels& kernels) {
     Arrays arrays;
     const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
@@ -177,6 +206,7 @@ static bool run_steps(const Kernels& kernels) {
     s.after = arrays.output(B * s.H * s.K * s.V).floats();
     s.threads = static_cast<int>(pick(1, 3));
     kernels.m2rnn_step(s);
+    run_mru_step(kernels, arrays, dtype, wide);
     return arrays.all_written();
 }
 

@@ -164,7 +164,9 @@ def test_generating_is_as_good_as_the_whole_in_float32(name):
             assert_as_good_as(*leaves, "state")
 
 
-@pytest.mark.parametrize(("name", "op"), [("m2rnn", "m2rnn_step"), ("conv", "gated_conv_step")])
+@pytest.mark.parametrize(
+    ("name", "op"), [("m2rnn", "m2rnn_step"), ("mru best", "mru_step"), ("conv", "gated_conv_step")]
+)
 def test_the_short_way_is_taken_by_single_tokens_only_and_never_past_a_listener(name, op, monkeypatch):
     mixer, calls = make(name), []
     module = sys.modules[type(mixer).__module__]

@@ -10,9 +10,9 @@ import torch
 from closeness import assert_as_good_as
 from conftest import need
 from matrixstate.errors import BackendUnavailable, ShapeError
-from matrixstate.layers import GatedConvConfig
-from matrixstate.models.presets import M2RNN_BEST
-from matrixstate.ops import M2RNNWeights, gated_conv_step, m2rnn_step
+from matrixstate.layers import GatedConvConfig, MRUConfig
+from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
+from matrixstate.ops import M2RNNWeights, MRUWeights, ScaledState, gated_conv_step, m2rnn_step, mru_step
 
 WIDTH = 24
 
@@ -25,6 +25,20 @@ def m2rnn(**options: Any) -> tuple[Callable, list]:
     past = None if mixer.conv is None else torch.randn(mixer.conv.init_state(B).shape, dtype=torch.float64)
     x = torch.randn(B, 1, mixer.input.out_features, dtype=torch.float64)
     return m2rnn_step, [x, mixer._weights(), past, state]
+
+
+def mru(config: MRUConfig, width: int) -> tuple[Callable, list]:
+    """mru_step likewise."""
+    mixer, B = _moved(config.make(width)), 3
+    linear = (mixer.up, mixer.value, mixer.forget, mixer.gate)
+    inputs = [None if a is None else torch.randn(B, 1, a.out_features, dtype=torch.float64) for a in linear]
+    inputs[0] = inputs[0].unflatten(-1, (config.heads, -1))
+    first = mixer.init_state(B)
+    past = None if first.write is None else torch.randn(first.write.shape, dtype=torch.float64)
+    state = torch.randn(B, config.heads, mixer.order, mixer.order, dtype=torch.float64)
+    if config.rescale:
+        state = ScaledState(state, torch.randint(-9, 9, (B, config.heads), dtype=torch.int32))
+    return mru_step, [*inputs, mixer._weights(), past, state]
 
 
 def conv(channels: int, taps: int) -> tuple[Callable, list]:
@@ -51,12 +65,21 @@ STEPS = {
     "m2rnn, shared heads": lambda: m2rnn(
         heads=6, query_heads=6, key_heads=3, value_heads=2, forget_heads=1, gate_heads=3, weight_heads=1
     ),
+    "mru best": lambda: mru(dataclasses.replace(MRU_BEST, state_size=36, channels=36), WIDTH),
+    "mru of the source": lambda: mru(MRUConfig(heads=2, state_size=50), 30),
+    "mru of one number": lambda: mru(MRUConfig(heads=1, state_size=1, gate=True), 1),
+    "mru, bounded": lambda: mru(
+        MRUConfig(heads=3, state_size=75, builder="reshape_identity", readout="bounded", decay=True, gate=True), 30
+    ),
+    "mru, written to": lambda: mru(
+        MRUConfig(heads=1, state_size=289, builder="cayley", rescale=False, readout="state", write=True, norm=True), 34
+    ),
     "conv": lambda: conv(48, 4),
     "conv of one step": lambda: conv(33, 1),
     "conv of two channels": lambda: conv(2, 7),
 }
 every_step = pytest.mark.parametrize("name", STEPS)
-KERNELS = ("m2rnn_scan", "causal_conv")
+KERNELS = ("m2rnn_scan", "mru_scan", "causal_conv")
 
 
 @pytest.fixture(autouse=True)
@@ -67,17 +90,28 @@ def _native():
 
 def to(inputs: list, dtype: torch.dtype, weights: torch.dtype | None = None) -> list:
     """The inputs and states in `dtype` (bfloat16: x and gate only), the weights in `weights`, default the same."""
-    halves = len(inputs) - 3  # x, and the gate of the convolution
+    halves = len(inputs) - 3  # what projections give
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
 
     def convert(i: int, value: Any) -> Any:
-        if isinstance(value, M2RNNWeights):
-            return M2RNNWeights(*(v.to(weights or wide) if isinstance(v, torch.Tensor) else v for v in value))
+        if isinstance(value, ScaledState):
+            return ScaledState(value.matrix.to(wide), value.exponent)
+        if isinstance(value, M2RNNWeights | MRUWeights):
+            return type(value)(*(v.to(weights or wide) if isinstance(v, torch.Tensor) else v for v in value))
         if isinstance(value, torch.nn.Parameter):
             return value.detach().to(weights or wide)
         return value if value is None else value.to(dtype if i < halves else wide)
 
     return [convert(i, value) for i, value in enumerate(inputs)]
+
+
+def whole(value: Any) -> torch.Tensor:
+    """A state that has an exponent as one number."""
+    return torch.ldexp(value[0], value[1][..., None, None]) if isinstance(value, ScaledState) else value
+
+
+def equal(one: tuple, other: tuple) -> bool:
+    return all(a is b is None or torch.equal(whole(a), whole(b)) for a, b in zip(one, other, strict=True))
 
 
 @torch.no_grad()
@@ -88,7 +122,7 @@ def assert_all_as_good(call: Callable, inputs: list, dtype: torch.dtype, weights
     exact = call(*rounded, backend="reference")
     for what, *values in zip(("y", "past", "state"), got, plain, exact, strict=False):
         if values[0] is not None:
-            assert_as_good_as(*values, what)
+            assert_as_good_as(*map(whole, values), what)
 
 
 @every_step
@@ -112,7 +146,7 @@ def test_every_instruction_set_is_as_good_and_threads_change_nothing(name):
         torch.set_num_threads(threads)
         results += call(*to(inputs, torch.float32), backend="cpu")
     torch.set_num_threads(1)
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert equal(one, two)
 
 
 @every_step
@@ -122,10 +156,10 @@ def test_inputs_may_have_any_layout_and_are_not_written(name):
     spread = [torch.stack([v, v], -1)[..., 0] if isinstance(v, torch.Tensor) else v for v in inputs]
     before = [v.clone() if isinstance(v, torch.Tensor) else v for v in spread]
     expected, got = call(*inputs), call(*spread)
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    assert equal(expected, got)
     lazy = [torch._neg_view(-v) if isinstance(v, torch.Tensor) else v for v in inputs]  # negated when read
     got = call(*lazy)
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    assert equal(expected, got)
     assert all(torch.equal(a, b) for a, b in zip(spread, before, strict=True) if isinstance(a, torch.Tensor))
 
 
@@ -160,3 +194,22 @@ def test_float64_takes_the_definition_and_is_refused_by_the_kernel(name):
     assert call(*inputs)[0].dtype == torch.float64
     with pytest.raises(BackendUnavailable, match="cpu: needs torch.float32 or torch.bfloat16"):
         call(*inputs, backend="cpu")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "composed"])
+def test_a_wrong_mru_step_is_refused(backend):
+    call, inputs = STEPS["mru best"]()
+    inputs = to(inputs, torch.float32)
+    optional = (1, 2, 5)  # what its weights want
+    for i, value in enumerate(inputs):
+        if isinstance(value, torch.Tensor):
+            for wrong in (value[:-1], value[..., :-1], value[None], *([None] if i in optional else [])):
+                with pytest.raises(ShapeError, match="mru_step: |mru_scan: "):
+                    call(*inputs[:i], wrong, *inputs[i + 1 :], backend=backend)
+    weights = inputs[4]
+    for field in ("down", "conv", "log_rate", "bias", "skip", "norm"):
+        with pytest.raises(ShapeError, match="mru_step: "):
+            wrong = weights._replace(**{field: getattr(weights, field)[:-1]})
+            call(*inputs[:4], wrong, *inputs[5:], backend=backend)
+    with pytest.raises(ShapeError, match="mru_step: state must be a ScaledState, got Tensor"):
+        call(*inputs[:4], weights._replace(rescale=True), *inputs[5:], backend=backend)

@@ -9,12 +9,20 @@ from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, StateMatrices, check_inputs, require_width
-from matrixstate.layers.norm import RMSNorm
+from matrixstate.layers.mixer import (
+    About,
+    Mixer,
+    MixerConfig,
+    StateMatrices,
+    check_inputs,
+    is_one_step,
+    require_width,
+)
+from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.layers.state_matrix import BUILDERS
-from matrixstate.ops import ScaledState, accumulation_dtype, mru_scan
+from matrixstate.ops import MRUWeights, ScaledState, accumulation_dtype, mru_scan, mru_step
 from matrixstate.ops.matrix import METHODS
 
 
@@ -134,6 +142,8 @@ class MRU(Mixer):
         self, x: Tensor, state: MRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, MRUState]:
         config, reset = self.config, check_inputs("MRU", x, self.width, mask, reset)
+        if is_one_step(self, x, mask, reset):
+            return self._step(x, state)
         state = MRUState(None, None, None) if state is None else state
         u, conv_state = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
         elements = self.up(u).unflatten(-1, (config.heads, -1))
@@ -165,6 +175,31 @@ class MRU(Mixer):
         if self.norm is not None:
             y = self.norm(y)
         return self.output(y), MRUState(conv_state, write_state, scan_state)
+
+    def _step(self, x: Tensor, state: MRUState | None) -> tuple[Tensor, MRUState]:
+        """As `forward`, for one token."""
+        state = self.init_state(len(x)) if state is None else state
+        u, conv = (x, None) if self.conv is None else self.conv(x, state.conv, None, None)
+        elements = self.up(u).unflatten(-1, (self.config.heads, -1))
+        inputs = (None if project is None else project(x) for project in (self.value, self.forget, self.gate))
+        y, write, scan = mru_step(elements, *inputs, self._weights(), state.write, state.scan)
+        return self.output(y), MRUState(conv, write, scan)
+
+    def _weights(self) -> MRUWeights:
+        config, conv, gate, norm = self.config, self.value_conv, self.forget_gate, self.norm
+        return MRUWeights(
+            builder=config.builder,
+            rescale=config.rescale,
+            readout=config.readout,
+            bound=config.bound,
+            down=self.down,
+            conv=None if conv is None else conv.weight,
+            log_rate=None if gate is None else gate.A_log,
+            bias=None if gate is None else gate.dt_bias,
+            skip=self.skip,
+            norm=None if norm is None else norm.weight,
+            eps=EPS,
+        )
 
     def init_state(self, batch: int) -> MRUState:
         like, order, dtype = self.down, self.order, accumulation_dtype(self.down.dtype)

@@ -11,6 +11,7 @@ from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.mru import mru_scan
+from matrixstate.ops.mru.step import MRUWeights, mru_step
 from matrixstate.ops.outer import linear_attention, outer_scan
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AttentionState",
     "LSTMState",
     "M2RNNWeights",
+    "MRUWeights",
     "ScaledState",
     "accumulation_dtype",
     "attention",
@@ -35,6 +37,7 @@ __all__ = [
     "m2rnn_step",
     "matrix_scan",
     "mru_scan",
+    "mru_step",
     "outer_scan",
     "prefer",
     "rnn_scan",

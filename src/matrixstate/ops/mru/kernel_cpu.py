@@ -8,7 +8,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
+from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain
+from matrixstate.ops.matrix import ScaledState
+from matrixstate.ops.mru.step import MRUWeights
 
 BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru.h, as are these
 READOUTS = ("state", "normalised", "bounded")
@@ -97,6 +99,28 @@ def _backward(
 def _gradients(elements: Tensor, v: Tensor | None, decay: Tensor | None, down: Tensor, state: Tensor) -> tuple:
     given = (elements, v, decay, down, state)
     return tuple(fresh(down, 0) if tensor is None else fresh(tensor) for tensor in given)
+
+
+def step(
+    elements: Tensor,
+    value: Tensor | None,
+    forget: Tensor | None,
+    gate: Tensor | None,
+    weights: MRUWeights,
+    past: Tensor | None,
+    state: Tensor | ScaledState,
+) -> tuple[Tensor, Tensor | None, Tensor | ScaledState]:
+    """As mru_step. Called directly: PyTorch's dispatcher costs more than the step."""
+    matrix, exponent = state if isinstance(state, tuple) else (state, None)
+    builder, _, readout, bound, *parameters, eps = weights
+    dtype = elements.dtype if weights.norm is None else weights.norm.dtype
+    y = torch.empty((len(elements), 1, weights.down.numel()), dtype=dtype)
+    last, after = None if past is None else torch.empty(past.shape), torch.empty(matrix.shape)
+    after_exponent = None if exponent is None else torch.empty(exponent.shape, dtype=torch.int32)
+    options = BUILDERS.index(builder), READOUTS.index(readout), bound
+    inputs = *plain(elements, value, forget, gate), *options, *floats(*parameters), eps, *plain(past, matrix, exponent)
+    call_checked(_native.mru_step, *inputs, y, last, after, after_exponent)
+    return y, last, after if after_exponent is None else ScaledState(after, after_exponent)
 
 
 @torch.library.register_fake("matrixstate::mru_scan_cpu")
