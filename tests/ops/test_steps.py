@@ -208,8 +208,8 @@ def test_a_wrong_mru_step_is_refused(backend):
                     call(*inputs[:i], wrong, *inputs[i + 1 :], backend=backend)
     weights = inputs[4]
     for field in ("down", "conv", "log_rate", "bias", "skip", "norm"):
+        wrong = weights._replace(**{field: getattr(weights, field)[:-1]})
         with pytest.raises(ShapeError, match="mru_step: "):
-            wrong = weights._replace(**{field: getattr(weights, field)[:-1]})
             call(*inputs[:4], wrong, *inputs[5:], backend=backend)
     with pytest.raises(ShapeError, match="mru_step: state must be a ScaledState, got Tensor"):
         call(*inputs[:4], weights._replace(rescale=True), *inputs[5:], backend=backend)
