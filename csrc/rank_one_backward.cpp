@@ -14,319 +14,274 @@ struct RankOneSinks {
 // that lies in one document. Only the state before it is needed, not those within: README.md of ops/delta derives it.
 template <Kind KIND>
 class RankOneBack {
-    static constexpr int WRITERS = KIND == Kind::general ? 2 : 1;  // key with its value; write with what was read
+    using Rows = Chunk<KIND>;
+    static constexpr int WRITERS = Rows::WRITERS, READERS = Rows::READERS;
+    static constexpr int64_t W = Rows::W, R = Rows::R;
 
   public:
     RankOneBack(const RankOneBackward& in, const ColumnCut& cut, const RankOneSinks& out, int64_t task, Pieces& pieces)
-        : in_(in), cut_(cut), sinks_(out), at_(cut, task), K_(cut.padded), V_(cut.width) {
-        const int64_t rows = CHUNK + 1;
-        for (float** at : {&q_, &k_, &key_, &read_, &write_, &decay_, &upto_, &after_, &into_q_, &into_read_, &out_k_[0],
-                           &out_k_[1], &dq_, &dread_, &dkey_[0], &dkey_[1], &ddecay_})
-            *at = pieces.take(rows * K_);
-        for (float** at : {&v_, &reads_, &dy_, &shrink_, &upto_v_, &after_v_, &into_dy_, &out_v_, &y_, &dvalue_[0],
-                           &dvalue_[1], &dreads_, &dshrink_})
-            *at = pieces.take(rows * V_);
-        for (float** at : {&state_, &state_t_, &grad_, &grad_t_}) *at = pieces.take(K_ * V_);
-        for (float** at : {&by_k_[0][0], &by_k_[0][1], &by_k_[1][0], &by_k_[1][1], &by_v_[0][0], &by_v_[0][1],
-                           &by_v_[1][0], &by_v_[1][1]})
-            *at = pieces.take(CHUNK * PAIRS);
-        dbonus_ = pieces.take(K_);
+        : in_(in), cut_(cut), sinks_(out), chunk_(in, cut, task, pieces), at_(chunk_.at), K_(cut.padded), V_(cut.width) {
+        const auto take = [&](int64_t rows, int64_t columns) { return take_matrix(pieces, rows, columns); };
+        state_ = take(K_, V_), grad_ = take(K_, V_);
+        by_k_ = take(W, R), by_v_ = take(W, R), readers_t_ = take(K_, R), values_t_ = take(V_, W), incoming_t_ = take(V_, R);
+        dwriters_t_ = take(K_, W), dreaders_t_ = take(K_, R), dwriters_ = take(W, K_), dreaders_ = take(R, K_);
+        dvalues_ = take(W, V_), ddecay_ = take(CHUNK, K_), dbonus_ = take(1, K_);
+        if (chunk_.shrinks) y_ = take(CHUNK, V_), dshrink_ = take(CHUNK, V_);
     }
 
     void run() {
         const RankOneSizes& s = in_.sizes;
         const int64_t head = at_.b * s.H + at_.n;
-        std::memset(grad_, 0, K_ * V_ * sizeof(float));
-        read_columns(in_.dlast + head * s.K * s.V, cut_, at_, grad_);
-        fill(dbonus_, K_, 0);
+        chunk_.find_who_sees();
+        read_state(in_.dlast + head * s.K * s.V, grad_);
+        dbonus_.fill_rows(0, 1, 0);
         for (int64_t interval = s.intervals() - 1; interval >= 0; --interval) {
             const int64_t first = interval * CHUNK;
             int64_t end = first + CHUNK < s.rows() ? first + CHUNK : s.rows();
-            wish(first - CHUNK);
+            chunk_.wish(first - CHUNK, wishes_);
+            if (interval > 0) wishes_.add(in_.kept, (head * s.intervals() + interval - 1) * s.K * s.V, s.K * s.V);
             while (end > first) {
                 int64_t begin = end - 1;
                 while (begin > first && !starts_document(in_, at_, begin)) --begin;
                 const bool fresh = starts_document(in_, at_, begin);
                 const float* kept = in_.kept + (head * s.intervals() + interval) * s.K * s.V;
                 go_back(begin, end - begin, fresh ? nullptr : kept);
-                if (fresh) fill(grad_, K_ * V_, 0);
+                if (fresh) grad_.fill_rows(0, K_, 0);
                 end = begin;
             }
         }
-        write_columns(grad_, cut_, at_, in_.dstate + head * s.K * s.V);
+        for (int64_t k = 0; k < s.K; ++k)
+            write_row({in_.dstate, Dtype::float32}, (head * s.K + k) * s.V + at_.first, at_.count, grad_, k);
         if (in_.bonus != nullptr)
-            write(sinks_.dbonus, ((at_.n * s.B + at_.b) * cut_.slices + at_.s) * s.K, s.K, dbonus_);
+            write_row(sinks_.dbonus, ((at_.n * s.B + at_.b) * cut_.slices + at_.s) * s.K, s.K, dbonus_, 0);
+        finish_streaming();
     }
 
   private:
-    bool decays() const { return in_.log_decay != nullptr; }
-    bool shrinks() const { return KIND == Kind::outer && in_.log_decay_v != nullptr; }
-    int64_t shift() const { return in_.read_before ? 1 : 0; }
-    const float* keys(int w) const { return w == 1 ? write_ : in_.log_input != nullptr ? key_ : k_; }
-    const float* values(int w) const { return w == 1 ? reads_ : v_; }
-    Side k_side() { return {count_, K_, decays() ? decay_ : nullptr, wishes_}; }
-    Side v_side() { return {count_, V_, shrinks() ? shrink_ : nullptr, wishes_}; }
+    bool decays() const { return chunk_.decays; }
+    bool shrinks() const { return chunk_.shrinks; }
+    static Matrix part(Matrix of, int kind) { return of.part(kind * CHUNK, CHUNK); }
+    Side<READERS> k_side() { return {chunk_.readers, chunk_.decay, chunk_.shift, wishes_}; }
+    Side<READERS> v_side() { return {chunk_.incoming, chunk_.shrink, chunk_.shift, wishes_}; }
 
-    // Asks for the inputs of the chunk from row `first` on.
-    void wish(int64_t first) {
-        const RankOneSizes& s = in_.sizes;
-        wishes_.clear();
-        for (int64_t j = first; first >= 0 && j < first + CHUNK; ++j) {
-            const Place place(s, at_, j);
-            wishes_.add_row(in_, at_, j);
-            if (place.last) wishes_.add(in_.dy, place.step * s.V + at_.first, at_.count);
-            if (KIND != Kind::outer) wishes_.add(in_.kept_reads, place.row * s.V + at_.first, at_.count);
-        }
+    void read_state(const float* from, Matrix to) const {
+        for (int64_t k = 0; k < in_.sizes.K; ++k) read_row({from, Dtype::float32}, k * in_.sizes.V + at_.first, at_.count, to, k);
     }
 
     void go_back(int64_t begin, int64_t count, const float* kept) {
-        begin_ = begin, count_ = count;
-        read_rows();
-        const int64_t known = kept == nullptr ? 0 : cut_.block();
-        std::memset(state_ + known, 0, (K_ * V_ - known) * sizeof(float));
-        if (kept != nullptr) read_columns(kept, cut_, at_, state_);
-        transpose(state_, K_, V_, state_t_);
-        transpose(grad_, K_, V_, grad_t_);
-        accumulate_decays();
+        chunk_.read(begin, count);
+        if (kept != nullptr) read_state(kept, state_);
+        else state_.fill_rows(0, K_, 0);
         find_value_gradients();
         find_key_gradients();
-        for (int64_t i = 0; i < count_; ++i) write_row(i);
+        for (int64_t i = 0; i < count; ++i) write_gradients(i);
         carry_gradient();
     }
 
-    void read_rows() {
-        const RankOneSizes& s = in_.sizes;
-        for (int64_t i = 0; i < count_; ++i) {
-            const int64_t k = i * K_, v = i * V_;
-            const Place place(s, at_, begin_ + i);
-            read_row(in_, cut_, at_, begin_ + i, {q_ + k, k_ + k, key_ + k, read_ + k, write_ + k, decay_ + k, v_ + v, shrink_ + v});
-            fill(dy_ + v, V_, 0), fill(reads_ + v, V_, 0);
-            if (place.last) read(in_.dy, place.step * s.V + at_.first, at_.count, dy_ + v);
-            if (KIND == Kind::outer) continue;
-            read({in_.kept_reads, Dtype::float32}, place.row * s.V + at_.first, at_.count, reads_ + v);
-            if (KIND == Kind::delta)  // what the row writes
-                for (int64_t c = v; c < v + V_; c += LANES) store(v_ + c, load(v_ + c) - load(reads_ + c));
-        }
-        const int64_t rest = CHUNK + 1 - count_;
-        for (float* at : {q_, k_, key_, read_, write_}) fill(at + count_ * K_, rest * K_, 0);
-        for (float* at : {v_, reads_, dy_, dreads_}) fill(at + count_ * V_, rest * V_, 0);
-    }
-
-    // upto[i]: the product of the decays of rows before i; after[i]: of rows after i.
-    static void cumulate(const float* decay, int64_t count, int64_t size, float* upto, float* after) {
-        for (int64_t i = 0; i < size; i += LANES) {
-            Vec product = splat(1);
-            store(upto + i, product);
-            for (int64_t t = 0; t < count; ++t) store(upto + (t + 1) * size + i, product *= load(decay + t * size + i));
-            product = splat(1);
-            for (int64_t t = count - 1; t >= 0; --t) {
-                store(after + t * size + i, product);
-                product *= load(decay + t * size + i);
-            }
-        }
-    }
-    // to[t] = x[t] * by[t + offset]; x itself where there is no decay. Rows from `count` on become zero.
-    static const float* scaled(bool any, const float* x, const float* by, int64_t offset, int64_t count, int64_t size,
-                               float* to) {
-        if (!any) return x;
-        for (int64_t i = 0; i < count * size; i += LANES) store(to + i, load(x + i) * load(by + offset * size + i));
-        fill(to + count * size, (CHUNK + 1 - count) * size, 0);
-        return to;
-    }
-    void accumulate_decays() {
-        const bool any = decays(), any_v = shrinks();
-        if (any) cumulate(decay_, count_, K_, upto_, after_);
-        if (any_v) cumulate(shrink_, count_, V_, upto_v_, after_v_);
-        from_q_ = scaled(any, q_, upto_, 1 - shift(), count_, K_, into_q_);
-        from_dy_ = scaled(any_v, dy_, upto_v_, 1 - shift(), count_, V_, into_dy_);
-        if (KIND != Kind::outer) from_read_ = scaled(any, read_, upto_, 0, count_, K_, into_read_);
-        for (int w = 0; w < WRITERS; ++w) to_end_[w] = scaled(any, keys(w), after_, 0, count_, K_, out_k_[w]);
-        to_end_v_ = scaled(any_v, v_, after_v_, 0, count_, V_, out_v_);
-    }
-
-    // dvalue_, the gradients of what is written, and with them dreads_, those of what is read.
+    // dvalues_, the gradients of what is written, and with them those of what is read.
     void find_value_gradients() {
-        for (int w = 0; w < WRITERS; ++w) product(dvalue_[w], CHUNK, {to_end_[w], K_, 1}, grad_, K_, V_);
-        if constexpr (KIND == Kind::outer) {
-            multiply_pairs<1>(k_side(), keys(0), {{q_, shift(), by_k_[0][0], nullptr}});
-            if (shrinks()) find_shrink_gradients();
-            spread_pairs<1>(v_side(), v_, {{dy_, shift(), by_k_[0][0], nullptr}}, dvalue_[0], dshrink_);
-            return;
+        const Rows& x = chunk_;
+        multiply<false>(dvalues_, x.to_end, grad_, false, wishes_);
+        if (x.by_channel) {
+            for (int w = 0; w < WRITERS; ++w) k_side().multiply(part(x.writers, w), part(by_k_, w));
+        } else {
+            transpose(x.readers, readers_t_);
+            multiply<false>(by_k_, x.writers, readers_t_, false, wishes_);
+            for (int w = 0; w < WRITERS; ++w) scale(part(by_k_, w), part(by_k_, w), x.between);
         }
-        for (int w = 0; w < WRITERS; ++w)
-            multiply_pairs<2>(k_side(), keys(w), {{q_, 0, by_k_[w][0], nullptr}, {read_, 1, by_k_[w][1], nullptr}});
-        for (int64_t t = count_ - 1; t >= 0; --t)
-            for (int64_t c = 0; c < V_; c += LANES) {
-                Vec sum[2] = {};
-                for (int w = 0; w < WRITERS; ++w) {
-                    const float *of_q = by_k_[w][0] + t * PAIRS, *of_read = by_k_[w][1] + t * PAIRS;
-                    sum[w] = load(dvalue_[w] + t * V_ + c) + of_q[t] * load(dy_ + t * V_ + c);
-                    for (int64_t s = t + 1; s < count_; ++s)
-                        sum[w] += of_q[s] * load(dy_ + s * V_ + c) + of_read[s] * load(dreads_ + s * V_ + c);
+        if (shrinks()) find_shrink_gradients();
+        if (shrinks()) v_side().spread(x.values, by_k_, dvalues_, nullptr, dshrink_);
+        else multiply<false>(dvalues_, by_k_, part(x.incoming, 0), true, wishes_);
+        if constexpr (KIND != Kind::outer) find_read_gradients();
+        if constexpr (KIND == Kind::general)
+            multiply<false>(part(dvalues_, 0), by_k_.part(0, CHUNK, CHUNK, CHUNK), part(x.incoming, 1), true, wishes_);
+    }
+
+    // Solves for the gradients of what is read: those of the values that it is written as (or taken from), to which all
+    // later reads bring theirs. From the last row back, a block of rows at a time.
+    void find_read_gradients() {
+        constexpr float SIGN = KIND == Kind::general ? 1 : -1;
+        const Matrix pairs = by_k_.part((WRITERS - 1) * CHUNK, CHUNK, CHUNK, CHUNK);
+        const Matrix dvalues = part(dvalues_, WRITERS - 1), dreads = part(chunk_.incoming, 1);
+        for (int64_t c = 0; c < V_; c += LANES)
+            for (int64_t row = CHUNK - LANES; row >= 0; row -= LANES) {
+                Vec acc[LANES];
+                UNROLL for (int i = 0; i < LANES; ++i) acc[i] = load(dvalues.at(row + i, c));
+                for (int64_t later = row + LANES; later < CHUNK; later += LANES)
+                    multiply_blocks<false>(acc, pairs.at(row, later), dreads.at(later, c));
+                const float* weights = pairs.at(row, row);
+                UNROLL for (int s = LANES - 1; s >= 0; --s) {
+                    store(dvalues.at(row + s, c), acc[s]);
+                    store(dreads.at(row + s, c), SIGN * acc[s]);
+                    UNROLL for (int t = 0; t < s; ++t) acc[t] += SIGN * weights[t * LANES + s] * acc[s];
                 }
-                store(dvalue_[0] + t * V_ + c, sum[0]);
-                store(dreads_ + t * V_ + c, KIND == Kind::general ? sum[1] : -sum[0]);
             }
     }
 
     // The parts of the gradient of log_decay_v that the states before and after the chunk have in it.
     void find_shrink_gradients() {
-        for (int64_t t = 0; t < count_; ++t)
-            for (int64_t c = t * V_; c < (t + 1) * V_; c += LANES)
-                store(dvalue_[0] + c, load(dvalue_[0] + c) * load(after_v_ + c));
-        product(y_, CHUNK, {from_q_, K_, 1}, state_, K_, V_);
-        const float* all = decays() ? upto_ + count_ * K_ : nullptr;
+        const Rows& x = chunk_;
+        scale(dvalues_, dvalues_, x.after_v);
+        multiply<false>(y_, x.from_readers, state_, false, wishes_);
         for (int64_t c = 0; c < V_; c += LANES) {
             Vec both{};
-            for (int64_t k = 0; k < K_; ++k)
-                both += (all == nullptr ? 1 : all[k]) * load(state_ + k * V_ + c) * load(grad_ + k * V_ + c);
-            both *= load(upto_v_ + count_ * V_ + c);
-            for (int64_t t = 0; t < count_; ++t) {
-                store(dshrink_ + t * V_ + c, both);
-                both += load(v_ + t * V_ + c) * load(dvalue_[0] + t * V_ + c);
+            for (int64_t k = 0; k < K_; ++k) both += whole_decay(k) * load(state_.at(k, c)) * load(grad_.at(k, c));
+            both *= load(x.upto_v.at(CHUNK, c));
+            for (int64_t t = 0; t < CHUNK; ++t) {
+                store(dshrink_.at(t, c), both);
+                both += load(x.values.at(t, c)) * load(dvalues_.at(t, c));
             }
             both = Vec{};
-            for (int64_t t = count_ - 1; t >= 0; --t) {
-                const int64_t s = t + shift();  // the first reader that reads row t
-                if (s < count_) both += load(into_dy_ + s * V_ + c) * load(y_ + s * V_ + c);
-                store(dshrink_ + t * V_ + c, load(dshrink_ + t * V_ + c) + both);
+            for (int64_t t = CHUNK - 1; t >= 0; --t) {
+                const int64_t s = t + x.shift[0];  // the first reader that reads row t
+                if (s < CHUNK) both += load(x.from_incoming.at(s, c)) * load(y_.at(s, c));
+                store(dshrink_.at(t, c), load(dshrink_.at(t, c)) + both);
             }
         }
     }
 
     // The gradients of keys, queries and decays.
     void find_key_gradients() {
-        for (int w = 0; w < WRITERS; ++w)
-            if constexpr (KIND == Kind::outer)
-                multiply_pairs<1>(v_side(), values(w), {{dy_, shift(), by_v_[w][0], nullptr}});
-            else
-                multiply_pairs<2>(v_side(), values(w), {{dy_, 0, by_v_[w][0], nullptr}, {dreads_, 1, by_v_[w][1], nullptr}});
-        const float* ends[2] = {to_end_v_, reads_};
-        for (int w = 0; w < WRITERS; ++w) product(dkey_[w], CHUNK, {ends[w], V_, 1}, grad_t_, V_, K_);
-        product(dq_, CHUNK, {from_dy_, V_, 1}, state_t_, V_, K_);
-        if (KIND != Kind::outer) product(dread_, CHUNK, {dreads_, V_, 1}, state_t_, V_, K_);
-        for (float* at : {dq_, dread_}) fill(at + CHUNK * K_, K_, 0);
+        const Rows& x = chunk_;
+        transpose(x.to_end_v, values_t_);
+        transpose(x.from_incoming, incoming_t_);
+        multiply<false>(dwriters_t_, grad_, values_t_, false, wishes_);
+        multiply<false>(dreaders_t_, state_, incoming_t_, false, wishes_);
+        transpose(dwriters_t_, dwriters_);
+        transpose(dreaders_t_, dreaders_);
         if (decays()) find_decay_gradients();
-        for (int w = 0; w < WRITERS; ++w)
-            if constexpr (KIND == Kind::outer)
-                spread_pairs<1>(k_side(), keys(w), {{q_, shift(), by_v_[w][0], dq_}}, dkey_[w], ddecay_);
-            else
-                spread_pairs<2>(k_side(), keys(w), {{q_, 0, by_v_[w][0], dq_}, {read_, 1, by_v_[w][1], dread_}},
-                                dkey_[w], ddecay_);
+        if (shrinks()) {
+            v_side().multiply(x.values, by_v_);
+        } else {
+            multiply<false>(by_v_, x.values, incoming_t_, false, wishes_);
+            for (int w = 0; w < WRITERS; ++w) scale(part(by_v_, w), part(by_v_, w), x.sees);
+        }
+        if (x.by_channel) {
+            for (int w = 0; w < WRITERS; ++w)
+                k_side().spread(part(x.writers, w), part(by_v_, w), part(dwriters_, w), &dreaders_, ddecay_);
+            return;
+        }
+        if (decays()) {
+            add_decay_gradients_of_pairs();
+            for (int w = 0; w < WRITERS; ++w) scale(part(by_v_, w), part(by_v_, w), x.between);
+        }
+        multiply<false>(dwriters_, by_v_, x.readers, true, wishes_);
+        multiply<true>(dreaders_, by_v_, x.writers, true, wishes_);
     }
 
-    // Puts the decays between the chunk's ends and its rows into dkey_, dq_ and dread_, and starts ddecay_ with what the
+    // Puts the decays between the chunk's ends and its rows into dwriters_ and dreaders_, and starts ddecay_ with what the
     // states before and after the chunk have in it: all that is written before a row and read behind it.
     void find_decay_gradients() {
-        for (int64_t i = 0; i < K_; i += LANES) {
-            Vec both{};
-            for (int64_t c = 0; c < V_; ++c) {
-                const Vec product = load(state_t_ + c * K_ + i) * load(grad_t_ + c * K_ + i);
-                both += shrinks() ? product * upto_v_[count_ * V_ + c] : product;
-            }
-            both *= load(upto_ + count_ * K_ + i);
-            for (int64_t t = 0; t < count_; ++t) {
-                const int64_t at = t * K_ + i;
-                store(ddecay_ + at, both);
-                for (int w = 0; w < WRITERS; ++w) {
-                    const Vec d = load(dkey_[w] + at) * load(after_ + at);
-                    store(dkey_[w] + at, d);
-                    both += load(keys(w) + at) * d;
-                }
-                store(dq_ + at, load(dq_ + at) * load(upto_ + at + (1 - shift()) * K_));
-                if (KIND != Kind::outer) store(dread_ + at, load(dread_ + at) * load(upto_ + at));
+        const Rows& x = chunk_;
+        for (int w = 0; w < WRITERS; ++w) scale(part(dwriters_, w), part(dwriters_, w), x.after);
+        for (int r = 0; r < READERS; ++r)
+            scale(part(dreaders_, r), part(dreaders_, r), x.upto.part(1 - x.shift[r], CHUNK));
+        for (int64_t c = 0; c < K_; c += LANES) {
+            Vec both = read_by_both_ends(c) * load(x.upto.at(CHUNK, c));
+            for (int64_t t = 0; t < CHUNK; ++t) {
+                store(ddecay_.at(t, c), both);
+                for (int64_t w = t; w < W; w += CHUNK) both += load(x.writers.at(w, c)) * load(dwriters_.at(w, c));
             }
             both = Vec{};
-            for (int64_t t = count_ - 1; t >= 0; --t) {
-                const int64_t of_q = (t + shift()) * K_ + i, of_read = (t + 1) * K_ + i;  // the first that read row t
-                if (t + shift() < count_) both += load(q_ + of_q) * load(dq_ + of_q);
-                if (KIND != Kind::outer && t + 1 < count_) both += load(read_ + of_read) * load(dread_ + of_read);
-                store(ddecay_ + t * K_ + i, load(ddecay_ + t * K_ + i) + both);
+            for (int64_t t = CHUNK - 1; t >= 0; --t) {
+                for (int r = 0; r < READERS; ++r) {
+                    const int64_t s = t + x.shift[r], at = r * CHUNK + s;  // the first reader that reads row t
+                    if (s < CHUNK) both += load(x.readers.at(at, c)) * load(dreaders_.at(at, c));
+                }
+                store(ddecay_.at(t, c), load(ddecay_.at(t, c)) + both);
             }
         }
     }
+
+    // Sums over the rows k, k + 1, ... of the state before the chunk times the gradient of the one after it.
+    Vec read_by_both_ends(int64_t k) const {
+        Vec sums[LANES] = {};
+        for (int64_t c = 0; c < V_; c += LANES) {
+            const Vec whole = shrinks() ? load(chunk_.upto_v.at(CHUNK, c)) : splat(1);
+            UNROLL for (int i = 0; i < LANES; ++i)
+                sums[i] += load(state_.at(k + i, c)) * load(grad_.at(k + i, c)) * whole;
+        }
+        return sums_of<LANES>(sums);
+    }
+
+    // Where a row has one decay: what is written before it and read behind it within the chunk.
+    void add_decay_gradients_of_pairs() {
+        Vec sums[CHUNK] = {};
+        for (int64_t c = 0; c < R; c += LANES) {
+            Vec written{};  // by the rows before
+            for (int64_t t = 0; t < CHUNK; ++t) {
+                sums[t] += written * load(chunk_.sees.at(t, c));
+                for (int64_t w = t; w < W; w += CHUNK) written += load(by_k_.at(w, c)) * load(by_v_.at(w, c));
+            }
+        }
+        for (int64_t t = 0; t < CHUNK; ++t) ddecay_.at(t, 0)[0] += sums_of<1>(sums + t)[0];
+    }
+
+    // The decay of row k of the state over the whole chunk.
+    float whole_decay(int64_t k) const { return decays() ? chunk_.upto.at(CHUNK, k / LANES * LANES)[k % LANES] : 1; }
 
     // From the state after the chunk to the one before it.
     void carry_gradient() {
-        for (int64_t k = 0; k < K_; ++k)
-            for (int64_t c = 0; c < V_; c += LANES) {
-                Vec g = load(grad_ + k * V_ + c);
-                if (decays()) g *= upto_[count_ * K_ + k];
-                if (shrinks()) g *= load(upto_v_ + count_ * V_ + c);
-                store(grad_ + k * V_ + c, g);
-            }
-        for_tiles(K_, V_, [&](int64_t row, int64_t column, auto width, auto r, auto n) INLINE_LAMBDA {
-            float* to = grad_ + row * width + column;
-            add_product<r(), n()>(to, {from_q_ + row, 1, K_}, from_dy_ + column, count_, width);
-            if (KIND != Kind::outer) add_product<r(), n()>(to, {from_read_ + row, 1, K_}, dreads_ + column, count_, width);
-        });
-    }
-
-    int64_t part(int64_t at) const { return at * cut_.slices + at_.s; }  // of a gradient that slices share
-    static float dot(const float* a, const float* b, int64_t size) {
-        Vec sum{};
-        for (int64_t i = 0; i < size; i += LANES) sum += load(a + i) * load(b + i);
-        return lane_sum(sum);
-    }
-
-    void write_row(int64_t i) {
-        const RankOneSizes& s = in_.sizes;
-        const Place place(s, at_, begin_ + i);
-        const int64_t k = i * K_, v = i * V_;
-        const float* ddecay = ddecay_ + k;
-        if (in_.log_input != nullptr) {
-            const float whole = dot(dkey_[0] + k, key_ + k, K_), weight = exponential(in_.log_input[place.step]);
-            write(sinks_.dlog_input, part(place.step), 1, &whole);
-            for (int64_t c = k; c < k + K_; c += LANES) store(dkey_[0] + c, weight * load(dkey_[0] + c));
+        for (int64_t c = 0; (decays() || shrinks()) && c < V_; c += LANES) {
+            const Vec whole = shrinks() ? load(chunk_.upto_v.at(CHUNK, c)) : splat(1);
+            for (int64_t k = 0; k < K_; ++k) store(grad_.at(k, c), load(grad_.at(k, c)) * whole_decay(k) * whole);
         }
-        if (in_.bonus != nullptr) add_own(k, v);
-        write(sinks_.dk, part(place.row) * s.K, s.K, dkey_[0] + k);
-        write(in_.dv, place.row * s.V + at_.first, at_.count, dvalue_[0] + v);
-        if (KIND != Kind::outer) write(sinks_.dread, part(place.row) * s.K, s.K, dread_ + k);
-        if (KIND == Kind::general) write(sinks_.dwrite, part(place.row) * s.K, s.K, dkey_[1] + k);
-        if (place.last) write(sinks_.dq, part(place.step) * s.K, s.K, dq_ + k);
-        if (shrinks()) write({in_.dlog_decay_v, Dtype::float32}, place.step * s.V + at_.first, at_.count, dshrink_ + v);
-        if (!decays() || !place.first) return;
-        if (in_.per_channel) return write(sinks_.dlog_decay, part(place.step) * s.K, s.K, ddecay);
+        multiply<true>(grad_, chunk_.from_readers, chunk_.from_incoming, true, wishes_);
+    }
+
+    int64_t shared(int64_t at) const { return at * cut_.slices + at_.s; }  // of a gradient that slices share
+
+    void write_gradients(int64_t i) {
+        const int64_t K = in_.sizes.K, row = chunk_.rows[i], step = chunk_.steps[i], start = chunk_.starts[i];
+        const int64_t columns = row * in_.sizes.V + at_.first;
+        if (in_.log_input != nullptr) {
+            const float whole = dot(dwriters_, chunk_.writers, i), weight = exponential(in_.log_input[row]);
+            write(sinks_.dlog_input, shared(row), 1, &whole);
+            for (int64_t c = 0; c < K_; c += LANES) store(dwriters_.at(i, c), weight * load(dwriters_.at(i, c)));
+        }
+        if (in_.bonus != nullptr) add_own(i);
+        write_row(sinks_.dk, shared(row) * K, K, dwriters_, i);
+        write_row(in_.dv, columns, at_.count, dvalues_, i);
+        if (KIND != Kind::outer) write_row(sinks_.dread, shared(row) * K, K, dreaders_, CHUNK + i);
+        if (KIND == Kind::general) write_row(sinks_.dwrite, shared(row) * K, K, dwriters_, CHUNK + i);
+        if (step >= 0) write_row(sinks_.dq, shared(step) * K, K, dreaders_, i);
+        if (shrinks()) write_row({in_.dlog_decay_v, Dtype::float32}, columns, at_.count, dshrink_, i);
+        if (!decays() || start < 0) return;
+        if (in_.per_channel) return write_row(sinks_.dlog_decay, shared(start) * K, K, ddecay_, i);
         Vec sum{};  // padding is zero
-        for (int64_t c = 0; c < K_; c += LANES) sum += load(ddecay + c);
+        for (int64_t c = 0; c < K_; c += LANES) sum += load(ddecay_.at(i, c));
         const float whole = sums_of<1>(&sum)[0];
-        write(sinks_.dlog_decay, part(place.step), 1, &whole);
+        write(sinks_.dlog_decay, shared(start), 1, &whole);
     }
 
     // What a row reads of itself: y = (sum of q bonus k) v.
-    void add_own(int64_t k, int64_t v) {
-        const Input bonuses{in_.bonus, Dtype::float32};
-        const float d_own = dot(dy_ + v, v_ + v, V_);
+    void add_own(int64_t i) {
+        const Rows& x = chunk_;
+        const float d_own = dot(x.incoming, x.values, i);
         Vec own{};
         for (int64_t c = 0; c < K_; c += LANES) {
-            const Vec q = load(q_ + k + c), key = load(k_ + k + c);
-            const Vec bonus = read_lanes(bonuses, at_.n * in_.sizes.K + c, in_.sizes.K - c);
+            const Vec q = load(x.readers.at(i, c)), key = load(x.keys.at(i, c));
+            const Vec bonus = c < in_.sizes.K ? read_lanes({in_.bonus, Dtype::float32}, at_.n * in_.sizes.K + c, in_.sizes.K - c) : Vec{};
             own += q * bonus * key;
-            store(dq_ + k + c, load(dq_ + k + c) + d_own * bonus * key);
-            store(dkey_[0] + k + c, load(dkey_[0] + k + c) + d_own * bonus * q);
-            store(dbonus_ + c, load(dbonus_ + c) + d_own * q * key);
+            store(dreaders_.at(i, c), load(dreaders_.at(i, c)) + d_own * bonus * key);
+            store(dwriters_.at(i, c), load(dwriters_.at(i, c)) + d_own * bonus * q);
+            store(dbonus_.at(0, c), load(dbonus_.at(0, c)) + d_own * q * key);
         }
-        const float weight = lane_sum(own);
-        for (int64_t c = v; c < v + V_; c += LANES) store(dvalue_[0] + c, load(dvalue_[0] + c) + weight * load(dy_ + c));
+        const Vec weight = splat(sums_of<1>(&own)[0]);
+        for (int64_t c = 0; c < V_; c += LANES)
+            store(dvalues_.at(i, c), load(dvalues_.at(i, c)) + weight * load(x.incoming.at(i, c)));
     }
 
     const RankOneBackward& in_;
     const ColumnCut& cut_;
     const RankOneSinks& sinks_;
+    Rows chunk_;
     const Columns at_;
     const int64_t K_, V_;  // whole vectors
-    int64_t begin_ = 0, count_ = 0;
-    // [CHUNK + 1][K_], zeros from row `count_` on in what is read; v_ is v - u where the kind is delta
-    float *q_, *k_, *key_, *read_, *write_, *decay_, *upto_, *after_, *into_q_, *into_read_, *out_k_[2];
-    float *dq_, *dread_, *dkey_[2], *ddecay_;
-    // [CHUNK + 1][V_]
-    float *v_, *reads_, *dy_, *shrink_, *upto_v_, *after_v_, *into_dy_, *out_v_, *y_, *dvalue_[2], *dreads_, *dshrink_;
-    float *state_, *grad_, *state_t_, *grad_t_;  // [K_][V_], the one before and the gradient of the one after; [V_][K_]
-    float *by_k_[2][2], *by_v_[2][2];            // [CHUNK][PAIRS] of each writer and reader, of either side
-    float* dbonus_;                              // [K_]
-    // Queries and keys with the decays between them and the chunk's ends.
-    const float *from_q_, *from_read_, *from_dy_, *to_end_[2], *to_end_v_;
+    Matrix state_, grad_;  // [K_][V_], the one before and the gradient of the one after
+    Matrix by_k_, by_v_;   // [W][R], products of writers and readers, of either side
+    Matrix readers_t_, values_t_, incoming_t_, dwriters_t_, dreaders_t_;  // transposed
+    Matrix dwriters_, dreaders_, ddecay_, dbonus_, dvalues_, y_, dshrink_;
     Wishes wishes_;
 };
 
