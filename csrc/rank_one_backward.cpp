@@ -1,14 +1,9 @@
 #include "rank_one_chunk.h"
-#include "sums.h"
+#include "rank_one_sums.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
-
-// Where tasks write: the gradients themselves, or partial sums of slices of columns and of the batch.
-struct RankOneSinks {
-    Output dq, dk, dread, dwrite, dlog_decay, dlog_input, dbonus;
-};
 
 // One task: some columns of one head, backwards through time, a chunk at a time. A chunk is an interval or the part of it
 // that lies in one document. Only the state before it is needed, not those within: README.md of ops/delta derives it.
@@ -23,7 +18,8 @@ class RankOneBack {
         : in_(in), cut_(cut), sinks_(out), chunk_(in, cut, task, pieces), at_(chunk_.at), K_(cut.padded), V_(cut.width) {
         const auto take = [&](int64_t rows, int64_t columns) { return take_matrix(pieces, rows, columns); };
         state_ = take(K_, V_), grad_ = take(K_, V_);
-        by_k_ = take(W, R), by_v_ = take(W, R), readers_t_ = take(K_, R), values_t_ = take(V_, W), incoming_t_ = take(V_, R);
+        by_k_ = take(W, R), by_v_ = take(W, R);
+        readers_t_ = take(K_, R), values_t_ = take(V_, W), incoming_t_ = take(V_, R);
         dwriters_t_ = take(K_, W), dreaders_t_ = take(K_, R), dwriters_ = take(W, K_), dreaders_ = take(R, K_);
         dvalues_ = take(W, V_), ddecay_ = take(CHUNK, K_), dbonus_ = take(1, K_);
         if (chunk_.shrinks) y_ = take(CHUNK, V_), dshrink_ = take(CHUNK, V_);
@@ -65,7 +61,8 @@ class RankOneBack {
     Side<READERS> v_side() { return {chunk_.incoming, chunk_.shrink, chunk_.shift, wishes_}; }
 
     void read_state(const float* from, Matrix to) const {
-        for (int64_t k = 0; k < in_.sizes.K; ++k) read_row({from, Dtype::float32}, k * in_.sizes.V + at_.first, at_.count, to, k);
+        for (int64_t k = 0; k < in_.sizes.K; ++k)
+            read_row({from, Dtype::float32}, k * in_.sizes.V + at_.first, at_.count, to, k);
     }
 
     void go_back(int64_t begin, int64_t count, const float* kept) {
@@ -257,11 +254,12 @@ class RankOneBack {
     // What a row reads of itself: y = (sum of q bonus k) v.
     void add_own(int64_t i) {
         const Rows& x = chunk_;
+        const int64_t K = in_.sizes.K;
         const float d_own = dot(x.incoming, x.values, i);
         Vec own{};
         for (int64_t c = 0; c < K_; c += LANES) {
             const Vec q = load(x.readers.at(i, c)), key = load(x.keys.at(i, c));
-            const Vec bonus = c < in_.sizes.K ? read_lanes({in_.bonus, Dtype::float32}, at_.n * in_.sizes.K + c, in_.sizes.K - c) : Vec{};
+            const Vec bonus = read_lanes({in_.bonus, Dtype::float32}, at_.n * K + c, K - c);
             own += q * bonus * key;
             store(dreaders_.at(i, c), load(dreaders_.at(i, c)) + d_own * bonus * key);
             store(dwriters_.at(i, c), load(dwriters_.at(i, c)) + d_own * bonus * q);
@@ -287,22 +285,12 @@ class RankOneBack {
 
 template <Kind KIND>
 void run_back(const RankOneBackward& in) {
-    const RankOneSizes& s = in.sizes;
-    const ColumnCut cut(s);
-    const int64_t steps = s.B * s.T * s.H, rows = steps * s.M;
-    const auto shared = [&](Output to, int64_t outer, int64_t group, int64_t inner) {
-        return Shared(to, to.data == nullptr ? 0 : outer, group, inner);
-    };
-    const auto floats = [](float* data) { return Output{data, Dtype::float32}; };
-    const Shared dq = shared(in.dq, steps, cut.slices, s.K), dk = shared(in.dk, rows, cut.slices, s.K);
-    const Shared dread = shared(in.dread, rows, cut.slices, s.K), dwrite = shared(in.dwrite, rows, cut.slices, s.K);
-    const Shared decay = shared(floats(in.dlog_decay), steps, cut.slices, in.per_channel ? s.K : 1);
-    const Shared input = shared(floats(in.dlog_input), steps, cut.slices, 1);
-    const Shared bonus = shared(floats(in.dbonus), s.H, s.B * cut.slices, s.K);
-    const RankOneSinks sinks{dq.sink(), dk.sink(), dread.sink(), dwrite.sink(), decay.sink(), input.sink(), bonus.sink()};
+    const ColumnCut cut(in.sizes);
+    const RankOneSums sums(in, cut);
+    const RankOneSinks sinks = sums.sinks();
     run_tasks(cut.tasks(), in.threads,
               [&](int64_t task, Pieces& pieces) { return RankOneBack<KIND>(in, cut, sinks, task, pieces); });
-    for (const Shared* one : {&dq, &dk, &dread, &dwrite, &decay, &input, &bonus}) one->finish(in.threads);
+    sums.finish(in.threads);
 }
 
 }  // namespace
