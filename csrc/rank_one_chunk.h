@@ -69,6 +69,18 @@ struct Chunk {
         if (shrinks) read_shrinks();
     }
 
+    // The decay of row k of the state over the whole chunk.
+    float whole_decay(int64_t k) const { return decays ? upto.at(CHUNK, k / LANES * LANES)[k % LANES] : 1; }
+
+    // to = the state (or a gradient of it) `from` as it decays over the whole chunk.
+    void decay_state(Matrix from, Matrix to) const {
+        if (!decays && !shrinks && from.data == to.data) return;
+        for (int64_t c = 0; c < to.columns; c += LANES) {
+            const Vec whole = shrinks ? load(upto_v.at(CHUNK, c)) : splat(1);
+            for (int64_t k = 0; k < to.rows; ++k) store(to.at(k, c), load(from.at(k, c)) * whole_decay(k) * whole);
+        }
+    }
+
     // Asks for the inputs of the rows from `first` on.
     void wish(int64_t first, Wishes& wishes) const {
         const RankOneSizes& s = in.sizes;

@@ -12,7 +12,7 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int64_t CHUNK = RANK_ONE_INTERVAL;
+constexpr int64_t CHUNK = 16;  // rows, of which the state is not needed but at the ends
 
 // Calls work(column, panels) for all groups of panels, wide ones first; the second is a constant.
 template <class Work>
