@@ -5,22 +5,15 @@ step forward, what writes and the read-out; backward 4 more: a product with the 
 gradient after it, and one to carry the gradient on.
 """
 
-import sys
-from functools import partial
-from pathlib import Path
-
 import torch
-from timing import Contest, peak_multiply_adds, run_all
+from recurrences import SHAPES, contests
+from timing import peak_multiply_adds, run_all
 
 from matrixstate import _native
 from matrixstate.ops import outer_scan
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from closeness import assert_as_good_as
-
-CHUNKS = (32, 64)
-SHAPES = [(2, 1024, 4, 64, 64), (1, 512, 8, 32, 128)]  # B, T, H, K, V
 DECAYS = ("none", "per head", "per channel")
+INPUTS = ("q", "k", "v", "log_decay")
 
 
 def draw(B, T, H, K, V, decay):
@@ -35,44 +28,14 @@ def scan(inputs, **options):
     return outer_scan(q, k, v, log_decay=decay[0] if decay else None, **options)[0]
 
 
-def forward(inputs, **options):
-    with torch.no_grad():
-        return scan(inputs, **options)
-
-
-def both(inputs, dy, **options):
-    y = scan(inputs, **options)
-    return y, *torch.autograd.grad(y, inputs, dy)
-
-
-def check(inputs, dy):
-    """The first steps of the very inputs that are timed, forward and backward, by the project's one rule."""
-    short = [a[:, :40].detach().requires_grad_() for a in inputs]
-    wide = [a.detach().double().requires_grad_() for a in short]
-    got, plain = (both(short, dy[:, :40], backend=backend) for backend in ("cpu", "reference"))
-    exact = both(wide, dy[:, :40].double(), backend="reference")
-    for name, *results in zip(("y", "dq", "dk", "dv", "dlog_decay"), got, plain, exact, strict=False):
-        assert_as_good_as(*results, name)
-
-
-def contests(shape, decay, peak):
+def scans(shape, decay, peak):
     B, T, H, K, V = shape
-    inputs, dy = draw(*shape, decay)
-    vectors = B * T * H * K * V / _native.lanes()
-    common = {"check": partial(check, inputs, dy), "bound_name": "bound of the arithmetic"}
+    seconds = B * T * H * K * V / _native.lanes() / peak  # of one multiply-add per entry of the state and step
     name = f"outer_scan, decay {decay} (B {B}, T {T}, H {H}, K {K}, V {V})"
-    for direction, run, cost in (("forward", partial(forward, inputs), 2), ("both", partial(both, inputs, dy), 6)):
-        chunks = {f"PyTorch chunks of {c}": partial(run, chunk=c, backend="chunked") for c in CHUNKS}
-        yield Contest(
-            f"{name} {'forward and backward' if direction == 'both' else direction}",
-            ours=partial(run, backend="cpu"),
-            others=chunks | {"PyTorch step loop": partial(run, backend="reference")},
-            bound=vectors * cost / peak,
-            **common,
-        )
+    return contests(name, scan, *draw(*shape, decay), INPUTS, (2 * seconds, 6 * seconds))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     peak = peak_multiply_adds()
-    run_all([c for s in SHAPES for decay in DECAYS for c in contests(s, decay, peak)], "outer_scan")
+    run_all([c for s in SHAPES for decay in DECAYS for c in scans(s, decay, peak)], "outer_scan")

@@ -11,7 +11,7 @@
 namespace matrixstate {
 
 // Rows between two states that the forward pass keeps for the backward pass.
-constexpr int64_t RANK_ONE_INTERVAL = 16;
+constexpr int64_t RANK_ONE_INTERVAL = 64;
 
 struct RankOneSizes {
     int64_t B, T, M, H, K, V;

@@ -1,151 +1,183 @@
-// The parts of the backward pass over a chunk of rows: what rows of a chunk read of each other.
-//
-// Row t writes (its key, its value), row s reads (its query, its incoming gradient) at position p = s - shift: 0 for a
-// query after the row's update, 1 before. It sees row t where t <= p, under the product of decays t + 1 ... p. Both sides
-// are treated alike: K numbers per row with the decays of rows, V numbers with the decays of columns.
+// The rows of a chunk as the backward pass takes them: writers and readers, and the decays between them and its ends.
 #pragma once
 
-#include "rank_one_rows.h"
-#include "tiles.h"
+#include "rank_one_pairs.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int64_t CHUNK = RANK_ONE_INTERVAL;
-constexpr int64_t PAIRS = 2 * CHUNK;  // row length of a matrix of pairs [writer t][reader s]; entries s >= count are zero
+// Writers are the rows' keys with their values and, for the general kind, `write` with what was read. Readers are the
+// queries with dy and, unless the kind is outer, `read` with the gradient of what it read. The second kind of either
+// follows the first, so that one product of matrices serves both. Rows that the chunk does not have are zero.
+template <Kind KIND>
+struct Chunk {
+    static constexpr int WRITERS = KIND == Kind::general ? 2 : 1, READERS = KIND == Kind::outer ? 1 : 2;
+    static constexpr int64_t W = WRITERS * CHUNK, R = READERS * CHUNK;
 
-// One side of the readers: [CHUNK + 1][size], zeros from row `count` on.
-struct Readers {
-    const float* rows;
-    int64_t shift;
-    float* pairs;  // [CHUNK][PAIRS]
-    float* grads;  // like rows, or null; added to
-};
+    const RankOneBackward& in;
+    const ColumnCut& cut;
+    const Columns at;
+    const int64_t shift[2];                    // how many rows a reader reads before its own
+    const bool decays, by_channel, shrinks;    // by_channel: not one decay for all of a row
+    int64_t begin = 0, count = 0;              // of the rows
+    int64_t rows[CHUNK], steps[CHUNK], starts[CHUNK];  // counting heads, -1 where there is none; see read()
+    Matrix keys, writers, readers, decay, upto, after, from_readers, to_end;  // [..][K]
+    Matrix values, incoming, shrink, upto_v, after_v, from_incoming, to_end_v;  // [..][V]
+    Matrix sees, between;  // [CHUNK][R]: 1 where reader s sees writer t, and the decay between them if one for all
 
-// One side of a chunk; `decay` may be null. Arrays of rows have the length `size`, whole vectors.
-struct Side {
-    int64_t count, size;
-    const float* decay;
-    Wishes& wishes;
-};
-
-// Calls work(i, vectors) for all groups of vectors of a side, wide ones first; the second is a constant.
-template <class Work>
-INLINE void for_vectors(int64_t size, const Work& work) {
-    constexpr int WIDE = REGISTERS / 8;
-    int64_t i = 0;
-    for (; i + WIDE * LANES <= size; i += WIDE * LANES) work(i, Constant<WIDE>());
-    for (; i < size; i += LANES) work(i, Constant<1>());
-}
-
-// pairs[t][s] = sum of x_s * decays * w_t for all pairs that see each other, else zero.
-template <int READERS>
-void multiply_pairs(const Side& side, const float* writers, const Readers (&readers)[READERS]) {
-    const int64_t count = side.count, size = side.size;
-    const float* decay = side.decay;
-    for (int64_t t = 0; t < count; ++t) {
-        Vec parts[READERS][CHUNK + 1] = {};
-        side.wishes.ask_next(8);
-        for_vectors(size, [&](int64_t i, auto vectors) INLINE_LAMBDA {
-            constexpr int N = vectors();
-            Vec x[N];
-            UNROLL for (int n = 0; n < N; ++n) x[n] = load(writers + t * size + i + n * LANES);
-            for (int64_t p = t; p < count; ++p) {
-                if (decay != nullptr && p > t)
-                    UNROLL for (int n = 0; n < N; ++n) x[n] *= load(decay + p * size + i + n * LANES);
-                UNROLL for (int r = 0; r < READERS; ++r) {
-                    const int64_t s = p + readers[r].shift;
-                    const float* row = readers[r].rows + s * size + i;
-                    Vec sum = parts[r][s];
-                    UNROLL for (int n = 0; n < N; ++n) sum += x[n] * load(row + n * LANES);
-                    parts[r][s] = sum;
-                }
-            }
-        });
-        for (int r = 0; r < READERS; ++r)
-            for (int64_t s = 0; s < CHUNK; s += LANES)
-                store(readers[r].pairs + t * PAIRS + s, sums_of<LANES>(parts[r] + s));
+    Chunk(const RankOneBackward& inputs, const ColumnCut& c, int64_t task, Pieces& pieces)
+        : in(inputs), cut(c), at(c, task), shift{in.read_before ? 1 : 0, 1}, decays(in.log_decay != nullptr),
+          by_channel(decays && in.per_channel), shrinks(KIND == Kind::outer && in.log_decay_v != nullptr) {
+        const int64_t K = cut.padded, V = cut.width;
+        const auto take = [&](int64_t height, int64_t width) { return take_matrix(pieces, height, width); };
+        writers = take(W, K), readers = take(R, K), values = take(W, V), incoming = take(R, V);
+        keys = in.log_input != nullptr ? take(CHUNK, K) : writers.part(0, CHUNK);
+        from_readers = readers, to_end = writers, from_incoming = incoming, to_end_v = values;
+        if (decays) decay = take(CHUNK, K), upto = take(CHUNK + 1, K), after = take(CHUNK, K);
+        if (decays) from_readers = take(R, K), to_end = take(W, K);
+        if (shrinks) shrink = take(CHUNK, V), upto_v = take(CHUNK + 1, V), after_v = take(CHUNK, V);
+        if (shrinks) from_incoming = take(R, V), to_end_v = take(W, V);
+        sees = take(CHUNK, R);
+        between = decays && !by_channel ? take(CHUNK, R) : sees;
     }
-}
 
-// The gradients that the pairs' products `weight[t][s]` (of the other side) bring to writers, readers and decays, all
-// added. Along a writer t, a position p has its decayed copy x_p, and h_p sums what all readers from p on bring back.
-template <int READERS>
-void spread_pairs(const Side& side, const float* writers, const Readers (&readers)[READERS], float* d_writers,
-                  float* d_decay) {
-    const int64_t count = side.count, size = side.size;
-    const float* decay = side.decay;
-    for (int64_t t = 0; t < count; ++t) {
-        side.wishes.ask_next(8);
-        for_vectors(size, [&](int64_t i, auto vectors) INLINE_LAMBDA {
-            constexpr int N = vectors();
-            Vec copies[CHUNK][N], x[N], h[N] = {};
-            UNROLL for (int n = 0; n < N; ++n) x[n] = load(writers + t * size + i + n * LANES);
-            for (int64_t p = t; p < count; ++p) {
-                if (decay != nullptr && p > t)
-                    UNROLL for (int n = 0; n < N; ++n) x[n] *= load(decay + p * size + i + n * LANES);
-                if (decay != nullptr) UNROLL for (int n = 0; n < N; ++n) copies[p][n] = x[n];
-                UNROLL for (int r = 0; r < READERS; ++r) {
-                    if (readers[r].grads == nullptr) continue;
-                    const int64_t s = p + readers[r].shift;
-                    float* to = readers[r].grads + s * size + i;
-                    const Vec weight = splat(readers[r].pairs[t * PAIRS + s]);
-                    UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + weight * x[n]);
-                }
-            }
-            for (int64_t p = count - 1; p >= t; --p) {
-                if (decay != nullptr && p + 1 < count)
-                    UNROLL for (int n = 0; n < N; ++n) h[n] *= load(decay + (p + 1) * size + i + n * LANES);
-                UNROLL for (int r = 0; r < READERS; ++r) {
-                    const int64_t s = p + readers[r].shift;
-                    const float* row = readers[r].rows + s * size + i;
-                    const Vec weight = splat(readers[r].pairs[t * PAIRS + s]);
-                    UNROLL for (int n = 0; n < N; ++n) h[n] += weight * load(row + n * LANES);
-                }
-                if (decay == nullptr || p == t) continue;
-                float* to = d_decay + p * size + i;
-                UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + h[n] * copies[p][n]);
-            }
-            float* to = d_writers + t * size + i;
-            UNROLL for (int n = 0; n < N; ++n) store(to + n * LANES, load(to + n * LANES) + h[n]);
-        });
+    void find_who_sees() const {
+        for (int64_t t = 0; t < CHUNK; ++t)
+            for (int64_t r = 0; r < R; ++r)
+                sees.at(t, r / LANES * LANES)[r % LANES] = t + shift[r / CHUNK] <= r % CHUNK ? 1 : 0;
     }
-}
 
-// to [rows of a tile ...][width] = x m, with m [terms][width].
-inline void product(float* to, int64_t rows, Scalars x, const float* m, int64_t terms, int64_t width) {
-    std::memset(to, 0, rows * width * sizeof(float));
-    for_tiles(rows, width, [&](int64_t row, int64_t column, auto wide, auto r, auto n) INLINE_LAMBDA {
-        const Scalars from{x.from + row * x.row, x.row, x.term};
-        add_product<r(), n()>(to + row * wide + column, from, m + column, terms, wide);
-    });
-}
-
-// One of the LANES steps ... of a transposition: exchanges the halves of 2 HALF rows and columns.
-template <int HALF, size_t... LANE>
-INLINE void exchange(Vec& a, Vec& b, std::index_sequence<LANE...>) {
-    const Vec low = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + (LANE ^ HALF) : LANE)...);
-    b = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + LANE : (LANE | HALF))...);
-    a = low;
-}
-template <int HALF>
-INLINE void transpose_halves(Vec (&rows)[LANES]) {
-    UNROLL for (int i = 0; i < LANES; ++i)
-        if ((i & HALF) == 0) exchange<HALF>(rows[i], rows[i | HALF], std::make_index_sequence<LANES>());
-    if constexpr (HALF > 1) transpose_halves<HALF / 2>(rows);
-}
-
-// to [columns][rows] = the transpose of from [rows][columns], both whole vectors.
-inline void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
-    for (int64_t r = 0; r < rows; r += LANES)
-        for (int64_t c = 0; c < columns; c += LANES) {
-            Vec block[LANES];
-            UNROLL for (int i = 0; i < LANES; ++i) block[i] = load(from + (r + i) * columns + c);
-            transpose_halves<LANES / 2>(block);
-            UNROLL for (int i = 0; i < LANES; ++i) store(to + (c + i) * rows + r, block[i]);
+    // Takes rows [first, first + many).
+    void read(int64_t first, int64_t many) {
+        const RankOneSizes& s = in.sizes;
+        begin = first, count = many;
+        for (int64_t i = 0; i < CHUNK; ++i) {
+            const Place place(s, at, begin + i);
+            const bool here = i < count;
+            rows[i] = here ? place.row : -1;
+            steps[i] = here && place.last ? place.step : -1;
+            starts[i] = here && place.first ? place.step : -1;
         }
-}
+        read_keys(in.q, steps, readers.part(0, CHUNK));
+        read_keys(in.k, rows, keys);
+        read_values(in.v, rows, values.part(0, CHUNK));
+        read_values(in.dy, steps, incoming.part(0, CHUNK));
+        if (in.log_input != nullptr) weigh_keys();
+        if (KIND != Kind::outer) read_rank_one_part();
+        if (decays) read_decays();
+        if (shrinks) read_shrinks();
+    }
+
+    // The decay of row k of the state over the whole chunk.
+    float whole_decay(int64_t k) const { return decays ? upto.at(CHUNK, k / LANES * LANES)[k % LANES] : 1; }
+
+    // to = the state (or a gradient of it) `from` as it decays over the whole chunk.
+    void decay_state(Matrix from, Matrix to) const {
+        if (!decays && !shrinks && from.data == to.data) return;
+        for (int64_t c = 0; c < to.columns; c += LANES) {
+            const Vec whole = shrinks ? load(upto_v.at(CHUNK, c)) : splat(1);
+            for (int64_t k = 0; k < to.rows; ++k) store(to.at(k, c), load(from.at(k, c)) * whole_decay(k) * whole);
+        }
+    }
+
+    // Asks for the inputs of the rows from `first` on.
+    void wish(int64_t first, Wishes& wishes) const {
+        const RankOneSizes& s = in.sizes;
+        wishes.clear();
+        for (int64_t j = first; first >= 0 && j < first + CHUNK; ++j) {
+            const Place place(s, at, j);
+            wishes.add_row(in, at, j);
+            if (place.last) wishes.add(in.dy, place.step * s.V + at.first, at.count);
+            if (KIND != Kind::outer) wishes.add(in.kept_reads, place.row * s.V + at.first, at.count);
+        }
+    }
+
+  private:
+    // Row index[i], all `length` long: keys whole, values those columns that the task has.
+    void read_rows(Input from, const int64_t* index, int64_t length, int64_t first, int64_t size, Matrix to) const {
+        for (int64_t i = 0; i < CHUNK; ++i) {
+            if (index[i] >= 0) read_row(from, index[i] * length + first, size, to, i);
+            else to.fill_rows(i, 1, 0);
+        }
+    }
+    void read_keys(Input from, const int64_t* index, Matrix to) const {
+        read_rows(from, index, in.sizes.K, 0, in.sizes.K, to);
+    }
+    void read_values(Input from, const int64_t* index, Matrix to) const {
+        read_rows(from, index, in.sizes.V, at.first, at.count, to);
+    }
+
+    void weigh_keys() const {
+        for (int64_t i = 0; i < CHUNK; ++i) {
+            const Vec weight = splat(i < count ? exponential(in.log_input[rows[i]]) : 0);
+            for (int64_t c = 0; c < keys.columns; c += LANES) store(writers.at(i, c), weight * load(keys.at(i, c)));
+        }
+    }
+
+    void read_rank_one_part() const {
+        const Matrix taken = incoming.part(CHUNK, CHUNK);  // free until the gradient of what is read is known
+        const Matrix reads = KIND == Kind::general ? values.part(CHUNK, CHUNK) : taken;
+        read_keys(in.read, rows, readers.part(CHUNK, CHUNK));
+        read_values({in.kept_reads, Dtype::float32}, rows, reads);
+        if (KIND == Kind::general) return read_keys(in.write, rows, writers.part(CHUNK, CHUNK));
+        for (int64_t c = 0; c < values.columns; c += LANES)  // what the row writes
+            for (int64_t i = 0; i < CHUNK; ++i) store(values.at(i, c), load(values.at(i, c)) - load(reads.at(i, c)));
+    }
+
+    void read_decays() const {
+        if (by_channel) {
+            read_keys({in.log_decay, Dtype::float32}, starts, decay);
+            exponentials(decay.data, CHUNK * decay.columns, decay.data);
+        } else {
+            float logs[CHUNK];
+            for (int64_t i = 0; i < CHUNK; ++i) logs[i] = starts[i] < 0 ? 0 : in.log_decay[starts[i]];
+            exponentials(logs, CHUNK, logs);
+            for (int64_t i = 0; i < CHUNK; ++i) decay.fill_rows(i, 1, logs[i]);
+            find_between(logs);
+        }
+        cumulate(decay, upto, after);
+        for (int r = 0; r < READERS; ++r)
+            scale(from_readers.part(r * CHUNK, CHUNK), readers.part(r * CHUNK, CHUNK), upto.part(1 - shift[r], CHUNK));
+        for (int w = 0; w < WRITERS; ++w)
+            scale(to_end.part(w * CHUNK, CHUNK), writers.part(w * CHUNK, CHUNK), after);
+    }
+
+    void read_shrinks() const {
+        read_values({in.log_decay_v, Dtype::float32}, rows, shrink);
+        exponentials(shrink.data, CHUNK * shrink.columns, shrink.data);
+        cumulate(shrink, upto_v, after_v);
+        scale(from_incoming, incoming, upto_v.part(1 - shift[0], CHUNK));
+        scale(to_end_v, values, after_v);
+    }
+
+    // upto[i]: the product of the decays of rows before i; after[i]: of rows after i.
+    static void cumulate(Matrix decay, Matrix upto, Matrix after) {
+        for (int64_t c = 0; c < decay.columns; c += LANES) {
+            Vec product = splat(1);
+            store(upto.at(0, c), product);
+            for (int64_t t = 0; t < CHUNK; ++t) store(upto.at(t + 1, c), product *= load(decay.at(t, c)));
+            product = splat(1);
+            for (int64_t t = CHUNK - 1; t >= 0; --t) {
+                store(after.at(t, c), product);
+                product *= load(decay.at(t, c));
+            }
+        }
+    }
+
+    // From the last writer back: a writer's readers are its first, under no decay, and those of the next writer.
+    void find_between(const float* decay_of_row) const {
+        for (int64_t c = 0; c < R; c += LANES) {
+            Vec next{}, seen_by_next{};
+            for (int64_t t = CHUNK - 1; t >= 0; --t) {
+                const Vec seen = load(sees.at(t, c));
+                next = seen - seen_by_next + (t + 1 < CHUNK ? decay_of_row[t + 1] : 0) * next;
+                seen_by_next = seen;
+                store(between.at(t, c), next);
+            }
+        }
+    }
+};
 
 }  // namespace
 }  // namespace MATRIXSTATE_ISA

@@ -140,7 +140,7 @@ class Wishes {
     }
 
   private:
-    static constexpr int64_t MOST = 512;
+    static constexpr int64_t MOST = 1024;
     const char* lines_[MOST] = {};
     int64_t count_ = 0, asked_ = 0;
 };
