@@ -17,7 +17,8 @@ void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
-void panel_product(const PanelProduct&);
+void cell_forward(const CellForward&);
+void cell_backward(const CellBackward&);
 void mru_forward(const MruForward&);
 void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
@@ -35,7 +36,8 @@ extern const Kernels table = {
     m2rnn_step,
     rank_one_forward,
     rank_one_backward,
-    panel_product,
+    cell_forward,
+    cell_backward,
     mru_forward,
     mru_backward,
     multiply_adds_per_second,
