@@ -61,7 +61,7 @@ const int64_t* Checker::sizes(const char* name, const Array& array, size_t rank)
     return array.shape_ptr();
 }
 
-void* Checker::data(const char* name, const Array& array, Shape shape, Element element) const {
+void Checker::form(const char* name, const Array& array, Shape shape, Element element) const {
     bool same = array.ndim() == shape.size();
     for (size_t i = 0; same && i < shape.size(); ++i) same = array.shape_ptr()[i] == shape.begin()[i];
     const Element got = element_of(array);
@@ -69,9 +69,17 @@ void* Checker::data(const char* name, const Array& array, Shape shape, Element e
         fail(std::string(name) + " must be " + name_of(element) + " " + text_of(shape) + ", got " + name_of(got) + " " +
              shape_of(array));
     if (array.device_type() != nb::device::cpu::value) fail(std::string(name) + " must be on the CPU");
-    if (!is_dense(array)) fail(std::string(name) + " must be contiguous");
+}
+
+void* Checker::memory(const char* name, const Array& array) const {
     if (array.data() == nullptr && !is_empty(array)) fail(std::string(name) + " must have memory of its own");
     return array.data();
+}
+
+void* Checker::data(const char* name, const Array& array, Shape shape, Element element) const {
+    form(name, array, shape, element);
+    if (!is_dense(array)) fail(std::string(name) + " must be contiguous");
+    return memory(name, array);
 }
 
 Dtype Checker::storage(const char* name, const Array& array) const {
@@ -84,6 +92,12 @@ Dtype Checker::storage(const char* name, const Array& array) const {
 Input Checker::input(const char* name, const Array& array, Shape shape, const Array& like) const {
     const Dtype dtype = storage(name, like);
     return {data(name, array, shape, element_of(like)), dtype};
+}
+
+Sequence Checker::sequence(const char* name, const Array& array, Shape shape) const {
+    form(name, array, shape, Element::float32);
+    if (array.shape(3) > 1 && array.stride(3) != 1) fail(std::string(name) + " must be dense in its last axis");
+    return {static_cast<const float*>(memory(name, array)), array.stride(0), array.stride(1), array.stride(2)};
 }
 
 Output Checker::output(const char* name, const Array& array, Shape shape, const Array& like) const {

@@ -40,12 +40,16 @@ class Checker {
     // An array whose element type is that of `like`, which must be float32 or bfloat16.
     Input input(const char* name, const Array& array, Shape shape, const Array& like) const;
     Output output(const char* name, const Array& array, Shape shape, const Array& like) const;
+    // A float32 array of four axes, the last one dense.
+    Sequence sequence(const char* name, const Array& array, Shape shape) const;
     void require(bool holds, const char* complaint) const {
         if (!holds) fail(complaint);
     }
 
   private:
     [[noreturn]] void fail(const std::string& complaint) const;
+    void form(const char* name, const Array& array, Shape shape, Element element) const;
+    void* memory(const char* name, const Array& array) const;
     Dtype storage(const char* name, const Array& array) const;
     const char* function_;
 };

@@ -15,7 +15,7 @@ void bind_conv(nb::module_& m);
 void bind_m2rnn(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_step(nb::module_& m);
-void bind_panel(nb::module_& m);
+void bind_cells(nb::module_& m);
 void bind_rank_one(nb::module_& m);
 void bind_mru(nb::module_& m);
 }
@@ -46,7 +46,7 @@ NB_MODULE(_native, m) {
     matrixstate::bind_m2rnn(m);
     matrixstate::bind_matrix(m);
     matrixstate::bind_step(m);
-    matrixstate::bind_panel(m);
+    matrixstate::bind_cells(m);
     matrixstate::bind_rank_one(m);
     matrixstate::bind_mru(m);
 }

@@ -6,7 +6,7 @@
 #include "matrix.h"
 #include "normalise.h"
 #include "step.h"
-#include "panel.h"
+#include "cells.h"
 #include "rank_one.h"
 #include "mru.h"
 
@@ -28,7 +28,8 @@ struct Kernels {
     void (*mru_step)(const MruStep&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
-    void (*panel_product)(const PanelProduct&);
+    void (*cell_forward)(const CellForward&);
+    void (*cell_backward)(const CellBackward&);
     void (*mru_forward)(const MruForward&);
     void (*mru_backward)(const MruBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with

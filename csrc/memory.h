@@ -17,6 +17,13 @@ struct Output {
     Dtype dtype;
 };
 
+// A float32 array [B, T, H, channels] of which only the last axis need be dense.
+struct Sequence {
+    const float* data;
+    int64_t row, step, head;  // strides
+    const float* at(int64_t b, int64_t t, int64_t h) const { return data + b * row + t * step + h * head; }
+};
+
 // `count` floats, aligned to a cache line, not initialised. Throws std::bad_alloc.
 class Buffer {
   public:

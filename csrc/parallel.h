@@ -20,6 +20,17 @@ void parallel_for(int64_t count, int threads, const Work& work) {
     for (int64_t task = 0; task < count; ++task) work(task, omp_get_thread_num());
 }
 
+// work(task) for every task < count, for loops that are run over and over: a thread takes the same tasks each time,
+// from the last to the first where `back`, so that it finds in its cache what it used last.
+template <class Work>
+void parallel_sweep(int64_t count, int threads, bool back, const Work& work) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1 && count > 1)
+    for (int part = 0; part < threads; ++part) {
+        const int64_t begin = count * part / threads, end = count * (part + 1) / threads;
+        for (int64_t task = begin; task < end; ++task) work(back ? begin + end - 1 - task : task);
+    }
+}
+
 // Runs all tasks of one kind; make(task, pieces) makes one, its scratch memory taken from `pieces`, where what is
 // padded stays zero.
 template <class Make>

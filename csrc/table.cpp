@@ -20,7 +20,8 @@ void m2rnn_step(const M2rnnStep&);
 void mru_step(const MruStep&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
-void panel_product(const PanelProduct&);
+void cell_forward(const CellForward&);
+void cell_backward(const CellBackward&);
 void mru_forward(const MruForward&);
 void mru_backward(const MruBackward&);
 double multiply_adds_per_second();
@@ -41,7 +42,8 @@ extern const Kernels table = {
     mru_step,
     rank_one_forward,
     rank_one_backward,
-    panel_product,
+    cell_forward,
+    cell_backward,
     mru_forward,
     mru_backward,
     multiply_adds_per_second,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "draw.h"
+#include "fuzz_cells.h"
 
 static bool run_m2rnn(const Kernels& kernels) {
     Arrays arrays;
@@ -266,16 +267,6 @@ static bool run_rank_one(const Kernels& kernels) {
     return arrays.all_written();
 }
 
-static bool run_panel(const Kernels& kernels) {
-    Arrays arrays;
-    const int64_t rows = pick(0, 20), terms = pick(0, 70), columns = pick(0, 20) * PANEL;
-    PanelProduct in{rows, terms, columns, arrays.input(rows * terms).floats(), arrays.input(terms * columns).floats(),
-                    pick(0, 1) ? arrays.input(rows * columns).floats() : nullptr, arrays.output(rows * columns).floats(),
-                    static_cast<int>(pick(1, 3))};
-    kernels.panel_product(in);
-    return arrays.all_written();
-}
-
 static bool run_mru(const Kernels& kernels) {
     Arrays arrays;
     const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(1, 4) : pick(5, 40), H = pick(0, 6);
@@ -334,8 +325,8 @@ int main(int count, char** arguments) {
         for (int i = 0; i < runnable_kernels().count; ++i) {
             const Kernels& kernels = *runnable_kernels().tables[i];
             generator.seed(seed);
-            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_normalise(kernels) || !run_steps(kernels) ||
-                !run_rank_one(kernels) || !run_mru(kernels) || !run_panel(kernels)) {
+            if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_normalise(kernels) ||
+                !run_steps(kernels) || !run_rank_one(kernels) || !run_mru(kernels) || !run_cells(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;
             }

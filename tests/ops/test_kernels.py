@@ -33,6 +33,7 @@ SHAPES = [
     *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
     cell("cpu", "lstm", 160, heads=1, batch=9),
     cell("cpu", "gru, reset after", 192, heads=1),
+    cell("cpu", "gru", 70, heads=2, batch=5),
     cell("cpu", "rnn", 256, heads=1, batch=17),
     delta("cpu", K=1, V=1, heads=1, batch=1),
     delta("cpu", "head", write=False, K=17, V=16, heads=1),
