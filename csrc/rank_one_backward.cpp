@@ -62,7 +62,7 @@ class RankOneBack {
     void find_states(int64_t first, int64_t end) {
         for (int64_t c = 0, next = first + CHUNK; next < end; ++c, next += CHUNK) {
             const int64_t begin = document(next - CHUNK, next);
-            rows_.read(begin, next - begin);
+            rows_.read_writers(begin, next - begin);
             of_.step(state_before(begin, states_[c]), states_[c + 1]);
         }
     }
@@ -71,7 +71,8 @@ class RankOneBack {
     void go_back(int64_t first, int64_t end, Matrix state) {
         while (end > first) {
             const int64_t begin = document(first, end);
-            rows_.read(begin, end - begin);
+            rows_.read_writers(begin, end - begin);
+            rows_.read_readers();
             of_.state = state_before(begin, state);
             of_.find();
             for (int64_t i = 0; i < end - begin; ++i) write_gradients(i);
