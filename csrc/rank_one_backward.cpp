@@ -5,8 +5,8 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-// One task: some columns of one head, backwards through time, a chunk at a time. A chunk is CHUNK rows or the part of them
-// that lies in one document. Only the state before it is needed, not those within: README.md of ops/delta derives it.
+// One task: some columns of one head, backwards through time, a chunk at a time. A chunk is CHUNK rows or the part of
+// them that lies in one document. Only the state before it is needed, not those within: README.md of ops/delta derives it.
 template <Kind KIND>
 class RankOneBack {
     static constexpr int64_t CHUNKS = RANK_ONE_INTERVAL / CHUNK;
@@ -21,6 +21,7 @@ class RankOneBack {
     void run() {
         const RankOneSizes& s = in_.sizes;
         const int64_t head = at_.b * s.H + at_.n;
+        const int64_t share = s.K * s.V / CHUNKS;  // of the next interval's state, to be asked for during a chunk
         rows_.find_who_sees();
         read_state(in_.dlast + head * s.K * s.V, of_.grad);
         dbonus_.fill_rows(0, 1, 0);
@@ -33,7 +34,7 @@ class RankOneBack {
             for (int64_t c = (end - first - 1) / CHUNK; c >= 0; --c) {
                 const int64_t begin = first + c * CHUNK;
                 rows_.wish(begin - RANK_ONE_INTERVAL, of_.wishes);
-                if (c == 0 && interval > 0) of_.wishes.add(in_.kept, kept - s.K * s.V, s.K * s.V);
+                if (interval > 0) of_.wishes.add(in_.kept, kept - s.K * s.V + c * share, share);
                 go_back(begin, begin + CHUNK < end ? begin + CHUNK : end, states_[c]);
             }
         }
@@ -62,7 +63,7 @@ class RankOneBack {
     void find_states(int64_t first, int64_t end) {
         for (int64_t c = 0, next = first + CHUNK; next < end; ++c, next += CHUNK) {
             const int64_t begin = document(next - CHUNK, next);
-            rows_.read(begin, next - begin);
+            rows_.read_writers(begin, next - begin);
             of_.step(state_before(begin, states_[c]), states_[c + 1]);
         }
     }
@@ -71,7 +72,8 @@ class RankOneBack {
     void go_back(int64_t first, int64_t end, Matrix state) {
         while (end > first) {
             const int64_t begin = document(first, end);
-            rows_.read(begin, end - begin);
+            rows_.read_writers(begin, end - begin);
+            rows_.read_readers();
             of_.state = state_before(begin, state);
             of_.find();
             for (int64_t i = 0; i < end - begin; ++i) write_gradients(i);

@@ -47,7 +47,7 @@ void multiply(Matrix to, Matrix x, Matrix m, bool add, Wishes& wishes) {
             Vec acc[LANES] = {};
             if (add) UNROLL for (int i = 0; i < LANES; ++i) acc[i] = load(tile + i * LANES);
             for (int64_t term = 0; term < m.rows; term += LANES) {
-                wishes.ask_next(LANES / 2);
+                wishes.ask_next(LANES / 4);
                 multiply_blocks<TRANSPOSED>(acc, TRANSPOSED ? x.at(term, row) : x.at(row, term), m.at(term, column));
             }
             UNROLL for (int i = 0; i < LANES; ++i) store(tile + i * LANES, acc[i]);

@@ -21,7 +21,7 @@ struct Chunk {
     const int64_t shift[2];                    // how many rows a reader reads before its own
     const bool decays, by_channel, shrinks;    // by_channel: not one decay for all of a row
     int64_t begin = 0, count = 0;              // of the rows
-    int64_t rows[CHUNK], steps[CHUNK], starts[CHUNK];  // counting heads, -1 where there is none; see read()
+    int64_t rows[CHUNK], steps[CHUNK], starts[CHUNK];  // counting heads, -1 where there is none; see read_writers()
     Matrix keys, writers, readers, decay, upto, after, from_readers, to_end;  // [..][K]
     Matrix values, incoming, shrink, upto_v, after_v, from_incoming, to_end_v;  // [..][V]
     Matrix sees, between;  // [CHUNK][R]: 1 where reader s sees writer t, and the decay between them if one for all
@@ -48,8 +48,8 @@ struct Chunk {
                 sees.at(t, r / LANES * LANES)[r % LANES] = t + shift[r / CHUNK] <= r % CHUNK ? 1 : 0;
     }
 
-    // Takes rows [first, first + many).
-    void read(int64_t first, int64_t many) {
+    // Takes rows [first, first + many), as writers only.
+    void read_writers(int64_t first, int64_t many) {
         const RankOneSizes& s = in.sizes;
         begin = first, count = many;
         for (int64_t i = 0; i < CHUNK; ++i) {
@@ -59,14 +59,24 @@ struct Chunk {
             steps[i] = here && place.last ? place.step : -1;
             starts[i] = here && place.first ? place.step : -1;
         }
-        read_keys(in.q, steps, readers.part(0, CHUNK));
         read_keys(in.k, rows, keys);
         read_values(in.v, rows, values.part(0, CHUNK));
-        read_values(in.dy, steps, incoming.part(0, CHUNK));
         if (in.log_input != nullptr) weigh_keys();
-        if (KIND != Kind::outer) read_rank_one_part();
+        if (KIND != Kind::outer) read_what_was_read();
+        if (KIND == Kind::general) read_keys(in.write, rows, writers.part(CHUNK, CHUNK));
         if (decays) read_decays();
         if (shrinks) read_shrinks();
+    }
+
+    // The same rows as readers. What `read` brings back is not known yet.
+    void read_readers() const {
+        read_keys(in.q, steps, readers.part(0, CHUNK));
+        read_values(in.dy, steps, incoming.part(0, CHUNK));
+        if (KIND != Kind::outer) read_keys(in.read, rows, readers.part(CHUNK, CHUNK));
+        for (int r = 0; decays && r < READERS; ++r)
+            scale(from_readers.part(r * CHUNK, CHUNK), readers.part(r * CHUNK, CHUNK), upto.part(1 - shift[r], CHUNK));
+        if (shrinks) scale(from_incoming, incoming, upto_v.part(1 - shift[0], CHUNK));
+        if (decays && !by_channel) find_between();
     }
 
     // The decay of row k of the state over the whole chunk.
@@ -115,12 +125,11 @@ struct Chunk {
         }
     }
 
-    void read_rank_one_part() const {
+    void read_what_was_read() const {
         const Matrix taken = incoming.part(CHUNK, CHUNK);  // free until the gradient of what is read is known
         const Matrix reads = KIND == Kind::general ? values.part(CHUNK, CHUNK) : taken;
-        read_keys(in.read, rows, readers.part(CHUNK, CHUNK));
         read_values({in.kept_reads, Dtype::float32}, rows, reads);
-        if (KIND == Kind::general) return read_keys(in.write, rows, writers.part(CHUNK, CHUNK));
+        if (KIND == Kind::general) return;
         for (int64_t c = 0; c < values.columns; c += LANES)  // what the row writes
             for (int64_t i = 0; i < CHUNK; ++i) store(values.at(i, c), load(values.at(i, c)) - load(reads.at(i, c)));
     }
@@ -134,11 +143,8 @@ struct Chunk {
             for (int64_t i = 0; i < CHUNK; ++i) logs[i] = starts[i] < 0 ? 0 : in.log_decay[starts[i]];
             exponentials(logs, CHUNK, logs);
             for (int64_t i = 0; i < CHUNK; ++i) decay.fill_rows(i, 1, logs[i]);
-            find_between(logs);
         }
         cumulate(decay, upto, after);
-        for (int r = 0; r < READERS; ++r)
-            scale(from_readers.part(r * CHUNK, CHUNK), readers.part(r * CHUNK, CHUNK), upto.part(1 - shift[r], CHUNK));
         for (int w = 0; w < WRITERS; ++w)
             scale(to_end.part(w * CHUNK, CHUNK), writers.part(w * CHUNK, CHUNK), after);
     }
@@ -147,7 +153,6 @@ struct Chunk {
         read_values({in.log_decay_v, Dtype::float32}, rows, shrink);
         exponentials(shrink.data, CHUNK * shrink.columns, shrink.data);
         cumulate(shrink, upto_v, after_v);
-        scale(from_incoming, incoming, upto_v.part(1 - shift[0], CHUNK));
         scale(to_end_v, values, after_v);
     }
 
@@ -166,12 +171,12 @@ struct Chunk {
     }
 
     // From the last writer back: a writer's readers are its first, under no decay, and those of the next writer.
-    void find_between(const float* decay_of_row) const {
+    void find_between() const {
         for (int64_t c = 0; c < R; c += LANES) {
             Vec next{}, seen_by_next{};
             for (int64_t t = CHUNK - 1; t >= 0; --t) {
                 const Vec seen = load(sees.at(t, c));
-                next = seen - seen_by_next + (t + 1 < CHUNK ? decay_of_row[t + 1] : 0) * next;
+                next = seen - seen_by_next + (t + 1 < CHUNK ? decay.at(t + 1, 0)[0] : 0) * next;
                 seen_by_next = seen;
                 store(between.at(t, c), next);
             }
