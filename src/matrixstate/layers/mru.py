@@ -178,11 +178,12 @@ class MRU(Mixer):
 
     def _step(self, x: Tensor, state: MRUState | None) -> tuple[Tensor, MRUState]:
         """As `forward`, for one token."""
-        state = self.init_state(len(x)) if state is None else state
+        state = self.init_state(len(x)) if state is None or state.scan is None else state
+        assert state.scan is not None
         u, conv = (x, None) if self.conv is None else self.conv(x, state.conv, None, None)
         elements = self.up(u).unflatten(-1, (self.config.heads, -1))
-        inputs = (None if project is None else project(x) for project in (self.value, self.forget, self.gate))
-        y, write, scan = mru_step(elements, *inputs, self._weights(), state.write, state.scan)
+        value, forget, gate = (None if linear is None else linear(x) for linear in (self.value, self.forget, self.gate))
+        y, write, scan = mru_step(elements, value, forget, gate, self._weights(), state.write, state.scan)
         return self.output(y), MRUState(conv, write, scan)
 
     def _weights(self) -> MRUWeights:
