@@ -67,12 +67,16 @@ def contests(shape, peak):
         net, x, dy = make(d, d, batch_first=True), torch.randn(B, T, d), torch.randn(B, T, d)
         ours, theirs = partial(cell, net, x), lambda net=net, x=x: net(x)[0]
         loop, parameters = partial(cell, net, x, "reference"), list(net.parameters())
+        slow = "takes minutes at this size" if d > 256 else None
         common = {"check": partial(check, cell, net, x, dy), "bound_name": "bound of the arithmetic"}
         cost = 2 * B * T * gates * d * d / _native.lanes() / peak
         yield Contest(
             f"{cell.__name__} forward (B {B}, T {T}, width {d})",
             ours=partial(forward, ours),
-            others={f"torch.nn.{make.__name__}": partial(forward, theirs), "PyTorch step loop": partial(forward, loop)},
+            others={
+                f"torch.nn.{make.__name__}": partial(forward, theirs),
+                "PyTorch step loop": slow or partial(forward, loop),
+            },
             bound=cost,
             **common,
         )
@@ -81,7 +85,7 @@ def contests(shape, peak):
             ours=partial(both, ours, parameters, dy),
             others={
                 f"torch.nn.{make.__name__}": partial(both, theirs, parameters, dy),
-                "PyTorch step loop": partial(both, loop, parameters, dy),
+                "PyTorch step loop": slow or partial(both, loop, parameters, dy),
             },
             bound=3 * cost,
             **common,
