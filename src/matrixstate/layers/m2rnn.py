@@ -1,5 +1,6 @@
 """M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -61,6 +62,11 @@ class M2RNNConfig(MixerConfig):
     """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
     input_std: float = 0.02
     """Standard deviation of the input projection's weights at the start."""
+    weight_start: float = 1.0
+    """W at the start, as a multiple of the identity. Below 1 a head forgets also where its tanh is nearly linear."""
+    weight_bound: float | None = None
+    """W is scaled down until sqrt(|W|_1 |W|_inf), which is at least its largest singular value, is at most this; below
+    1 the state then forgets at every size, which keeps it in the range of training. Default: no bound."""
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in _HEADS}
@@ -83,6 +89,11 @@ class M2RNNConfig(MixerConfig):
                 f"grad_clip: expected a positive number, got {self.grad_clip}",
             ),
             (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+            (math.isfinite(self.weight_start), f"weight_start: expected a finite number, got {self.weight_start}"),
+            (
+                self.weight_bound is None or self.weight_bound > 0,
+                f"weight_bound: expected a positive number, got {self.weight_bound}",
+            ),
         )
 
     def make(self, width: int) -> "M2RNN":
@@ -98,7 +109,7 @@ class M2RNNState(NamedTuple):
 
 
 class M2RNN(Mixer):
-    """The mixer of `M2RNNConfig`. At the start W is the identity and D is one."""
+    """The mixer of `M2RNNConfig`. At the start W is a multiple of the identity and D is one."""
 
     def __init__(self, config: M2RNNConfig, width: int) -> None:
         super().__init__()
@@ -110,7 +121,7 @@ class M2RNN(Mixer):
         self.gates = (f, g * V)
         self.conv = ShortConv(sum(self.sizes), config.conv) if config.conv else None
         self.forget_gate = ForgetGate(f)
-        self.weight = nn.Parameter(torch.eye(V).repeat(w, 1, 1))
+        self.weight = nn.Parameter(config.weight_start * torch.eye(V).repeat(w, 1, 1))
         self.residual = nn.Parameter(torch.ones(H, V)) if config.residual else None
         no_weight_decay(self.weight, *(p for p in (self.residual,) if p is not None))
         self.norm = RMSNorm(H * V)
@@ -134,12 +145,22 @@ class M2RNN(Mixer):
         f = self.forget_gate(forget)
         if mask is not None:
             f = f.masked_fill(~mask[..., None], 1)  # keeps the state exactly
-        y, scan_state = m2rnn_scan(q, k, v, self.weight, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
+        w = self.bounded_weight()
+        y, scan_state = m2rnn_scan(q, k, v, w, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
         if self.residual is not None:
             y = y + self.residual * v.repeat_interleave(H // v.shape[2], dim=2)
         gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
         y = (y * nn.functional.silu(gate)).flatten(2)
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
+
+    def bounded_weight(self) -> Tensor:
+        """W [heads, V, V] as the recurrence uses it."""
+        bound = self.config.weight_bound
+        if bound is None:
+            return self.weight
+        size = self.weight.abs()
+        norm = (size.sum(1).amax(1) * size.sum(2).amax(1)).sqrt()
+        return self.weight * (bound / norm.clamp_min(bound))[:, None, None]
 
     def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
         """As `forward`, for one token."""
@@ -157,7 +178,7 @@ class M2RNN(Mixer):
             conv=None if conv is None else conv.weight,
             log_rate=gate.A_log,
             bias=gate.dt_bias,
-            w=self.weight,
+            w=self.bounded_weight(),
             residual=self.residual,
             norm=self.norm.weight,
             eps=EPS,

@@ -22,7 +22,7 @@ from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.layers.state_matrix import BUILDERS
-from matrixstate.ops import MRUWeights, ScaledState, accumulation_dtype, mru_scan, mru_step
+from matrixstate.ops import MRUWeights, ScaledState, accumulation_dtype, mru_scan, mru_step, write_share
 from matrixstate.ops.matrix import METHODS
 
 
@@ -73,6 +73,11 @@ class MRUConfig(MixerConfig):
     """Multiply the read-out by silu of a projection of the input."""
     norm: bool = False
     """RMSNorm of the read-out (after the gate) over all channels."""
+    balanced: bool = False
+    """Write sqrt(1 - f_t²) V_t, so that heads that forget slowly hold states no larger than those of the others. Needs
+    decay and write. Source: Griffin's RG-LRU, De et al. 2024."""
+    input_std: float = 0.02
+    """Standard deviation of the weights of the value path and the gate at the start."""
 
     def __post_init__(self) -> None:
         require(
@@ -88,6 +93,11 @@ class MRUConfig(MixerConfig):
             (self.write_conv > 0, f"write_conv: expected at least 1 step, got {self.write_conv}"),
             (not (self.write and self.rescale), "rescale: expected false where write is true, got true"),
             (self.write or not self.skip, "skip: expected false where write is false, got true"),
+            (
+                (self.write and self.decay) or not self.balanced,
+                "balanced: expected false without write and decay, got true",
+            ),
+            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
         )
         if self.state_size is not None:
             self.order(self.state_size)
@@ -128,13 +138,13 @@ class MRU(Mixer):
         self.up = projection(width, heads * BUILDERS[config.builder].elements(order), std=0)
         self.forget = projection(width, heads) if config.decay else None
         self.forget_gate = ForgetGate(heads) if config.decay else None
-        self.value = projection(width, size) if config.write else None
+        self.value = projection(width, size, config.input_std) if config.write else None
         self.value_conv = ShortConv(size, config.write_conv) if config.write else None
         self.skip = nn.Parameter(torch.ones(size)) if config.skip else None
         # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
         std = config.down_std or 0.02 * math.sqrt(order)
         self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * std)
-        self.gate = projection(width, channels) if config.gate else None
+        self.gate = projection(width, channels, config.input_std) if config.gate else None
         self.norm = RMSNorm(channels) if config.norm else None
         self.output = projection(channels, width)
 
@@ -152,7 +162,10 @@ class MRU(Mixer):
             value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
             added = value.to(elements.dtype).unflatten(-1, (config.heads, self.order, self.order))
         if self.forget is not None and self.forget_gate is not None:
-            decay = self.forget_gate(self.forget(x))
+            log_decay = self.forget_gate.log_decay(self.forget(x))
+            decay = torch.exp(log_decay)
+            if config.balanced and added is not None:
+                added = (added * write_share(log_decay)[..., None, None]).to(elements.dtype)
         y, scan_state = mru_scan(
             elements,
             self.down,
@@ -200,6 +213,7 @@ class MRU(Mixer):
             skip=self.skip,
             norm=None if norm is None else norm.weight,
             eps=EPS,
+            balanced=config.balanced,
         )
 
     def init_state(self, batch: int) -> MRUState:
