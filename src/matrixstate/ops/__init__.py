@@ -11,7 +11,7 @@ from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.mru import mru_scan
-from matrixstate.ops.mru.step import MRUWeights, mru_step
+from matrixstate.ops.mru.step import MRUWeights, mru_step, write_share
 from matrixstate.ops.outer import linear_attention, outer_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 
@@ -45,4 +45,5 @@ __all__ = [
     "rnn_scan",
     "scaled_matrix_scan",
     "snap_scan",
+    "write_share",
 ]

@@ -31,8 +31,8 @@ def snap_scan(
 ) -> tuple[Tensor, SnapState]:
     """A_t = unit(H_{t-1} x_t); H_t = A_t, but at every c-th step H_t = unit(softmax(<A_t, keys>) values).
 
-    unit(A) = A sqrt(D) / |A| per head, so that between two corrections this is the scaled matrix scan, linear in H up to
-    its scale. The corrections are not linear: they can contract errors, which no linear recurrence can.
+    unit(A) = A sqrt(D) / |A| per head, so that between two corrections this is the scaled matrix scan, linear in H but
+    for its scale. The corrections are not linear: they can contract errors, which no linear recurrence can.
 
     Sizes: B batch, T sequence, H heads, D order, G groups of heads that are corrected together, M codes per group.
 
