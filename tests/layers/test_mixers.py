@@ -42,11 +42,18 @@ CONFIGS = {
     "mru plain": MRUConfig(heads=2, state_size=18, channels=24, builder="cayley", rescale=False, conv=3, gate=True),
     "mru best": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18),
     "mru balanced": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18, conv=3, balanced=True),
+    "mru corrected": MRUConfig(
+        heads=4, state_size=36, channels=24, builder="reshape_identity", snap=3, codes=5, code_groups=2, sharpness=2.0
+    ),
     "mru householder": MRUConfig(heads=2, state_size=18, builder="householder", readout="state", norm=True),
     "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),
     "m2rnn best": dataclasses.replace(M2RNN_BEST, heads=6, key_size=3, value_size=5),
     "m2rnn bounded": dataclasses.replace(
         M2RNN_BEST, heads=6, key_size=3, value_size=5, weight_start=0.5, weight_bound=0.4
+    ),
+    "m2rnn tracking": M2RNNConfig(
+        heads=4, key_size=3, value_size=5, query_heads=4, key_heads=4, conv=0, weight_kind="orthogonal",
+        forget_start="fast",
     ),
     "m2rnn shared": M2RNNConfig(
         heads=6, key_size=3, value_size=5, query_heads=6, key_heads=3, value_heads=2, forget_heads=1, gate_heads=3,
