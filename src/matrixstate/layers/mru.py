@@ -230,7 +230,7 @@ class MRU(Mixer):
         matrices = build_state_matrix(self.config.builder, elements, self.order)
         keys, values = self.codebook()
         h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)
-        return h @ self.down.to(h.dtype), state
+        return torch.einsum("bthij,hjc->bthic", h, self.down.to(h.dtype)), state
 
     def _finish(self, x: Tensor, y: Tensor, value: Tensor | None) -> Tensor:
         """What follows the read-out y [B, T, heads, D, ...]: [B, T, width]."""
