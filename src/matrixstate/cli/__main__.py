@@ -8,6 +8,7 @@ import tyro
 
 from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.check import check
+from matrixstate.cli.compare import compare
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
@@ -24,6 +25,7 @@ COMMANDS = {
     "info": info,
     "list": list_mixers,
     "demo": demo,
+    "compare": compare,
     "check": check,
     "inspect": inspect,
     "autopsy": autopsy,

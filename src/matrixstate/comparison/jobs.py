@@ -1,0 +1,228 @@
+"""One job: one entry trained once, with one learning rate and one seed. What it found is in its result.json."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matrixstate.errors import CheckpointError, Diverged
+from matrixstate.training import Run, RunConfig, train
+from matrixstate.training.checkpoint import list_checkpoints
+from matrixstate.training.run import write_json
+from matrixstate.training.thermometer import Reading
+
+POINTS = 200  # of a curve, at most
+SPIKE = 0.5  # nats above the mean of the losses before it
+WINDOW = 20  # how many losses before it
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to train one entry once."""
+
+    directory: Path
+    """Of the job: result.json, progress.json and run/."""
+    data: Path
+    """The text in tokens, made once for all jobs."""
+    kind: Literal["trial", "final"]
+    config: RunConfig
+
+    @property
+    def entry(self) -> str:
+        return self.config.name
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def rate(self) -> float:
+        return self.config.training.learning_rate
+
+    @property
+    def steps(self) -> int:
+        return self.config.training.steps
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished job found; None if it is not finished."""
+        return read_json(self.directory / "result.json")
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is: step, cpu_seconds, wall_seconds."""
+        return read_json(self.directory / "progress.json") or {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is none. Raises CheckpointError for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"compare: {path} is damaged: {error}") from error
+
+
+@dataclass
+class Watch:
+    """A reporter that measures time, over all sessions of a job, and leaves progress.json for who waits."""
+
+    job: Job
+    tell: Callable[[int], None] | None = None
+    took: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._before = self.job.progress()
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._last_cpu, self._written = None, 0.0
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._cpu,
+            "wall_seconds": self._before["wall_seconds"] + time.perf_counter() - self._wall,
+        }
+
+    def write(self, step: int) -> None:
+        self._written = time.perf_counter()
+        write_json(self.job.directory / "progress.json", {"step": step, **self.spent()})
+
+    def step(
+        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+    ) -> None:
+        now = time.process_time()
+        if self._last_cpu is not None:
+            self.took.append(now - self._last_cpu)
+        self._last_cpu = now
+        if time.perf_counter() - self._written > 0.5:
+            self.write(step)
+        if self.tell is not None:
+            self.tell(step)
+
+    def evaluated(self, step: int, nats_per_token: float) -> None:
+        self._last_cpu = None  # the time of a look is not a step's
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None: ...
+
+    def warned(self, message: str) -> None: ...
+
+
+def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+    """Trains, or goes on, and writes result.json; returns it, or None if a signal stopped it before the end.
+
+    A training that diverges is a result too: its status is "failed", with the reason.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    watch = Watch(job, tell)
+    try:
+        found = _train_text(job, watch)
+    except Diverged as error:
+        found = {"status": "failed", "reason": str(error), **_of_run(Run.open(job.directory / "run"))}
+    if found is None:
+        watch.write(job.progress()["step"])
+        return None
+    middle = statistics.median(watch.took) if watch.took else None
+    found |= {"step_cpu_seconds": middle, **watch.spent()}
+    write_json(job.directory / "result.json", found)
+    return found
+
+
+def _train_text(job: Job, watch: Watch) -> dict[str, Any] | None:
+    directory = job.directory / "run"
+    if (directory / "config.yaml").exists():
+        run = Run.open(directory)
+        resume = bool(list_checkpoints(run.checkpoints))
+    else:
+        run, resume = Run.create(directory, job.config, lambda into: link_tree(job.data, into)), False
+    outcome = train(run, [watch], resume=resume)
+    if outcome.validation is None:
+        return None
+    loss = outcome.validation
+    to_bits = loss.bits_per_byte / loss.nats_per_token
+    item_error = None if loss.standard_error is None else loss.standard_error * to_bits
+    found = _of_run(run)
+    found["curves"]["loss by position"] = [
+        (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
+    ]
+    return {
+        "status": "done",
+        "reason": "",
+        "steps": outcome.step,
+        "tokens": outcome.step * job.config.training.batch * job.config.training.sequence,
+        "value": loss.bits_per_byte,
+        "nats_per_token": loss.nats_per_token,
+        "item_error": item_error,
+        "items": loss.tokens // loss.window,
+        **found,
+    }
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Gives `target` the files of `source` without copying them, where the file system can."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    """What the log of a run holds: curves, spikes, size of the states."""
+    lines = run.metrics()
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    sizes = [(line["step"], max(map(_largest, line["states"]))) for line in lines if line.get("states")]
+    return {
+        "steps": losses[-1][0] if losses else 0,
+        "spikes": spikes([loss for _, loss in losses]),
+        "state_log10": max((size for _, size in sizes), default=None),
+        "curves": {
+            "training loss": thin(smooth(losses)),
+            "validation loss": [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line],
+            "state size": thin(sizes),
+        },
+    }
+
+
+def _largest(reading: dict[str, Any]) -> float:
+    """log10 of the largest norm of a layer's heads."""
+    return max((n for n in reading["log_norm"] if n is not None), default=math.inf) / math.log(10)
+
+
+def spikes(losses: Sequence[float]) -> int:
+    """How often the loss rises by more than half a nat above the mean of the twenty before it; once per rise."""
+    found, inside = 0, False
+    for i in range(WINDOW, len(losses)):
+        above = losses[i] > statistics.fmean(losses[i - WINDOW : i]) + SPIKE
+        found, inside = found + (above and not inside), above
+    return found
+
+
+def smooth(points: Sequence[tuple[int, float]], decay: float = 0.95) -> list[tuple[int, float]]:
+    """An exponential mean, unbiased at the start."""
+    out, mean, weight = [], 0.0, 0.0
+    for x, y in points:
+        mean, weight = decay * mean + (1 - decay) * y, decay * weight + (1 - decay)
+        out.append((x, mean / weight))
+    return out
+
+
+def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `POINTS` of the points, evenly, the last one among them."""
+    stride = max(1, math.ceil(len(points) / POINTS))
+    return [*points[::-1][::stride][::-1]]
+
+
+def text_job(
+    directory: Path, data: Path, kind: Literal["trial", "final"], config: RunConfig, steps: int, rate: float, seed: int
+) -> Job:
+    """The job that trains `config` for other steps, at another rate, with another seed."""
+    training = dataclasses.replace(config.training, steps=steps, learning_rate=rate)
+    return Job(directory, data, kind, dataclasses.replace(config, training=training, seed=seed))
