@@ -107,7 +107,7 @@ def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     if not training:
         return None
     look = Look(rows)
-    figure = new_figure(8, 5)
+    figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
     shown = []
     for entry in (e for e in look.titles if e in training):
@@ -123,7 +123,7 @@ def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_ylabel("nats per token")
     axes.set_title("Marks: validation. Thin: training. Means over seeds", fontsize=10)
     _bare(axes, "both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
@@ -141,7 +141,7 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     if not curves:
         return None
     look, length = Look(rows), rows[0].train_length
-    figure = new_figure(8, 5)
+    figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
     for entry in (e for e in look.titles if e in curves):
         colour, style = look.colour[entry], look.style[entry]
@@ -160,7 +160,7 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     axes.set_ylabel(label)
     axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=16 if end > length else 6)
     _bare(axes, "both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
@@ -170,7 +170,7 @@ def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     if not curves:
         return None
     look = Look(rows)
-    figure = new_figure(8, 4.5)
+    figure = new_figure(9, 4.5)
     axes = figure.add_subplot()
     for entry in (e for e in look.titles if e in curves):
         for i, seed in enumerate(curves[entry].values()):
@@ -180,7 +180,7 @@ def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_ylabel("log₁₀ of the largest norm of a state")
     axes.set_title("Size of the states in training, every seed", fontsize=10)
     _bare(axes, "both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
@@ -190,7 +190,7 @@ def draw_state_bytes(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     if len(set(sizes.values())) < 2:
         return None
     look = Look(rows)
-    figure = new_figure(8, 4.5)
+    figure = new_figure(9, 4.5)
     axes = figure.add_subplot()
     for line in (line for line in summarise(rows) if line.first.entry in sizes):
         size, colour = sizes[line.first.entry], look.colour[line.first.entry]
@@ -201,7 +201,7 @@ def draw_state_bytes(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_ylabel(rows[0].metric)
     axes.set_title("Dots: seeds. Bars: means", fontsize=10)
     _bare(axes, "both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

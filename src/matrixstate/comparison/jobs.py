@@ -205,8 +205,9 @@ def spikes(losses: Sequence[float]) -> int:
     return found
 
 
-def smooth(points: Sequence[tuple[int, float]], decay: float = 0.95) -> list[tuple[int, float]]:
-    """An exponential mean, unbiased at the start."""
+def smooth(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """An exponential mean over about a fiftieth of the points, unbiased at the start."""
+    decay = 1 - min(1, 50 / max(len(points), 1))
     out, mean, weight = [], 0.0, 0.0
     for x, y in points:
         mean, weight = decay * mean + (1 - decay) * y, decay * weight + (1 - decay)

@@ -21,11 +21,11 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 p.soft, figcaption, .soft { color: var(--soft); } ul.findings { font-size: 1.1rem; padding-left: 1.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-td.text { text-align: left; white-space: normal; } tr.control td { background: var(--card); }
+th:first-child, td:first-child, .plain td { text-align: left; }
+th { white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
+tr.control td { background: var(--card); }
 figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; display: block; background: #fff; }
 pre { background: var(--card); padding: 0.8rem; overflow-x: auto; font-size: 0.85rem; } summary { cursor: pointer; }
 """
@@ -45,7 +45,7 @@ def write_report(directory: Path, figures: Sequence[Path], notes: Sequence[str] 
         _results(rows),
         *_figures(figures),
         "<h2>The budget</h2>",
-        _matching(sizes),
+        _matching(sizes, rows),
         "<h2>Learning rates</h2>",
         _trials(trials, rows),
         "<h2>How to read this</h2>",
@@ -100,17 +100,13 @@ def _results(rows: Sequence[Result]) -> str:
         return "<p>None.</p>"
     lines = summarise(rows)
     columns = ["entry", f"{rows[0].metric}, mean", "interval", "seeds", "against the control", "item error"]
-    columns += (["solved"] if rows[0].kind == "task" else []) + ["parameters", "state", "steps", "CPU seconds"]
-    body = [_result(line, [row for row in rows if row.entry == line.first.entry]) for line in lines]
-    return table(columns, body, [line.is_control for line in lines]) + (
-        '<p class="soft">The shaded row is the control. State: bytes that one sequence carries after '
-        f"{rows[0].train_length:,} tokens, the length of training. CPU seconds: mean of a training.</p>"
-    )
+    columns += ["solved"] if rows[0].kind == "task" else []
+    said = '<p class="soft">The shaded row is the control; n.d.s.: no difference shown.</p>'
+    return table(columns, [_result(line) for line in lines], [line.is_control for line in lines]) + said
 
 
-def _result(line: Line, rows: Sequence[Result]) -> list[str]:
+def _result(line: Line) -> list[str]:
     interval, gap = line.interval, line.difference
-    seconds = [row.cpu_seconds for row in rows if row.cpu_seconds is not None]
     failed = f" ({len(line.failed)} failed)" if line.failed else ""
     against = "control" if line.is_control else "–"
     if gap is not None:
@@ -125,30 +121,29 @@ def _result(line: Line, rows: Sequence[Result]) -> list[str]:
         against,
         "–" if line.item_error is None else f"{line.item_error:.4f}",
         *([f"{line.solved[0]} of {line.solved[1]}"] if line.solved is not None else []),
-        f"{line.first.parameters:,}",
-        f"{line.first.state_bytes:,}",
-        f"{max(row.steps for row in rows):,}",
+    ]
+
+
+def _matching(sizes: Sequence[Size], rows: Sequence[Result]) -> str:
+    budget = next((size.budget for size in sizes if size.budget), "")
+    paths = ", ".join(sorted({size.varied for size in sizes if size.number is not None}))
+    said = f"Matched: {WORDS[budget]}." if budget else "Nothing was matched: every entry was trained as it stands."
+    said += f" Set to meet it: {paths}." if paths else ""
+    state = f"state bytes after {rows[0].train_length:,} tokens" if rows else "state bytes"
+    columns = ["entry", "set to", "parameters", "without embeddings", state, "FLOPs per token"]
+    body = [[size.title, *_cost(size, [row for row in rows if row.entry == size.entry])] for size in sizes]
+    return f"<p>{escape(said)}</p>" + table([*columns, "steps", "tokens", "FLOPs in all", "CPU seconds"], body)
+
+
+def _cost(size: Size, rows: Sequence[Result]) -> list[str]:
+    seconds = [row.cpu_seconds for row in rows if row.cpu_seconds is not None]
+    return [
+        "–" if size.number is None else f"{size.number:,}",
+        *(f"{n:,}" for n in (size.parameters, size.parameters_without_embeddings, size.state_bytes)),
+        *(f"{n:,}" for n in (size.flops_per_token, size.steps, size.tokens)),
+        f"{size.flops:.3g}",
         f"{sum(seconds) / len(seconds):,.1f}" if seconds else "–",
     ]
-
-
-def _matching(sizes: Sequence[Size]) -> str:
-    budget = next((size.budget for size in sizes if size.budget), "")
-    said = f"Matched: {WORDS[budget]}." if budget else "Nothing was matched: every entry was trained as it stands."
-    columns = ["entry", "varied", "to", "parameters", "without embeddings", "state bytes", "FLOPs per token", "steps"]
-    columns += ["tokens", "FLOPs of training"]
-    body = [
-        [
-            size.title,
-            size.varied,
-            "–" if size.number is None else f"{size.number:,}",
-            *(f"{n:,}" for n in (size.parameters, size.parameters_without_embeddings, size.state_bytes)),
-            *(f"{n:,}" for n in (size.flops_per_token, size.steps, size.tokens)),
-            f"{size.flops:.3g}",
-        ]
-        for size in sizes
-    ]
-    return f"<p>{escape(said)}</p>" + table(columns, body)
 
 
 def _trials(trials: Sequence[Trial], rows: Sequence[Result]) -> str:
@@ -202,4 +197,7 @@ def _environment(directory: Path) -> str:
     rows = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict) and value is not None]
     suite = directory / "suite.yaml"
     text = suite.read_text(encoding="utf-8") if suite.exists() else ""
-    return table(["", ""], rows) + f"<details><summary>The suite</summary><pre>{escape(text)}</pre></details>"
+    return (
+        f'<div class="plain">{table(["", ""], rows)}</div>'
+        + f"<details><summary>The suite</summary><pre>{escape(text)}</pre></details>"
+    )

@@ -86,7 +86,7 @@ def _best(lines: Sequence[Line]) -> list[str]:
     best = lines[0]
     seeds = f"{len(best.values)} seed{'s' if len(best.values) > 1 else ''}"
     said = [f"{best.title} has the {best.first.better_word} mean: {in_metric(best.mean, best.first)} ({seeds})."]
-    if len(lines) > 1:
+    if len(lines) > 1 and not (best.is_control or lines[1].is_control):  # else it is said below
         second = lines[1]
         gap = paired_difference(best.values, second.values)
         said.append("The first two: " + say_difference(best.title, second.title, gap, best.first.metric))
