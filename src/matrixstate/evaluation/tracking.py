@@ -1,0 +1,150 @@
+"""How far a model tracks: one pass over long sequences, the states streamed, gives the accuracy at every length."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from matrixstate.data.tasks import IGNORE, TaskConfig
+from matrixstate.data.tasks.task import Ints
+from matrixstate.errors import ConfigError
+from matrixstate.layers.mixer import state_leaves
+from matrixstate.models import LanguageModel
+
+HELD_OUT = 2**31
+"""The step whose random numbers evaluation draws; training never gets there."""
+
+CHUNK_NUMBERS = 2**25  # logits and inner features held at once, about 128 MiB of float32
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Right and wrong answers by position. Arrays of length T = the longest length.
+
+    Where a task's prefixes are not sequences of their own, position t holds those of sequences of exactly t + 1 steps.
+    """
+
+    prefix: bool
+    sequences: int  # N per length
+    right: Ints  # [T] answers that were right
+    asked: Ints  # [T] answers asked for
+    whole: Ints  # [T] sequences without a mistake up to and with this step
+
+    @property
+    def length(self) -> int:
+        return len(self.asked)
+
+    def accuracy(self, first: int, end: int) -> float:
+        """Share of right answers at positions first .. end-1; not a number where nothing is asked."""
+        asked = int(self.asked[first:end].sum())
+        return float(self.right[first:end].sum() / asked) if asked else float("nan")
+
+    def token_accuracy(self, length: int) -> float:
+        """Per-token accuracy over the first `length` steps."""
+        return self.accuracy(0 if self.prefix else length - 1, length)
+
+    def tail_accuracy(self, length: int) -> float:
+        """Accuracy over the last eighth of the first `length` steps."""
+        return self.accuracy(length - max(1, length // 8) if self.prefix else length - 1, length)
+
+    def all_correct(self, length: int) -> float:
+        """Share of sequences without any mistake in the first `length` steps."""
+        return float(self.whole[length - 1] / self.sequences)
+
+    def horizon(self, level: float) -> int:
+        """The longest length at which, as at every shorter one, the last eighth is right with at least this share.
+
+        0 if not even the shortest is. Only lengths at which something is asked count.
+        """
+        best = 0
+        for length in self.lengths():
+            accuracy = self.tail_accuracy(length)
+            if accuracy < level:
+                break
+            best = length if accuracy >= level else best  # where nothing is asked there is no accuracy
+        return best
+
+    def lengths(self) -> list[int]:
+        """Lengths to report: every one that was measured, or about eight per doubling."""
+        if not self.prefix:
+            return [int(t) + 1 for t in np.flatnonzero(self.asked)]
+        grid = {round(2 ** (k / 8)) for k in range(8 * self.length.bit_length() + 1)}
+        return sorted(length for length in grid | {self.length} if length <= self.length)
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(length, accuracy of the steps since the length before), log-spaced."""
+        lengths = self.lengths()
+        firsts = [0, *lengths[:-1]] if self.prefix else [length - 1 for length in lengths]
+        points = [(end, self.accuracy(first, end)) for first, end in zip(firsts, lengths, strict=True)]
+        return [(length, accuracy) for length, accuracy in points if accuracy == accuracy]
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("right", "asked", "whole")}
+        return {"prefix": self.prefix, "sequences": self.sequences, **arrays}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Tracking":
+        """What `data` gave."""
+        arrays = {name: np.array(data[name], dtype=np.int64) for name in ("right", "asked", "whole")}
+        return cls(bool(data["prefix"]), int(data["sequences"]), **arrays)
+
+
+@torch.no_grad()
+def track(
+    model: LanguageModel,
+    task: TaskConfig,
+    lengths: tuple[int, ...],
+    *,
+    sequences: int = 256,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tracking:
+    """Asks `model` about fresh sequences: of the greatest length, or of each where prefixes are no sequences.
+
+    Args:
+        model: is put in evaluation mode and left there.
+        task: what is asked. The same seed gives every model the same sequences.
+        lengths: at least one, each positive. Memory does not grow with them but for what attention caches.
+        sequences: per length.
+        seed: of the sequences, which training with any seed never sees.
+        progress: called with (steps done, steps in all).
+    """
+    if not lengths or min(lengths) < 1 or sequences < 1:
+        raise ConfigError(f"track: expected lengths and sequences of at least 1, got {lengths} and {sequences}")
+    model.eval()
+    wanted = (max(lengths),) if task.prefix else tuple(sorted(set(lengths)))
+    right, asked, whole = np.zeros((3, max(wanted)), dtype=np.int64)
+    done = 0
+    for length in wanted:
+        tokens, targets = task.at(seed, HELD_OUT, sequences, length)
+        first_error = np.full(sequences, length)
+        for start, answers in _answers(model, tokens):
+            expected = targets[:, start : start + answers.shape[1]]
+            due = (expected != IGNORE).numpy()
+            correct = (answers == expected).numpy()
+            place = slice(start, start + due.shape[1]) if task.prefix else slice(length - 1, length)
+            right[place] += (correct & due).sum(axis=0) if task.prefix else (correct & due).sum()
+            asked[place] += due.sum(axis=0) if task.prefix else due.sum()
+            wrong = due & ~correct
+            here = np.where(wrong.any(axis=1), start + wrong.argmax(axis=1), length)
+            first_error = np.minimum(first_error, here)
+            if progress is not None:
+                progress(done + start + due.shape[1], sum(wanted))
+        done += length
+        steps = np.arange(length) if task.prefix else np.array([length - 1])
+        whole[steps] = (first_error[:, None] > steps).sum(axis=0)
+    return Tracking(task.prefix, sequences, right, asked, whole)
+
+
+def _answers(model: LanguageModel, tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first step, most likely answers [N, steps]) for one stretch after another, the state carried on."""
+    width = max(model.config.width * 8, model.config.vocabulary or 1)
+    numbers = sum(leaf.numel() for leaf in state_leaves(model.init_state(1))) // max(1, len(model.blocks))
+    chunk = max(16, CHUNK_NUMBERS // (len(tokens) * max(width, numbers)))
+    state = None
+    for start in range(0, tokens.shape[1], chunk):
+        logits, state = model(tokens[:, start : start + chunk], state)
+        yield start, logits.argmax(dim=-1)
