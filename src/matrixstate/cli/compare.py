@@ -140,7 +140,8 @@ def _print_sizes(suite: SuiteConfig, sizes: Sequence[Matched], json: bool) -> No
     tokens = sorted({one.tokens for one in sizes})
     title = f"Matched by {by.replace('_', ' ')}" if suite.match else "Not matched to any budget"
     title += "".join(f"\nvaried: {path}" for path in varied)
-    title += f"\n{tokens[0]:,} tokens each" if len(tokens) == 1 else ""
+    most = "at most " if suite.kind == "task" else ""
+    title += f"\n{most}{tokens[0]:,} tokens each" if len(tokens) == 1 else ""
     print_table(
         ("entry", *(["set to"] if varied else []), "parameters", "w/o embed.", "state", "MFLOPs/token", "steps"),
         [

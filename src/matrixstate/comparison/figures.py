@@ -140,7 +140,7 @@ def draw_accuracy(rows: Sequence[Result], points: Sequence[Point]) -> Any:
 def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any:
     if not curves:
         return None
-    look, length = Look(rows), rows[0].train_length
+    look, lengths = Look(rows), sorted({row.train_length for row in rows})
     figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
     for entry in (e for e in look.titles if e in curves):
@@ -152,13 +152,13 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     end = max(x for seeds in curves.values() for points in seeds.values() for x, _ in points)
-    if end > 1.1 * length:
+    for length in lengths if end > 1.1 * lengths[-1] else ():
         axes.axvline(length, color="0.4", linestyle="--", linewidth=1)
         top = axes.get_xaxis_transform()
         axes.text(length, 1.01, f"trained to {length:,}", ha="center", transform=top, fontsize=9, color="0.4")
     axes.set_xlabel("position in the sequence")
     axes.set_ylabel(label)
-    axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=16 if end > length else 6)
+    axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)
     _bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure

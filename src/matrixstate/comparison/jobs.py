@@ -16,6 +16,7 @@ from matrixstate.errors import CheckpointError, Diverged
 from matrixstate.training import Run, RunConfig, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
+from matrixstate.training.tasks import TaskRunConfig, train_task
 from matrixstate.training.thermometer import Reading
 
 POINTS = 200  # of a curve, at most
@@ -30,9 +31,9 @@ class Job:
     directory: Path
     """Of the job: result.json, progress.json and run/."""
     data: Path
-    """The text in tokens, made once for all jobs."""
+    """The text in tokens, made once for all jobs; for a task, nothing."""
     kind: Literal["trial", "final"]
-    config: RunConfig
+    config: RunConfig | TaskRunConfig
 
     @property
     def entry(self) -> str:
@@ -120,9 +121,14 @@ def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, An
     job.directory.mkdir(parents=True, exist_ok=True)
     watch = Watch(job, tell)
     try:
-        found = _train_text(job, watch)
+        if isinstance(job.config, RunConfig):
+            found = _train_text(job, job.config, watch)
+        else:
+            found = _train_task(job, job.config, watch)
+    except KeyboardInterrupt:  # a task's training that was stopped
+        found = None
     except Diverged as error:
-        found = {"status": "failed", "reason": str(error), **_of_run(Run.open(job.directory / "run"))}
+        found = {"status": "failed", "reason": str(error), **_of_log(read_log(job.directory / "run"))}
     if found is None:
         watch.write(job.progress()["step"])
         return None
@@ -132,28 +138,54 @@ def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, An
     return found
 
 
-def _train_text(job: Job, watch: Watch) -> dict[str, Any] | None:
+def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]:
+    """Trains from the start: a task's training cannot be gone on with."""
+    directory = job.directory / "run"
+    shutil.rmtree(directory, ignore_errors=True)
+    outcome = train_task(directory, config, [watch])
+    longest, tracking = config.evaluate_length, outcome.tracking
+    accuracy = tracking.token_accuracy(longest)
+    found = _of_log(read_log(directory))
+    found["curves"]["accuracy"] = tracking.curve()
+    return {
+        "status": "done",
+        "reason": "",
+        "tokens": outcome.tokens,
+        "value": accuracy,
+        # of all accuracies of single sequences with this mean, none spread further than rights and wrongs
+        "item_error": math.sqrt(accuracy * (1 - accuracy) / config.evaluate_sequences),
+        "items": config.evaluate_sequences,
+        "value_at_train_length": tracking.token_accuracy(config.training.length),
+        "tail_accuracy": tracking.tail_accuracy(longest),
+        "all_correct": tracking.all_correct(longest),
+        "horizon": tracking.horizon(0.9),
+        "solved_step": None if outcome.solved_at is None else outcome.solved_at[0],
+        "solved_cpu_seconds": None if outcome.solved_at is None else outcome.solved_at[1],
+        **found,
+    }
+
+
+def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any] | None:
     directory = job.directory / "run"
     if (directory / "config.yaml").exists():
         run = Run.open(directory)
         resume = bool(list_checkpoints(run.checkpoints))
     else:
-        run, resume = Run.create(directory, job.config, lambda into: link_tree(job.data, into)), False
+        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
     outcome = train(run, [watch], resume=resume)
     if outcome.validation is None:
         return None
     loss = outcome.validation
     to_bits = loss.bits_per_byte / loss.nats_per_token
     item_error = None if loss.standard_error is None else loss.standard_error * to_bits
-    found = _of_run(run)
+    found = _of_log(run.metrics())
     found["curves"]["loss by position"] = [
         (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
     ]
     return {
         "status": "done",
         "reason": "",
-        "steps": outcome.step,
-        "tokens": outcome.step * job.config.training.batch * job.config.training.sequence,
+        "tokens": outcome.step * config.training.batch * config.training.sequence,
         "value": loss.bits_per_byte,
         "nats_per_token": loss.nats_per_token,
         "item_error": item_error,
@@ -174,9 +206,14 @@ def link_tree(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-def _of_run(run: Run) -> dict[str, Any]:
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that were written to their end."""
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the log of a run holds: curves, spikes, size of the states."""
-    lines = run.metrics()
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     sizes = [(line["step"], max(map(_largest, line["states"]))) for line in lines if line.get("states")]
     return {
@@ -221,9 +258,7 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [*points[::-1][::stride][::-1]]
 
 
-def text_job(
-    directory: Path, data: Path, kind: Literal["trial", "final"], config: RunConfig, steps: int, rate: float, seed: int
-) -> Job:
-    """The job that trains `config` for other steps, at another rate, with another seed."""
+def change(config: Any, steps: int, rate: float, seed: int) -> Any:
+    """The same run for other steps, at another rate, with another seed."""
     training = dataclasses.replace(config.training, steps=steps, learning_rate=rate)
-    return Job(directory, data, kind, dataclasses.replace(config, training=training, seed=seed))
+    return dataclasses.replace(config, training=training, seed=seed)

@@ -18,7 +18,7 @@ RESULTS, TRIALS, CURVES, MATCHING = "results.csv", "trials.csv", "curves.csv", "
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One row of results.csv: an entry trained with one seed. The first fields are alike in all rows."""
+    """One row of results.csv: an entry trained with one seed."""
 
     suite: str
     """The comparison's title."""
@@ -27,6 +27,7 @@ class Result:
     """What `value` is."""
     better: Literal["lower", "higher"]
     train_length: int
+    """Tokens of a sequence in training, the longest."""
     control: str
     """The entry that the others are compared with."""
     solved_at: float | None = None
@@ -51,7 +52,7 @@ class Result:
     value: float | None = None
     """The metric."""
     item_error: float | None = None
-    """Standard error of `value` over the items it was measured on: windows of text, or sequences."""
+    """Standard error of `value` over the items it was measured on: windows of text, or at most that of sequences."""
     items: int | None = None
     solved: bool | None = None
     nats_per_token: float | None = None
@@ -69,6 +70,12 @@ class Result:
     solved_step: int | None = None
     """When 99 % at the full training length was reached."""
     solved_cpu_seconds: float | None = None
+
+    def judged(self) -> "Result":
+        """The same row with `solved` set, for a task."""
+        if self.solved_at is None:
+            return self
+        return dataclasses.replace(self, solved=self.value is not None and self.value >= self.solved_at)
 
     @property
     def better_word(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import yaml
 
-from matrixstate.comparison.jobs import Job, read_json, text_job
+from matrixstate.comparison.jobs import Job, change, read_json
 from matrixstate.comparison.matching import Matched, Shape, match
 from matrixstate.comparison.pool import run_jobs
 from matrixstate.comparison.results import (
@@ -23,12 +23,12 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig, TextSuite, as_data, make_suite
+from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite, as_data, make_suite
 from matrixstate.configs import decode, encode, flatten
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
-from matrixstate.training import CHOICES, RunConfig
+from matrixstate.training import CHOICES
 from matrixstate.training.run import environment, replace_file, write_json
 
 
@@ -56,6 +56,9 @@ class Plan:
 
 def make_plan(suite: SuiteConfig) -> Plan:
     """Reads the text and meets the budget. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    if isinstance(suite, TaskSuite):
+        shapes = {entry.name: _task_shape(suite, entry) for entry in suite.models}
+        return Plan(suite, match(suite, shapes), None)
     assert isinstance(suite, TextSuite)
     text = tokenize(suite.data)
     shapes = {}
@@ -73,6 +76,12 @@ def make_plan(suite: SuiteConfig) -> Plan:
             for e in small
         )
     return Plan(suite, match(suite, shapes), text)
+
+
+def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
+    """A curriculum's steps hold at most as many tokens as those at full length."""
+    training = entry.training
+    return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
 
 
 @dataclass(frozen=True)
@@ -129,14 +138,10 @@ class Comparison:
 
     def job(self, size: Matched, kind: Literal["trial", "final"], rate: float, seed: int) -> Job:
         """The job of one entry, rate and seed."""
-        suite = self.suite
-        assert isinstance(suite, TextSuite)
-        entry = next(entry for entry in suite.models if entry.name == size.entry)
         place = f"trial-{rate:g}" if kind == "trial" else f"seed-{seed}"
-        steps = size.steps if kind == "final" else suite.trial_steps or size.steps
-        config = RunConfig(name=entry.name, model=size.model, data=suite.data, training=entry.training)
-        directory = self.directory / "runs" / entry.name / place
-        return text_job(directory, self.directory / "data", kind, config, steps, rate, seed)
+        steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
+        config = change(self.suite.run_config(size.entry, size.model), steps, rate, seed)
+        return Job(self.directory / "runs" / size.entry / place, self.directory / "data", kind, config)
 
     def trials(self) -> dict[str, list[Job]]:
         """The trials of every entry, one per learning rate; none if there is nothing to choose."""
@@ -149,7 +154,7 @@ class Comparison:
         """The rate of every entry: its best trial's, or the only one there is; None if all its trials diverged."""
         chosen: dict[str, float | None] = {}
         for name, jobs in self.trials().items():
-            own = next(entry for entry in self.suite.entries if entry.name == name).training.learning_rate
+            own = self.suite.entry(name).training.learning_rate
             chosen[name] = self._best(jobs) if jobs else next(iter(self.suite.learning_rates), own)
         return chosen
 
@@ -244,8 +249,15 @@ class Comparison:
         known = {field.name for field in dataclasses.fields(Result)}
         for size in self.sizes:
             counts = ("parameters", "parameters_without_embeddings", "state_bytes", "flops_per_token")
+            training, suite = self.suite.entry(size.entry).training, self.suite
             common = {
-                **self.suite.about(),
+                "suite": suite.title or suite.name,
+                "kind": suite.kind,
+                "metric": suite.metric,
+                "better": suite.better,
+                "control": suite.reference,
+                "solved_at": suite.solved_at,
+                "train_length": training.sequence if suite.kind == "text" else training.length,
                 "entry": size.entry,
                 "title": size.title,
                 "learning_rate": rates[size.entry],
@@ -254,7 +266,8 @@ class Comparison:
             mine = {job.seed: result for job, result in found.items() if job.entry == size.entry}
             for seed, result in mine.items():
                 numbers = {key: value for key, value in result.items() if key in known}
-                rows.append(Result(**{**common, "seed": seed, **numbers}))
+                row = Result(**{**common, "seed": seed, **numbers})
+                rows.append(row.judged())
             if rates[size.entry] is None:
                 reason = "every learning rate that was tried diverged"
                 rows += [Result(**common, seed=s, status="failed", reason=reason) for s in self.suite.all_seeds]

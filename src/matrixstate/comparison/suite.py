@@ -11,9 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from matrixstate.configs import decode, encode, flatten, load_yaml, nearest, override
 from matrixstate.data import DataConfig
+from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import ConfigError, require
 from matrixstate.models import ModelConfig
-from matrixstate.training import CHOICES, TrainingConfig
+from matrixstate.training import RunConfig, TrainingConfig
+from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig
 
 HIDDEN = "blocks.*.mlp.hidden"
 """What is varied to match parameters where an entry does not say."""
@@ -66,11 +68,17 @@ class TextEntry(EntryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskEntry(EntryConfig):
+    """One architecture, and how it is trained on the task."""
+
+    training: TaskTrainingConfig = field(default_factory=TaskTrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """What every suite has, whatever its models learn."""
 
     kind: ClassVar[str]
-    metric: ClassVar[str]
     better: ClassVar[str]
 
     name: str
@@ -96,20 +104,22 @@ class SuiteConfig:
         raise NotImplementedError
 
     @property
-    def train_length(self) -> int:
-        """Tokens per sequence in training."""
+    def metric(self) -> str:
+        """What the models are compared by."""
         raise NotImplementedError
 
-    def about(self) -> dict[str, Any]:
-        """What all rows of the results say."""
-        return {
-            "suite": self.title or self.name,
-            "kind": self.kind,
-            "metric": self.metric,
-            "better": self.better,
-            "train_length": self.train_length,
-            "control": self.reference,
-        }
+    @property
+    def solved_at(self) -> float | None:
+        """The value from which on a task counts as solved."""
+        return None
+
+    def run_config(self, entry: str, model: ModelConfig) -> Any:
+        """How that entry is trained, with its model at the budget."""
+        raise NotImplementedError
+
+    def entry(self, name: str) -> EntryConfig:
+        """The entry of that name."""
+        return next(entry for entry in self.entries if entry.name == name)
 
     @property
     def reference(self) -> str:
@@ -167,8 +177,8 @@ def _varied(suite: SuiteConfig) -> Iterable[tuple[bool, str]]:
         if by == "state_bytes" and path is None and entry.name != suite.reference:
             yield False, f"models: {entry.name}: vary: expected the number that sets the state's size, got none"
         if path is not None:
-            found = [*places(encode(entry.model, CHOICES), path)]
-            known = sorted({key for key, value in flatten(encode(entry.model, CHOICES)).items() if _whole(value)})
+            found = [*places(encode(entry.model, TASK_CHOICES), path)]
+            known = sorted({key for key, value in flatten(encode(entry.model, TASK_CHOICES)).items() if _whole(value)})
             yield bool(found), f"models: {entry.name}: vary: no such whole number: {path!r}{nearest(path, known)}"
 
 
@@ -199,9 +209,9 @@ def places(data: Any, path: str) -> Iterable[tuple[str, ...]]:
 
 def with_number(model: ModelConfig, path: str, number: int) -> ModelConfig:
     """The model with `number` wherever `path` leads. Raises ConfigError if it does not fit."""
-    data = encode(model, CHOICES)
+    data = encode(model, TASK_CHOICES)
     data = override(data, [f"{'.'.join(keys)}={number}" for keys in places(data, path)])
-    return decode(ModelConfig, data, CHOICES)
+    return decode(ModelConfig, data, TASK_CHOICES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +219,6 @@ class TextSuite(SuiteConfig):
     """Models trained on one text and compared in bits per byte of its validation part."""
 
     kind: ClassVar[str] = "text"
-    metric: ClassVar[str] = "bits per byte"
     better: ClassVar[str] = "lower"
 
     models: tuple[TextEntry, ...]
@@ -220,8 +229,12 @@ class TextSuite(SuiteConfig):
         return self.models
 
     @property
-    def train_length(self) -> int:
-        return self.models[0].training.sequence
+    def metric(self) -> str:
+        return "bits per byte"
+
+    def run_config(self, entry: str, model: ModelConfig) -> RunConfig:
+        training = next(e.training for e in self.models if e.name == entry)
+        return RunConfig(name=entry, model=model, data=self.data, training=training)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,6 +253,57 @@ class TextSuite(SuiteConfig):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskSuite(SuiteConfig):
+    """Models trained on one synthetic task and compared in accuracy, also on sequences longer than any in training."""
+
+    kind: ClassVar[str] = "task"
+    better: ClassVar[str] = "higher"
+
+    models: tuple[TaskEntry, ...]
+    task: TaskConfig
+    evaluate_length: int = 1024
+    """Steps of the longest sequences of the evaluation."""
+    evaluate_sequences: int = 64
+    """Sequences of the evaluation; the same for every entry and seed."""
+    solved: float = 0.99
+    """The accuracy over the longest sequences from which on a training counts as having solved the task."""
+
+    @property
+    def entries(self) -> tuple[TaskEntry, ...]:
+        return self.models
+
+    @property
+    def metric(self) -> str:
+        return f"accuracy to length {self.evaluate_length:,}"
+
+    @property
+    def solved_at(self) -> float:
+        return self.solved
+
+    def run_config(self, entry: str, model: ModelConfig) -> TaskRunConfig:
+        training = next(e.training for e in self.models if e.name == entry)
+        lengths = {"evaluate_length": self.evaluate_length, "evaluate_sequences": self.evaluate_sequences}
+        return TaskRunConfig(name=entry, model=model, task=self.task, training=training, **lengths)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        by = None if self.match is None else self.match.by
+        longest = max(entry.training.length for entry in self.models)
+        require(
+            (
+                by not in ("flops", "wall_time"),
+                f"match.by: expected parameters or state_bytes for a task, whose curriculum sets the cost, got {by}",
+            ),
+            (0 < self.solved <= 1, f"solved: expected an accuracy above 0, got {self.solved}"),
+            (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
+            (
+                self.evaluate_length >= longest,
+                f"evaluate_length: expected at least {longest}, the longest of training, got {self.evaluate_length}",
+            ),
+        )
+
+
 def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
     """The suite that a YAML file describes, with "a.b=value" overrides and other text files. All mistakes at once."""
     data = load_yaml(path)
@@ -251,13 +315,16 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
     """The suite that plain data describes. What it says under `training` holds for every entry that says no other."""
     data = override(data, assignments)
     names = [str(file.absolute()) for file in files]
+    if "task" in data and (names or "data" in data):
+        raise ConfigError("task: expected either a task or a text (data, --text), got both")
     if names:
         data = {**data, "data": {**(data.get("data") or {}), "files": names}}
     common = data.get("training") or {}
     try:
-        return decode(TextSuite, _spread_training(data, common), CHOICES)
+        return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
     except ConfigError as error:
-        raise ConfigError(_said_once(error.problems, common)) from error
+        kind = TaskTrainingConfig if "task" in data else TrainingConfig
+        raise ConfigError(_said_once(error.problems, kind, common)) from error
 
 
 def _spread_training(data: dict[str, Any], common: Any) -> dict[str, Any]:
@@ -275,10 +342,10 @@ def _spread_training(data: dict[str, Any], common: Any) -> dict[str, Any]:
     return {**rest, "models": [spread(entry) for entry in rest["models"]]}
 
 
-def _said_once(problems: Iterable[str], common: Any) -> list[str]:
+def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
     """The problems, those of the common training options once instead of once per entry."""
     try:
-        decode(TrainingConfig, common, CHOICES)
+        decode(kind, common, TASK_CHOICES)
         shared: tuple[str, ...] = ()
     except ConfigError as error:
         shared = error.problems
@@ -288,7 +355,7 @@ def _said_once(problems: Iterable[str], common: Any) -> list[str]:
 
 def as_data(suite: SuiteConfig) -> dict[str, Any]:
     """Plain data that `make_suite` turns into an equal suite."""
-    return encode(suite, CHOICES)
+    return encode(suite, TASK_CHOICES)
 
 
 def with_seeds(suite: SuiteConfig, seeds: int | None) -> SuiteConfig:

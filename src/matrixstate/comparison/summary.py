@@ -98,11 +98,21 @@ def _against_control(lines: Sequence[Line]) -> list[str]:
     others = [line for line in lines if not line.is_control]
     if control is None or not others:
         return []
-    said = [say_difference(line.title, control.title, line.difference, line.first.metric) for line in others]
+    said = [
+        say_difference(line.title, control.title, line.difference, line.first.metric) + _beside_items(line)
+        for line in others
+    ]
     compared = [line.difference for line in others if line.difference is not None]
     if compared and all(d.interval is not None and not d.shown for d in compared):
         said.insert(0, f"This comparison shows no difference between {control.title} and any other entry.")
     return said
+
+
+def _beside_items(line: Line) -> str:
+    gap, error = line.difference, line.item_error
+    if gap is None or error is None or not gap.shown or abs(gap.mean) >= error:
+        return ""
+    return f" That is less than the item error of one model, {error:.3f}."
 
 
 def _solved(lines: Sequence[Line]) -> list[str]:
