@@ -81,7 +81,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._before = self.job.progress()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
-        self._last_cpu, self._written = None, 0.0
+        self._last_cpu, self._written, self._done = None, 0.0, int(self._before["step"])
 
     def spent(self) -> dict[str, float]:
         return {
@@ -89,19 +89,20 @@ class Watch:
             "wall_seconds": self._before["wall_seconds"] + time.perf_counter() - self._wall,
         }
 
-    def write(self, step: int) -> None:
+    def write(self) -> None:
+        """Leaves progress.json."""
         self._written = time.perf_counter()
-        write_json(self.job.directory / "progress.json", {"step": step, **self.spent()})
+        write_json(self.job.directory / "progress.json", {"step": self._done, **self.spent()})
 
     def step(
         self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
     ) -> None:
-        now = time.process_time()
+        self._done, now = step, time.process_time()
         if self._last_cpu is not None:
             self.took.append(now - self._last_cpu)
         self._last_cpu = now
         if time.perf_counter() - self._written > 0.5:
-            self.write(step)
+            self.write()
         if self.tell is not None:
             self.tell(step)
 
@@ -130,7 +131,7 @@ def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, An
     except Diverged as error:
         found = {"status": "failed", "reason": str(error), **_of_log(read_log(job.directory / "run"))}
     if found is None:
-        watch.write(job.progress()["step"])
+        watch.write()
         return None
     middle = statistics.median(watch.took) if watch.took else None
     found |= {"step_cpu_seconds": middle, **watch.spent()}

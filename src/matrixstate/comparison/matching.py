@@ -160,7 +160,7 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
     if low is None or high is None:
         raise ConfigError("vary: expected a number that some size fits, none from 1 to 1024 does")
     while (at(high) or 0) < target and high < LARGEST:
-        further = first_from(2 * high, 4 * high)
+        further = first_from(2 * high, 4 * high + 1024)
         if further is None:
             break
         low, high = high, further

@@ -319,7 +319,9 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
         raise ConfigError("task: expected either a task or a text (data, --text), got both")
     if names:
         data = {**data, "data": {**(data.get("data") or {}), "files": names}}
-    common = data.get("training") or {}
+    common = {} if data.get("training") is None else data["training"]
+    if not isinstance(common, dict):
+        raise ConfigError(f"training: expected a mapping of options, got {common!r}")
     try:
         return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
     except ConfigError as error:
@@ -327,11 +329,9 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
         raise ConfigError(_said_once(error.problems, kind, common)) from error
 
 
-def _spread_training(data: dict[str, Any], common: Any) -> dict[str, Any]:
+def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
     """The data with the common training options in every entry that can take them."""
     rest = {key: value for key, value in data.items() if key != "training"}
-    if not isinstance(common, dict):
-        raise ConfigError(f"training: expected a mapping of options, got {common!r}")
     if not isinstance(rest.get("models"), list):
         return rest
 
