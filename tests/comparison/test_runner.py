@@ -207,8 +207,7 @@ def test_tasks_are_compared_by_accuracy(tmp_path):
     ]
 
 
-def test_processes_find_the_same_numbers(done, tmp_path):
-    comparison, _ = done
+def test_processes_find_the_same_numbers(tmp_path):
     data = text_data(tmp_path, models=text_data(tmp_path)["models"][:1])
     here, _ = compared(tmp_path / "here", data)
     there, notes = compared(tmp_path / "there", data, workers=2)

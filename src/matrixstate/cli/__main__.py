@@ -15,6 +15,7 @@ from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
 from matrixstate.cli.inspect import inspect
 from matrixstate.cli.list import list_mixers
+from matrixstate.cli.reproduce import reproduce
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "list": list_mixers,
     "demo": demo,
     "compare": compare,
+    "reproduce": reproduce,
     "check": check,
     "inspect": inspect,
     "autopsy": autopsy,

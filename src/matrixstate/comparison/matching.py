@@ -1,6 +1,7 @@
 """Meets the budget of a suite: finds each entry's size or steps, and says what it found."""
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -143,8 +144,8 @@ def _describe(
 def nearest_number(measure: Callable[[int], float | None], target: float) -> int:
     """The whole number from 1 on whose measure is nearest the target.
 
-    The measure must not fall as its number grows; None marks numbers that cannot be. Found by doubling and halving,
-    so it is asked some dozens of times. Raises ConfigError if no number can be.
+    The measure must not fall as its number grows; None marks numbers that cannot be. Bracketed and then cut, by a
+    straight line or in half, so that it is asked about ten times. Raises ConfigError if no number can be.
     """
     seen: dict[int, float | None] = {}
 
@@ -160,18 +161,27 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
     if low is None or high is None:
         raise ConfigError("vary: expected a number that some size fits, none from 1 to 1024 does")
     while (at(high) or 0) < target and high < LARGEST:
-        further = first_from(2 * high, 4 * high + 1024)
+        further = first_from(8 * high, 16 * high + 1024)
         if further is None:
             break
         low, high = high, further
-    while high - low > 1:
-        middle = first_from((low + high) // 2, high)
-        if middle is None:  # nothing fits in the upper half
-            middle = next((n for n in range((low + high) // 2, low, -1) if at(n) is not None), None)
+    for turn in itertools.count():
+        guess = _between(low, high, at(low) or 0, at(high) or 0, target if turn % 3 else None)
+        middle = first_from(guess, high) if high - low > 1 else None
+        if middle is None:  # nothing fits above the guess
+            middle = next((n for n in range(guess - 1, low, -1) if at(n) is not None), None)
         if middle is None:
             break
         low, high = (middle, high) if (at(middle) or 0) < target else (low, middle)
     return min((low, high), key=lambda n: abs((at(n) or 0) - target))
+
+
+def _between(low: int, high: int, at_low: float, at_high: float, target: float | None) -> int:
+    """A number between two others: where a straight line meets the target, or for None the middle."""
+    if target is None or at_high <= at_low:
+        return (low + high + 1) // 2
+    guess = low + round((high - low) * (target - at_low) / (at_high - at_low))
+    return min(max(guess, low + 1), max(high - 1, low + 1))
 
 
 def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
