@@ -161,7 +161,7 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
     if low is None or high is None:
         raise ConfigError("vary: expected a number that some size fits, none from 1 to 1024 does")
     while (at(high) or 0) < target and high < LARGEST:
-        further = first_from(8 * high, 16 * high + 1024)
+        further = first_from(8 * high, 16 * high + 1024) or first_from(high + 1, 8 * high)
         if further is None:
             break
         low, high = high, further
