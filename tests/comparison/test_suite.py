@@ -1,5 +1,8 @@
 """Suites from plain data: defaults, what is common to all entries, and every mistake at once."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from tiny import block, task_data, text_data
@@ -97,3 +100,19 @@ def test_a_number_is_set_in_every_block(tmp_path):
     data["models"][0]["model"]["blocks"] = [block(hidden=3), {"mixer": "conv"}, {"mlp": {}}]
     changed = with_number(make_suite(data).entries[0].model, "blocks.*.mlp.hidden", 11)
     assert [None if b.mlp is None else b.mlp.hidden for b in changed.blocks] == [11, None, 11]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/compare/*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_suites_are_whole(path):
+    suite = load_suite(path)
+    assert suite.seeds >= 3
+    assert suite.control is not None
+
+
+def test_the_suite_of_the_document_is_whole():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "compare.md").read_text(encoding="utf-8"), re.DOTALL)
+    suite = make_suite({"name": "document", **yaml.safe_load(text)})
+    assert [entry.training.weight_decay for entry in suite.entries] == [0.1, 0.01]
