@@ -68,8 +68,8 @@ static void m2rnn(const Array& x, int64_t query_heads, int64_t key_heads, int64_
 }
 
 static void mru(const Array& elements, const OptionalArray& value, const OptionalArray& forget,
-                const OptionalArray& gate, int builder, int readout, float bound, const Array& down,
-                const OptionalArray& weight, const OptionalArray& log_rate, const OptionalArray& bias,
+                const OptionalArray& gate, int builder, int readout, float bound, bool balanced,
+                const Array& down, const OptionalArray& weight, const OptionalArray& log_rate, const OptionalArray& bias,
                 const OptionalArray& skip, const OptionalArray& norm, float eps, const OptionalArray& past,
                 const Array& state, const OptionalArray& exponent, const Array& y, const OptionalArray& last,
                 const Array& after, const OptionalArray& after_exponent, int threads) {
@@ -88,6 +88,8 @@ static void mru(const Array& elements, const OptionalArray& value, const Optiona
     check.require(forget.has_value() == log_rate.has_value() && forget.has_value() == bias.has_value(),
                   "forget must be given where log_rate and bias are, and only there");
     check.require(exponent.has_value() == after_exponent.has_value(), "after_exponent must be given where exponent is");
+    check.require(!balanced || (value && forget), "balanced needs value and forget");
+    in.balanced = balanced;
     in.builder = static_cast<MruBuilder>(builder), in.readout = static_cast<MruReadout>(readout), in.bound = bound;
     in.elements = check.input("elements", elements, {B, 1, H, mru_elements(in.builder, D)}, elements);
     if (value) in.value = check.input("value", *value, {B, 1, in.values()}, *value);
@@ -111,7 +113,7 @@ static void mru(const Array& elements, const OptionalArray& value, const Optiona
 void bind_step(nb::module_& m) {
     m.def("mru_step", &mru, arg("elements").noconvert(), arg("value").noconvert().none(),
           arg("forget").noconvert().none(), arg("gate").noconvert().none(), arg("builder"), arg("readout"), arg("bound"),
-          arg("down").noconvert(), arg("weight").noconvert().none(), arg("log_rate").noconvert().none(),
+          arg("balanced"), arg("down").noconvert(), arg("weight").noconvert().none(), arg("log_rate").noconvert().none(),
           arg("bias").noconvert().none(), arg("skip").noconvert().none(), arg("norm").noconvert().none(), arg("eps"),
           arg("past").noconvert().none(), arg("state").noconvert(), arg("exponent").noconvert().none(),
           arg("y").noconvert(), arg("last").noconvert().none(), arg("after").noconvert(),

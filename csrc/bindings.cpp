@@ -18,6 +18,7 @@ void bind_step(nb::module_& m);
 void bind_cells(nb::module_& m);
 void bind_rank_one(nb::module_& m);
 void bind_mru(nb::module_& m);
+void bind_snap(nb::module_& m);
 }
 
 static std::vector<std::string> instruction_sets() {
@@ -49,4 +50,5 @@ NB_MODULE(_native, m) {
     matrixstate::bind_cells(m);
     matrixstate::bind_rank_one(m);
     matrixstate::bind_mru(m);
+    matrixstate::bind_snap(m);
 }

@@ -2,7 +2,7 @@
 # Sets NATIVE_SOURCES (compiled once), NATIVE_OBJECTS (compiled per instruction set) and NATIVE_DEFINITIONS.
 
 set(KERNELS conv m2rnn_forward m2rnn_backward matrix_chunk matrix_forward matrix_backward normalise step cells_forward
-    cells_backward peak rank_one_forward rank_one_backward mru_forward mru_backward table)
+    cells_backward peak rank_one_forward rank_one_backward mru_forward mru_backward snap table)
 
 set(NATIVE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/kernels.cpp ${CMAKE_CURRENT_LIST_DIR}/memory.cpp)
 set(NATIVE_OBJECTS)
@@ -15,7 +15,7 @@ list(TRANSFORM KERNELS APPEND .cpp)
 
 if(NOT NATIVE_ONE_SET)
   # Their loops are unrolled by hand: -O3 adds a third to the build's time and nothing to their speed.
-  foreach(kernel cells_forward cells_backward mru_forward mru_backward rank_one_forward rank_one_backward)
+  foreach(kernel cells_forward cells_backward mru_forward mru_backward rank_one_forward rank_one_backward snap)
     set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/${kernel}.cpp PROPERTIES COMPILE_OPTIONS -O2)
   endforeach()
 endif()

@@ -9,6 +9,7 @@
 #include "cells.h"
 #include "rank_one.h"
 #include "mru.h"
+#include "snap.h"
 
 namespace matrixstate {
 
@@ -32,6 +33,8 @@ struct Kernels {
     void (*cell_backward)(const CellBackward&);
     void (*mru_forward)(const MruForward&);
     void (*mru_backward)(const MruBackward&);
+    void (*snap_forward)(const SnapForward&);
+    void (*snap_backward)(const SnapBackward&);
     double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
 };
 

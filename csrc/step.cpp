@@ -78,10 +78,18 @@ void to_unit_length(float* x, int64_t heads, int64_t K) {
     }
 }
 
-float forget_gate(float x, float log_rate, float bias) {
+float log_forget_gate(float x, float log_rate, float bias) {
     x += bias;
     const float softplus = x > 20 ? x : log1pf(expf(x));
-    return expf(-expf(log_rate) * softplus);
+    return -expf(log_rate) * softplus;
+}
+
+float forget_gate(float x, float log_rate, float bias) { return expf(log_forget_gate(x, log_rate, bias)); }
+
+// sqrt(1 - f²), at least 1e-6, as the layer has it
+float write_share(float log_f) {
+    const float squared = -expm1f(2 * log_f);
+    return __builtin_sqrtf(squared > 1e-12f ? squared : 1e-12f);
 }
 
 // x += weight ∘ v
@@ -158,21 +166,25 @@ void mru_step(const MruStep& in) {
     const MruSizes& s = in.sizes;
     const int64_t S = in.values(), C = in.channels();
     const bool writes = in.value.data != nullptr, decays = in.forget.data != nullptr, gated = in.gate.data != nullptr;
-    Buffer buffer(s.B * (S + 2 * C + s.H));
+    Buffer buffer(s.B * (S + 2 * C + s.H + (in.balanced ? S : 0)));
     float *value = buffer.data(), *y = value + s.B * S, *gate = y + s.B * C, *decay = gate + s.B * C;
+    float* written = in.balanced ? decay + s.B * s.H : value;
     if (writes) read(in.value, 0, s.B * S, value);
     if (gated) read(in.gate, 0, s.B * C, gate);
     if (decays) read(in.forget, 0, s.B * s.H, decay);
     for (int64_t b = 0; writes && b < s.B; ++b) convolve(in.conv, b, value + b * S);
     for (int64_t i = 0; decays && i < s.B * s.H; ++i)
-        decay[i] = forget_gate(decay[i], in.log_rate[i % s.H], in.bias[i % s.H]);
+        decay[i] = log_forget_gate(decay[i], in.log_rate[i % s.H], in.bias[i % s.H]);
+    for (int64_t i = 0, each = s.D * s.D; in.balanced && i < s.B * S; ++i)
+        written[i] = value[i] * write_share(decay[i / each]);
+    for (int64_t i = 0; decays && i < s.B * s.H; ++i) decay[i] = expf(decay[i]);
 
     MruForward one{};
     one.sizes = s;
     one.builder = in.builder, one.readout = in.readout, one.bound = in.bound;
     one.rescale = in.exponent != nullptr;
     one.elements = in.elements;
-    if (writes) one.v = {value, Dtype::float32};
+    if (writes) one.v = {written, Dtype::float32};
     one.decay = decays ? decay : nullptr;
     one.down = in.down;
     one.threads = in.threads;

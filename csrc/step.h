@@ -53,13 +53,14 @@ struct M2rnnStep {
     int64_t width() const { return channels() + Hf + Hg * V; }
 };
 
-// v = silu(conv(value)); f = exp(-e^log_rate softplus(forget + bias)); h = f state X(elements) + v;
+// v = silu(conv(value)); f = exp(-e^log_rate softplus(forget + bias)); h = f state X(elements) + v (times sqrt(1 - f²) if balanced);
 // y = RMSNorm((read(h) W + skip ∘ v) ∘ silu(gate)). Each part but X and W may be absent: null.
 struct MruStep {
     MruSizes sizes;  // T = 1
     MruBuilder builder;
     MruReadout readout;
     float bound;
+    bool balanced;                 // writes sqrt(1 - f²) v, not v
     Input elements;                // [B, H, mru_elements]
     Input value, forget, gate;     // [B, H D D], [B, H], [B, H D C]
     StepConv conv;                 // of value

@@ -24,6 +24,8 @@ void cell_forward(const CellForward&);
 void cell_backward(const CellBackward&);
 void mru_forward(const MruForward&);
 void mru_backward(const MruBackward&);
+void snap_forward(const SnapForward&);
+void snap_backward(const SnapBackward&);
 double multiply_adds_per_second();
 
 extern const Kernels table = {
@@ -46,6 +48,8 @@ extern const Kernels table = {
     cell_backward,
     mru_forward,
     mru_backward,
+    snap_forward,
+    snap_backward,
     multiply_adds_per_second,
 };
 

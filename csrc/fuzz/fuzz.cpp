@@ -8,6 +8,7 @@
 
 #include "draw.h"
 #include "fuzz_cells.h"
+#include "fuzz_snap.h"
 #include "fuzz_steps.h"
 
 static bool run_m2rnn(const Kernels& kernels) {
@@ -253,7 +254,8 @@ int main(int count, char** arguments) {
             const Kernels& kernels = *runnable_kernels().tables[i];
             generator.seed(seed);
             if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_normalise(kernels) ||
-                !run_steps(kernels) || !run_rank_one(kernels) || !run_mru(kernels) || !run_cells(kernels)) {
+                !run_steps(kernels) || !run_rank_one(kernels) || !run_mru(kernels) || !run_cells(kernels) ||
+                !run_snap(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;
             }

@@ -32,6 +32,7 @@ static void run_mru_step(const Kernels& kernels, Arrays& arrays, Dtype dtype, Dt
         s.forget = arrays.input(B * H, dtype).in();
         s.log_rate = arrays.input(H).floats();
         s.bias = arrays.input(H).floats();
+        s.balanced = writes && pick(0, 1);
     }
     if (pick(0, 1)) s.gate = arrays.input(B * s.channels(), dtype).in();
     s.down = arrays.input(s.channels()).floats();

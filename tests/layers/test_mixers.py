@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import sys
 
 import pytest
@@ -40,9 +41,20 @@ CONFIGS = {
     "mru bounded": MRUConfig(heads=2, state_size=18, channels=24, builder="cayley_qr", readout="bounded", decay=True),
     "mru plain": MRUConfig(heads=2, state_size=18, channels=24, builder="cayley", rescale=False, conv=3, gate=True),
     "mru best": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18),
+    "mru balanced": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18, conv=3, balanced=True),
+    "mru corrected": MRUConfig(
+        heads=4, state_size=36, channels=24, builder="reshape_identity", snap=3, codes=5, code_groups=2, sharpness=2.0
+    ),
     "mru householder": MRUConfig(heads=2, state_size=18, builder="householder", readout="state", norm=True),
     "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),
     "m2rnn best": dataclasses.replace(M2RNN_BEST, heads=6, key_size=3, value_size=5),
+    "m2rnn bounded": dataclasses.replace(
+        M2RNN_BEST, heads=6, key_size=3, value_size=5, weight_start=0.5, weight_bound=0.4
+    ),
+    "m2rnn tracking": M2RNNConfig(
+        heads=4, key_size=3, value_size=5, query_heads=4, key_heads=4, conv=0, weight_kind="orthogonal",
+        forget_start="fast",
+    ),
     "m2rnn shared": M2RNNConfig(
         heads=6, key_size=3, value_size=5, query_heads=6, key_heads=3, value_heads=2, forget_heads=1, gate_heads=3,
         weight_heads=1, conv=0, residual=False,
@@ -306,6 +318,10 @@ def test_defaults_make_a_mixer(name):
         (lambda: MRUConfig(builder="lu"), "builder: expected one of reshape_identity, .*got 'lu'"),
         (lambda: MRUConfig(write=True), "rescale: expected false where write is true"),
         (lambda: MRUConfig(skip=True), "skip: expected false where write is false"),
+        (lambda: MRUConfig(balanced=True, decay=True), "balanced: expected false without write and decay, got true"),
+        (lambda: MRUConfig(input_std=0), "input_std: expected a positive number, got 0"),
+        (lambda: M2RNNConfig(weight_bound=0), "weight_bound: expected a positive number, got 0"),
+        (lambda: M2RNNConfig(weight_start=math.inf), "weight_start: expected a finite number, got inf"),
         (lambda: MRUConfig(heads=4, state_size=64).make(24), "mru: width must be a multiple of heads . D"),
         (lambda: M2RNNConfig(heads=8, key_heads=3), "key_heads: expected a divisor of 8, got 3"),
         (

@@ -12,6 +12,7 @@ from matrixstate.ops import (
     AttentionState,
     LSTMState,
     ScaledState,
+    SnapState,
     attention,
     causal_conv,
     delta_scan,
@@ -23,6 +24,7 @@ from matrixstate.ops import (
     outer_scan,
     rnn_scan,
     scaled_matrix_scan,
+    snap_scan,
 )
 from matrixstate.ops.mru.builders import BUILDERS
 
@@ -137,6 +139,33 @@ def scaled(backend: str, D: int = 3, heads: int = 2, batch: int = B) -> Case:
         lambda T, dtype: {"x": 1.5 * _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.2 / D**0.5)},
         lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
         state,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def snap(backend: str, D: int = 3, groups: int = 1, codes: int = 5, heads: int = 2, batch: int = B) -> Case:
+    """A step is padding where its first element is far from that of the identity."""
+    shape = (groups, codes, heads // groups, D, D)
+
+    def state(dtype: torch.dtype) -> SnapState:
+        matrix = _near_identity(batch, heads, D, D, dtype=_accumulation(dtype), scale=0.5 / D**0.5)
+        return SnapState(matrix, torch.arange(batch, dtype=torch.int32) % 3)
+
+    def call(s: Inputs, fixed: Inputs, state: Any, **options: Any) -> tuple[Any, ...]:
+        mask = s["x"][:, :, 0, 0, 0] > 1 - 0.5 / D**0.5
+        return snap_scan(s["x"], fixed["keys"], fixed["values"], state, every=3, mask=mask, **options)
+
+    return Case(
+        f"snap_scan, {backend}, D {D}, {groups} groups, {codes} codes, {heads} heads, batch {batch}",
+        "snap_scan",
+        lambda T, dtype: {"x": _near_identity(batch, T, heads, D, D, dtype=dtype, scale=0.5 / D**0.5)},
+        call,
+        state,
+        lambda dtype: {
+            "keys": _normal(*shape, dtype=dtype, scale=1.5 / (heads // groups * D) ** 0.5),
+            "values": _normal(*shape, dtype=dtype),
+        },
         backend=backend,
         dtype=torch.float32 if backend == "cpu" else torch.float64,
     )
@@ -369,6 +398,8 @@ CASES = [
             ("ldu", False, True, "bounded", False),
         )
     ),
+    snap("reference", groups=2),
+    snap("cpu"),
     mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),

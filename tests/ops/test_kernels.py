@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, B, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled
+from cases import CASES, B, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled, snap
 
 from closeness import assert_as_good_as
 from conftest import need
@@ -30,6 +30,9 @@ SHAPES = [
     matrix("cpu", 32, v=True, heads=1, batch=1),
     matrix("cpu", 64, R=5, batch=1),
     *(scaled("cpu", D, heads=3) for D in (1, 4, 8, 13, 16, 33)),
+    *(snap("cpu", D, heads=3, groups=g) for D, g in ((2, 3), (4, 3), (5, 1), (8, 3), (16, 1), (33, 3))),
+    snap("cpu", 6, codes=18, heads=4, groups=2, batch=3),
+    snap("cpu", 4, codes=1, heads=1, batch=1),
     *(cell("cpu", kind, 17, heads=1, batch=3, grad_clip=0.2) for kind in ("rnn", "gru", "gru, reset after", "lstm")),
     cell("cpu", "lstm", 160, heads=1, batch=9),
     cell("cpu", "gru, reset after", 192, heads=1),

@@ -66,6 +66,7 @@ STEPS = {
         heads=6, query_heads=6, key_heads=3, value_heads=2, forget_heads=1, gate_heads=3, weight_heads=1
     ),
     "mru best": lambda: mru(dataclasses.replace(MRU_BEST, state_size=36, channels=36), WIDTH),
+    "mru, balanced": lambda: mru(dataclasses.replace(MRU_BEST, state_size=36, channels=36, balanced=True), WIDTH),
     "mru of the source": lambda: mru(MRUConfig(heads=2, state_size=50), 30),
     "mru of one number": lambda: mru(MRUConfig(heads=1, state_size=1, gate=True), 1),
     "mru, bounded": lambda: mru(

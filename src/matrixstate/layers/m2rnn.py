@@ -1,7 +1,8 @@
 """M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,15 @@ class M2RNNConfig(MixerConfig):
     """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
     input_std: float = 0.02
     """Standard deviation of the input projection's weights at the start."""
+    weight_start: float = 1.0
+    """W at the start, as a multiple of the identity. Below 1 a head forgets also where its tanh is nearly linear."""
+    weight_kind: Literal["identity", "orthogonal"] = "identity"
+    """What W is a multiple of at the start. Random orthogonal matrices mix the columns, as tracking a state needs."""
+    forget_start: Literal["spread", "fast"] = "spread"
+    """The forget gates at the start: Mamba-2's, which reach over many lengths, or fast ones, f below 0.4."""
+    weight_bound: float | None = None
+    """W is scaled down until sqrt(|W|_1 |W|_inf), which is at least its largest singular value, is at most this; below
+    1 the state then forgets at every size, which keeps it in the range of training. Default: no bound."""
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in _HEADS}
@@ -83,12 +93,26 @@ class M2RNNConfig(MixerConfig):
                 f"grad_clip: expected a positive number, got {self.grad_clip}",
             ),
             (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+            (
+                self.weight_kind in ("identity", "orthogonal"),
+                f"weight_kind: expected identity or orthogonal, got {self.weight_kind!r}",
+            ),
+            (self.forget_start in FORGET_STARTS, f"forget_start: expected spread or fast, got {self.forget_start!r}"),
+            (math.isfinite(self.weight_start), f"weight_start: expected a finite number, got {self.weight_start}"),
+            (
+                self.weight_bound is None or self.weight_bound > 0,
+                f"weight_bound: expected a positive number, got {self.weight_bound}",
+            ),
         )
 
     def make(self, width: int) -> "M2RNN":
         return M2RNN(self, width)
 
 
+FORGET_STARTS: dict[str, dict[str, float]] = {
+    "spread": {},
+    "fast": {"step_min": 1, "step_max": 3, "rate_min": 1, "rate_max": 3},
+}
 _HEADS = ("query_heads", "key_heads", "value_heads", "forget_heads", "gate_heads", "weight_heads")
 
 
@@ -98,7 +122,7 @@ class M2RNNState(NamedTuple):
 
 
 class M2RNN(Mixer):
-    """The mixer of `M2RNNConfig`. At the start W is the identity and D is one."""
+    """The mixer of `M2RNNConfig`. At the start W is as the config says and D is one."""
 
     def __init__(self, config: M2RNNConfig, width: int) -> None:
         super().__init__()
@@ -109,8 +133,11 @@ class M2RNN(Mixer):
         self.input = projection(width, sum(self.sizes) + f + g * V, std=config.input_std)
         self.gates = (f, g * V)
         self.conv = ShortConv(sum(self.sizes), config.conv) if config.conv else None
-        self.forget_gate = ForgetGate(f)
-        self.weight = nn.Parameter(torch.eye(V).repeat(w, 1, 1))
+        self.forget_gate = ForgetGate(f, **FORGET_STARTS[config.forget_start])
+        start = torch.eye(V).repeat(w, 1, 1)
+        if config.weight_kind == "orthogonal":
+            start = torch.stack([nn.init.orthogonal_(each) for each in start])
+        self.weight = nn.Parameter(config.weight_start * start)
         self.residual = nn.Parameter(torch.ones(H, V)) if config.residual else None
         no_weight_decay(self.weight, *(p for p in (self.residual,) if p is not None))
         self.norm = RMSNorm(H * V)
@@ -134,12 +161,22 @@ class M2RNN(Mixer):
         f = self.forget_gate(forget)
         if mask is not None:
             f = f.masked_fill(~mask[..., None], 1)  # keeps the state exactly
-        y, scan_state = m2rnn_scan(q, k, v, self.weight, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
+        w = self.bounded_weight()
+        y, scan_state = m2rnn_scan(q, k, v, w, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
         if self.residual is not None:
             y = y + self.residual * v.repeat_interleave(H // v.shape[2], dim=2)
         gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
         y = (y * nn.functional.silu(gate)).flatten(2)
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
+
+    def bounded_weight(self) -> Tensor:
+        """W [heads, V, V] as the recurrence uses it."""
+        bound = self.config.weight_bound
+        if bound is None:
+            return self.weight
+        size = self.weight.abs()
+        norm = (size.sum(1).amax(1) * size.sum(2).amax(1)).sqrt()
+        return self.weight * (bound / norm.clamp_min(bound))[:, None, None]
 
     def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
         """As `forward`, for one token."""
@@ -157,7 +194,7 @@ class M2RNN(Mixer):
             conv=None if conv is None else conv.weight,
             log_rate=gate.A_log,
             bias=gate.dt_bias,
-            w=self.weight,
+            w=self.bounded_weight(),
             residual=self.residual,
             norm=self.norm.weight,
             eps=EPS,

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
+from matrixstate.layers.codebook import Codebook
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import (
     About,
@@ -21,8 +22,17 @@ from matrixstate.layers.mixer import (
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.layers.state_matrix import BUILDERS
-from matrixstate.ops import MRUWeights, ScaledState, accumulation_dtype, mru_scan, mru_step
+from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
+from matrixstate.ops import (
+    MRUWeights,
+    ScaledState,
+    SnapState,
+    accumulation_dtype,
+    mru_scan,
+    mru_step,
+    snap_scan,
+    write_share,
+)
 from matrixstate.ops.matrix import METHODS
 
 
@@ -73,6 +83,20 @@ class MRUConfig(MixerConfig):
     """Multiply the read-out by silu of a projection of the input."""
     norm: bool = False
     """RMSNorm of the read-out (after the gate) over all channels."""
+    snap: int = 0
+    """Correct the state every so many steps by a learned codebook, which keeps errors from adding up. 0: never. Needs
+    rescale, a normalised read-out, and neither write nor decay."""
+    codes: int = 16
+    """Entries of each codebook: at least as many as there are states to be told apart."""
+    code_groups: int = 1
+    """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
+    sharpness: float = 16.0
+    """How surely the nearest code is taken, at the start: the inverse temperature of cosines between -1 and 1."""
+    balanced: bool = False
+    """Write sqrt(1 - f_t²) V_t, so that heads that forget slowly hold states no larger than those of the others. Needs
+    decay and write. Source: Griffin's RG-LRU, De et al. 2024."""
+    input_std: float = 0.02
+    """Standard deviation of the weights of the value path and the gate at the start."""
 
     def __post_init__(self) -> None:
         require(
@@ -88,6 +112,24 @@ class MRUConfig(MixerConfig):
             (self.write_conv > 0, f"write_conv: expected at least 1 step, got {self.write_conv}"),
             (not (self.write and self.rescale), "rescale: expected false where write is true, got true"),
             (self.write or not self.skip, "skip: expected false where write is false, got true"),
+            (
+                (self.write and self.decay) or not self.balanced,
+                "balanced: expected false without write and decay, got true",
+            ),
+            (self.snap >= 0, f"snap: expected 0 or more steps, got {self.snap}"),
+            (
+                not self.snap
+                or (self.rescale and self.readout == "normalised" and self.method == "auto" and not self.decay),
+                "snap: expected 0 unless rescale is true, readout normalised, method auto, decay and write false, "
+                f"got {self.snap}",
+            ),
+            (self.codes > 0, f"codes: expected at least 1, got {self.codes}"),
+            (
+                self.heads <= 0 or (self.code_groups > 0 and self.heads % self.code_groups == 0),
+                f"code_groups: expected a divisor of {self.heads}, got {self.code_groups}",
+            ),
+            (self.sharpness > 0, f"sharpness: expected a positive number, got {self.sharpness}"),
+            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
         )
         if self.state_size is not None:
             self.order(self.state_size)
@@ -111,7 +153,7 @@ class MRUConfig(MixerConfig):
 class MRUState(NamedTuple):
     conv: Tensor | None  # [B, conv-1, width]
     write: Tensor | None  # [B, write_conv-1, state_size]
-    scan: Tensor | ScaledState | None  # [B, heads, D, D]
+    scan: Tensor | ScaledState | SnapState | None  # [B, heads, D, D]
 
 
 class MRU(Mixer):
@@ -126,15 +168,20 @@ class MRU(Mixer):
         require((not config.skip or channels == size, f"channels: expected {size} for skip, got {channels}"))
         self.conv = ShortConv(width, config.conv) if config.conv else None
         self.up = projection(width, heads * BUILDERS[config.builder].elements(order), std=0)
+        self.codebook = None
+        if config.snap:
+            self.codebook = Codebook(
+                config.code_groups, config.codes, heads // config.code_groups, order, config.sharpness
+            )
         self.forget = projection(width, heads) if config.decay else None
         self.forget_gate = ForgetGate(heads) if config.decay else None
-        self.value = projection(width, size) if config.write else None
+        self.value = projection(width, size, config.input_std) if config.write else None
         self.value_conv = ShortConv(size, config.write_conv) if config.write else None
         self.skip = nn.Parameter(torch.ones(size)) if config.skip else None
         # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
         std = config.down_std or 0.02 * math.sqrt(order)
         self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * std)
-        self.gate = projection(width, channels) if config.gate else None
+        self.gate = projection(width, channels, config.input_std) if config.gate else None
         self.norm = RMSNorm(channels) if config.norm else None
         self.output = projection(channels, width)
 
@@ -142,7 +189,7 @@ class MRU(Mixer):
         self, x: Tensor, state: MRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, MRUState]:
         config, reset = self.config, check_inputs("MRU", x, self.width, mask, reset)
-        if is_one_step(self, x, mask, reset):
+        if self.codebook is None and is_one_step(self, x, mask, reset):
             return self._step(x, state)
         state = MRUState(None, None, None) if state is None else state
         u, conv_state = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
@@ -152,7 +199,13 @@ class MRU(Mixer):
             value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
             added = value.to(elements.dtype).unflatten(-1, (config.heads, self.order, self.order))
         if self.forget is not None and self.forget_gate is not None:
-            decay = self.forget_gate(self.forget(x))
+            log_decay = self.forget_gate.log_decay(self.forget(x))
+            decay = torch.exp(log_decay)
+            if config.balanced and added is not None:
+                added = (added * write_share(log_decay)[..., None, None]).to(elements.dtype)
+        if self.codebook is not None:
+            y, scan_state = self._corrected(elements, state.scan, mask, reset)
+            return self._finish(x, y, value), MRUState(conv_state, write_state, scan_state)
         y, scan_state = mru_scan(
             elements,
             self.down,
@@ -167,6 +220,20 @@ class MRU(Mixer):
             reset=reset,
             method=config.method,
         )
+        return self._finish(x, y, value), MRUState(conv_state, write_state, scan_state)
+
+    def _corrected(
+        self, elements: Tensor, state: Any, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, SnapState]:
+        """The scan that snaps to the codebook, and its read-out [B, T, heads, D, channels of a row]."""
+        assert self.codebook is not None
+        matrices = build_state_matrix(self.config.builder, elements, self.order)
+        keys, values = self.codebook()
+        h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)
+        return h @ self.down.to(h.dtype), state
+
+    def _finish(self, x: Tensor, y: Tensor, value: Tensor | None) -> Tensor:
+        """What follows the read-out y [B, T, heads, D, ...]: [B, T, width]."""
         y = y.to(x.dtype).flatten(2)
         if self.skip is not None and value is not None:
             y = y + self.skip * value
@@ -174,7 +241,7 @@ class MRU(Mixer):
             y = y * nn.functional.silu(self.gate(x))
         if self.norm is not None:
             y = self.norm(y)
-        return self.output(y), MRUState(conv_state, write_state, scan_state)
+        return self.output(y)
 
     def _step(self, x: Tensor, state: MRUState | None) -> tuple[Tensor, MRUState]:
         """As `forward`, for one token."""
@@ -200,6 +267,7 @@ class MRU(Mixer):
             skip=self.skip,
             norm=None if norm is None else norm.weight,
             eps=EPS,
+            balanced=config.balanced,
         )
 
     def init_state(self, batch: int) -> MRUState:
@@ -213,10 +281,16 @@ class MRU(Mixer):
         return MRUState(
             None if self.conv is None else self.conv.init_state(batch),
             None if self.value_conv is None else self.value_conv.init_state(batch),
-            ScaledState(matrix, exponent) if self.config.rescale else matrix,
+            SnapState(matrix, exponent[:, 0])
+            if self.config.snap
+            else ScaledState(matrix, exponent)
+            if self.config.rescale
+            else matrix,
         )
 
     def state_matrices(self, state: MRUState) -> StateMatrices | None:
+        if isinstance(state.scan, SnapState):
+            return StateMatrices(state.scan.matrix)
         if isinstance(state.scan, ScaledState):
             return StateMatrices(state.scan.matrix, state.scan.exponent * math.log(2), product=True)
         return None if state.scan is None else StateMatrices(state.scan, product=self.value is None)

@@ -11,8 +11,9 @@ from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.mru import mru_scan
-from matrixstate.ops.mru.step import MRUWeights, mru_step
+from matrixstate.ops.mru.step import MRUWeights, mru_step, write_share
 from matrixstate.ops.outer import linear_attention, outer_scan
+from matrixstate.ops.snap import SnapState, snap_scan
 
 __all__ = [
     "OPS",
@@ -21,6 +22,7 @@ __all__ = [
     "M2RNNWeights",
     "MRUWeights",
     "ScaledState",
+    "SnapState",
     "accumulation_dtype",
     "attention",
     "backends",
@@ -42,4 +44,6 @@ __all__ = [
     "prefer",
     "rnn_scan",
     "scaled_matrix_scan",
+    "snap_scan",
+    "write_share",
 ]

@@ -69,6 +69,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "outer_scan": (_cpu("outer"), _chunked("outer"), _reference("outer")),
     "rnn_scan": (_cpu("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
+    "snap_scan": (_cpu("snap"), _reference("snap")),
 }
 """Every op's backends, in the order in which "auto" tries them."""
 

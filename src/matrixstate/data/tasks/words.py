@@ -14,7 +14,7 @@ from matrixstate.errors import require
 class WordProblemConfig(TaskConfig):
     """Tokens are elements g_t, independent and uniform; the answer at t is g_1 · ... · g_t.
 
-    Source: Merrill, Petty and Sabharwal, "The illusion of state"; the random generator sets are those of PD-SSM's table.
+    Source: Merrill, Petty and Sabharwal, "The illusion of state"; random generator sets as in PD-SSM.
     """
 
     group: str = "S3"

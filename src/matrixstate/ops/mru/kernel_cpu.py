@@ -112,12 +112,12 @@ def step(
 ) -> tuple[Tensor, Tensor | None, Tensor | ScaledState]:
     """As mru_step. Called directly: PyTorch's dispatcher costs more than the step."""
     matrix, exponent = state if isinstance(state, tuple) else (state, None)
-    builder, _, readout, bound, *parameters, eps = weights
+    builder, _, readout, bound, *parameters, eps, balanced = weights
     dtype = elements.dtype if weights.norm is None else weights.norm.dtype
     y = torch.empty((len(elements), 1, weights.down.numel()), dtype=dtype)
     last, after = None if past is None else torch.empty(past.shape), torch.empty(matrix.shape)
     after_exponent = None if exponent is None else torch.empty(exponent.shape, dtype=torch.int32)
-    options = BUILDERS.index(builder), READOUTS.index(readout), bound
+    options = BUILDERS.index(builder), READOUTS.index(readout), bound, balanced
     inputs = *plain(elements, value, forget, gate), *options, *floats(*parameters), eps, *plain(past, matrix, exponent)
     call_checked(_native.mru_step, *inputs, y, last, after, after_exponent)
     return y, last, after if after_exponent is None else ScaledState(after, after_exponent)

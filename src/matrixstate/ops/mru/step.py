@@ -29,6 +29,7 @@ class MRUWeights(NamedTuple):
     skip: Tensor | None  # [H·D²], where C = D
     norm: Tensor | None  # [H·D·C]
     eps: float = 1e-5
+    balanced: bool = False  # write sqrt(1 - f²) v, which needs conv and log_rate
 
 
 def mru_step(
@@ -44,7 +45,8 @@ def mru_step(
 ) -> tuple[Tensor, Tensor | None, State]:
     """y = RMSNorm((read(h) W_down + skip ∘ v) ∘ silu(gate)) with h = f·state·X(elements) + v, for one token.
 
-    v is the value after the convolution and silu, and f = exp(-e^log_rate softplus(forget + bias)). For inference: it
+    v is the value after the convolution and silu, f = exp(-e^log_rate softplus(forget + bias)), and balanced weights
+    write sqrt(1 - f²) v. For inference: it
     has no gradient. The same numbers as `causal_conv`, `mru_scan` and what a layer puts around them, which round in
     between where the inputs are bfloat16.
 
@@ -83,6 +85,14 @@ def mru_step(
     return _step(elements, value, forget, gate, weights, past, state, chosen)
 
 
+def write_share(log_decay: Tensor) -> Tensor:
+    """log f -> sqrt(1 - f²), which keeps the variance of a state that forgets with f and is written with noise.
+
+    At least 1e-6, where the root's slope is still finite. Source: Orvieto et al. 2023, the LRU's normalisation.
+    """
+    return (-torch.expm1(2 * log_decay)).clamp_min(1e-12).sqrt()
+
+
 def _check(
     op: str,
     elements: Tensor,
@@ -110,6 +120,8 @@ def _check(
         tensor = getattr(weights, name)
         if tensor is not None:
             expect(op, name, tensor, shape, elements, tensor.dtype)
+    if weights.balanced and (value is None or forget is None):
+        raise ShapeError(f"{op}: balanced needs value and forget")
     if weights.skip is not None and (value is None or C != D):
         raise ShapeError(f"{op}: skip needs value and as many channels as that")
     if weights.conv is not None and past is not None:
@@ -138,7 +150,10 @@ def _step(
         added = value.unflatten(-1, (-1, D, D))
     if forget is not None and weights.log_rate is not None and weights.bias is not None:
         step = torch.nn.functional.softplus(forget.to(dtype) + weights.bias.to(dtype))
-        decay = torch.exp(-weights.log_rate.to(dtype).exp() * step)
+        log_decay = -weights.log_rate.to(dtype).exp() * step
+        decay = torch.exp(log_decay)
+        if weights.balanced and added is not None:
+            added = added * write_share(log_decay)[..., None, None]
     y, state = mru_scan(
         elements.to(dtype),
         weights.down,

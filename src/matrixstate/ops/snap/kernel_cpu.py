@@ -1,0 +1,93 @@
+"""The compiled snap_scan (csrc/snap.cpp) as PyTorch operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate import _native
+from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator, unsupported
+
+__all__ = ["unsupported"]
+
+
+def _outputs(x: Tensor, matrix: Tensor, phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return fresh(x, dtype=torch.float32), fresh(matrix), fresh(phase)
+
+
+@operator("snap_scan_cpu")
+def _forward(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    matrix: Tensor,
+    phase: Tensor,
+    every: int,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """h, the last state and its phase."""
+    outputs = _outputs(x, matrix, phase)
+    inputs = dense(x, keys, values, matrix, phase)
+    _native.snap_forward(*inputs, every, *dense(mask, reset), *outputs, torch.get_num_threads())
+    return outputs
+
+
+@operator("snap_scan_cpu_backward")
+def _backward(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    matrix: Tensor,
+    phase: Tensor,
+    every: int,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    h: Tensor,
+    dh: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, keys and values (a row's share each) and the first state."""
+    gradients = _gradients(x, keys, matrix)
+    inputs = dense(x, keys, values, matrix, phase)
+    _native.snap_backward(*inputs, every, *dense(mask, reset, h, dh, dlast), *gradients, torch.get_num_threads())
+    return gradients
+
+
+def _gradients(x: Tensor, keys: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    share = fresh(keys, len(x), *keys.shape)
+    return fresh(x), share, fresh(share), fresh(matrix)
+
+
+@torch.library.register_fake("matrixstate::snap_scan_cpu")
+def _(x, keys, values, matrix, phase, every, mask, reset):
+    return _outputs(x, matrix, phase)
+
+
+@torch.library.register_fake("matrixstate::snap_scan_cpu_backward")
+def _(x, keys, values, matrix, phase, every, mask, reset, h, dh, dlast):
+    return _gradients(x, keys, matrix)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    x, keys, values, matrix, phase, ctx.every, mask, reset = inputs
+    h, last, after = output
+    ctx.save_for_backward(x, keys, values, matrix, phase, mask, reset, h)
+    ctx.mark_non_differentiable(after)
+    ctx.set_materialize_grads(False)
+    ctx.like = h.shape, last.shape
+
+
+def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -> tuple:
+    x, keys, values, matrix, phase, mask, reset, h = ctx.saved_tensors
+    h_shape, state_shape = ctx.like
+    dh = h.new_zeros(h_shape) if dh is None else dh
+    dlast = h.new_zeros(state_shape) if dlast is None else dlast
+    dx, dkeys, dvalues, dmatrix = torch.ops.matrixstate.snap_scan_cpu_backward(
+        x, keys, values, matrix, phase, ctx.every, mask, reset, h, dh, dlast
+    )
+    return dx, dkeys.sum(0), dvalues.sum(0), dmatrix, None, None, None, None
+
+
+torch.library.register_autograd("matrixstate::snap_scan_cpu", _differentiate, setup_context=_keep_for_backward)
+torch.library.register_autograd("matrixstate::snap_scan_cpu_backward", no_second_derivative("snap_scan"))
