@@ -92,3 +92,14 @@ def test_a_window_must_fit_learned_positions(model):
     for options in ({"window": 9}, {"window": 4, "carry": True}, {"window": 0}):
         with pytest.raises(ConfigError, match="window must be 1 or more to 8, the learned positions"):
             text_loss(limited, TOKENS, TEXT, **options)
+
+
+def test_the_standard_error_is_that_of_the_full_windows(model):
+    loss = text_loss(model, TOKENS, TEXT, window=10, batch=3)
+    with torch.no_grad():
+        rows = torch.tensor(np.stack([TOKENS[s : s + 11] for s in range(0, 130, 10)]).astype(np.int64))
+        logits, _ = model(rows[:, :-1])
+        means = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none").view(13, 10).mean(dim=1)
+    assert loss.standard_error == pytest.approx(float(means.std()) / 13**0.5, rel=1e-5)
+    assert text_loss(model, TOKENS, TEXT, window=100).standard_error is None  # a single full window
+    assert text_loss(model, TOKENS, TEXT, window=10, carry=True).standard_error is None

@@ -8,12 +8,14 @@ import tyro
 
 from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.check import check
+from matrixstate.cli.compare import compare
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
 from matrixstate.cli.inspect import inspect
 from matrixstate.cli.list import list_mixers
+from matrixstate.cli.reproduce import reproduce
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -24,6 +26,8 @@ COMMANDS = {
     "info": info,
     "list": list_mixers,
     "demo": demo,
+    "compare": compare,
+    "reproduce": reproduce,
     "check": check,
     "inspect": inspect,
     "autopsy": autopsy,

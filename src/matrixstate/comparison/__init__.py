@@ -1,6 +1,20 @@
-"""Models side by side: the same text, width, depth and steps, and as many parameters."""
+"""Models side by side at a matched budget: suites, statistics, figures and a report; and the demo."""
 
 from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, train_entry
 from matrixstate.comparison.figure import draw_curves
+from matrixstate.comparison.suite import MatchConfig, SuiteConfig, TextEntry, TextSuite, load_suite, make_suite
 
-__all__ = ["DEMO", "Entry", "demo_config", "demo_data", "draw_curves", "train_entry"]
+__all__ = [
+    "DEMO",
+    "Entry",
+    "MatchConfig",
+    "SuiteConfig",
+    "TextEntry",
+    "TextSuite",
+    "demo_config",
+    "demo_data",
+    "draw_curves",
+    "load_suite",
+    "make_suite",
+    "train_entry",
+]

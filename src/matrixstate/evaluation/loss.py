@@ -36,6 +36,9 @@ class TextLoss:
     window: int
     carry: bool
     by_position: tuple[PositionLoss, ...]
+    standard_error: float | None
+    """Of nats_per_token, as the full windows spread: how far another text of this size may lie. None for fewer than
+    two full windows, and for windows that carry their state, which are not independent."""
 
     @property
     def nats_per_token(self) -> float:
@@ -85,6 +88,7 @@ def text_loss(
     positions = len(tokens) - 1 if carry else min(window, len(tokens) - 1)
     sums = torch.zeros(max(positions, 1), dtype=torch.float64)
     counts = torch.zeros_like(sums, dtype=torch.int64)
+    means: list[Tensor] = []  # of full windows
     state = None
     starts = list(range(0, len(tokens) - 1, window))
     groups = [[s] for s in starts] if carry else _groups(starts, len(tokens), window, batch)
@@ -92,7 +96,10 @@ def text_loss(
         inputs, targets = _windows(tokens, group, window, model.embedding.weight.device)
         logits, after = model(inputs, state)
         losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        losses = losses.view_as(targets).double().sum(dim=0).cpu()
+        losses = losses.view_as(targets).double().cpu()
+        if losses.shape[1] == window and not carry:
+            means.append(losses.mean(dim=1))
+        losses = losses.sum(dim=0)
         first = group[0] if carry else 0
         sums[first : first + len(losses)] += losses
         counts[first : first + len(losses)] += len(group)
@@ -101,7 +108,14 @@ def text_loss(
             progress(min(group[-1] + window, len(tokens) - 1), len(tokens) - 1)
     nats = float(sums.sum()) + math.log(model.embedding.num_embeddings)
     size = len(text.encode("utf-8"))
-    return TextLoss(len(tokens), size, len(text), nats, window, carry, _by_position(sums, counts))
+    return TextLoss(
+        len(tokens), size, len(text), nats, window, carry, _by_position(sums, counts), _standard_error(means)
+    )
+
+
+def _standard_error(means: list[Tensor]) -> float | None:
+    all_means = torch.cat(means) if means else torch.zeros(0)
+    return float(all_means.std() / math.sqrt(len(all_means))) if len(all_means) > 1 else None
 
 
 def _groups(starts: list[int], length: int, window: int, batch: int) -> list[list[int]]:

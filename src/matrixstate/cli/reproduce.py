@@ -1,0 +1,79 @@
+"""`matrixstate reproduce`."""
+
+import sys
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+
+from matrixstate.cli.compare import check_jobs, prepare, show, train_all
+from matrixstate.cli.output import print_json
+from matrixstate.comparison.claims import Claim, all_claims, find_claim
+from matrixstate.comparison.pool import Interrupted
+from matrixstate.comparison.results import RESULTS, Result, read_rows
+from matrixstate.errors import ConfigError
+
+SHORT = "the short form: it shows that all runs and which way the numbers point; the band is that of the full one"
+
+
+def reproduce(
+    claim: Positional[str | None] = None,
+    *,
+    list: bool = False,
+    smoke: bool = False,
+    text: UseAppendAction[tuple[Path, ...]] = (),
+    out: Path | None = None,
+    jobs: int | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+    redraw: bool = False,
+    json: bool = False,
+) -> int:
+    """Put a claim of the sources to the test: train, report, and say whether it was reproduced.
+
+    The exit status does not depend on the verdict. The same command goes on after Ctrl-C.
+
+    Args:
+        claim: Its name, as --list prints it.
+        list: Print every claim, what must be seen, and what it costs.
+        smoke: The short form, of a few minutes.
+        text: A file or folder of UTF-8 text, instead of the claim's.
+        out: Where everything goes. Default: runs/reproduce-NAME.
+        jobs: How many trainings run at once, one thread each. Default: the cores this process may use.
+        set: An option of the claim's suite, as in seeds=5.
+        redraw: Judge, draw and report again from the CSV files alone.
+        json: Print the result as one JSON object.
+    """
+    if list:
+        return _list(json)
+    if claim is None:
+        raise ConfigError("reproduce: expected the name of a claim, or --list")
+    found, workers = find_claim(claim), check_jobs(jobs)
+    suite = found.suite(smoke=smoke, text=text, changes=set)
+    directory = out or Path("runs") / f"reproduce-{suite.name}"
+    if not redraw:
+        try:
+            train_all(prepare(directory, suite), workers, quiet=json)
+        except Interrupted as stop:
+            print("stopped; nothing is lost. Give the same command to go on", file=sys.stderr)
+            return 128 + stop.signal
+    return _judge(found, directory, smoke, json)
+
+
+def _judge(claim: Claim, directory: Path, smoke: bool, json: bool) -> int:
+    verdict = claim.judge(read_rows(directory / RESULTS, Result))
+    outcome = verdict.outcome if verdict.outcome == "reproduced" else verdict.outcome.upper()
+    notes = [f"Claim: {claim.statement}", f"Source: {claim.source}.", f"Expected: {claim.band}"]
+    notes += [f"Verdict: {outcome}{f' ({SHORT})' if smoke else ''}.", *verdict.reasons]
+    return show(directory, json, notes)
+
+
+def _list(json: bool) -> int:
+    claims = all_claims()
+    if json:
+        names = ("name", "statement", "source", "band", "cost", "smoke_cost")
+        print_json({"claims": [{name: getattr(claim, name) for name in names} for claim in claims]})
+        return 0
+    for claim in claims:
+        print(f"{claim.name}: {claim.statement}")
+        print(f"    source: {claim.source}\n    expected: {claim.band}")
+        print(f"    cost on two cores: {claim.cost}; with --smoke {claim.smoke_cost}\n")
+    return 0

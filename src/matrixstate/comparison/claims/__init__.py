@@ -1,0 +1,67 @@
+"""Claims of the sources as statements that can be run: a suite, the band expected, and a judge of the numbers.
+
+Each is a YAML file beside this one: statement, source, band, cost, the overrides of its short form, and its suite. A
+short form shows that everything runs and which way numbers point; the band is that of the full one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matrixstate.comparison.claims.judges import JUDGES, Verdict
+from matrixstate.comparison.results import Result
+from matrixstate.comparison.suite import SuiteConfig, make_suite
+from matrixstate.configs import load_yaml, nearest
+from matrixstate.errors import ConfigError
+
+__all__ = ["Claim", "Verdict", "all_claims", "find_claim"]
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a source, and how it is put to the test."""
+
+    name: str
+    statement: str
+    source: str
+    band: str
+    """What must be seen for "reproduced"."""
+    cost: str
+    """Of the full form, on two cores."""
+    smoke_cost: str
+    smoke: tuple[str, ...]
+    """Overrides, as in --set, that make the short form."""
+    data: dict[str, Any]
+    """The suite as plain data."""
+
+    def suite(self, *, smoke: bool = False, text: Iterable[Path] = (), changes: Iterable[str] = ()) -> SuiteConfig:
+        """The suite that tests the claim."""
+        name = f"{self.name}-smoke" if smoke else self.name
+        overrides = [*(self.smoke if smoke else ()), *changes]
+        return make_suite({"name": name, "title": f"{self.name}: {self.statement}", **self.data}, overrides, text)
+
+    def judge(self, rows: Sequence[Result]) -> Verdict:
+        """What the results say of the claim."""
+        return JUDGES[self.name](rows)
+
+
+def all_claims() -> list[Claim]:
+    """Every claim, by name."""
+    return [_load(path) for path in sorted(HERE.glob("*.yaml"))]
+
+
+def find_claim(name: str) -> Claim:
+    """The claim of that name. Raises ConfigError with the nearest name there is."""
+    known = {path.stem: path for path in HERE.glob("*.yaml")}
+    if name not in known:
+        raise ConfigError(f"reproduce: no claim is called {name!r}{nearest(name, known)}")
+    return _load(known[name])
+
+
+def _load(path: Path) -> Claim:
+    data = load_yaml(path)
+    texts = {key: " ".join(str(data[key]).split()) for key in ("statement", "source", "band", "cost", "smoke_cost")}
+    return Claim(name=path.stem, smoke=tuple(data["smoke"]), data=data["suite"], **texts)

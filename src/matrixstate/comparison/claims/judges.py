@@ -1,0 +1,177 @@
+"""How each claim is judged: pure functions of the rows of results.csv. Every sentence holds the numbers it rests on."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from matrixstate.comparison.results import Result, by_entry
+from matrixstate.comparison.statistics import FEWEST, paired_difference, say_difference
+from matrixstate.comparison.summary import Line, summarise
+
+ORTHOGONAL = ("cayley", "matrix_exp", "householder")
+SCALED = ("scalar_det", "scalar_frobenius")
+SOLVED = 0.995
+LEARNED = 0.95
+UNLEARNED = 0.6
+DROP = 0.1
+NEAR = 0.05
+LITTLE = 0.9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say of a claim."""
+
+    outcome: Literal["reproduced", "not reproduced", "undecided"]
+    reasons: tuple[str, ...]
+    """One sentence per part of the band, each with yes, no or open and its numbers."""
+
+
+Part = tuple[bool | None, str]
+
+
+def decide(parts: Iterable[Part]) -> Verdict:
+    """Reproduced if every part holds, not reproduced if any does not, undecided if some are open."""
+    parts = list(parts)
+    held = [holds for holds, _ in parts]
+    outcome = "not reproduced" if False in held else "undecided" if None in held or not held else "reproduced"
+    words = {True: "Yes", False: "No", None: "Open"}
+    return Verdict(outcome, tuple(f"{words[holds]}: {said}" for holds, said in parts))
+
+
+def _lines(rows: Sequence[Result]) -> dict[str, Line]:
+    return {line.first.entry: line for line in summarise(rows)}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def below(rows: Sequence[Result], better: str, worse: str) -> Part:
+    """Whether one entry's value lies below another's, over paired seeds, with an interval without 0."""
+    lines = _lines(rows)
+    if better not in lines or worse not in lines:
+        return None, f"{better} and {worse} are not both here."
+    one, other = lines[better], lines[worse]
+    gap = paired_difference(one.values, other.values)
+    said = say_difference(one.title, other.title, gap, rows[0].metric)
+    if gap is None or gap.interval is None:
+        return None, said
+    return gap.shown and gap.mean < 0, said
+
+
+def judge_s3(rows: Sequence[Result]) -> Verdict:
+    """M²RNN's Figure 3."""
+    groups = by_entry(rows)
+
+    def solves(entry: str) -> Part:
+        mine = groups.get(entry, [])
+        good = sum(row.value is not None and row.value >= SOLVED for row in mine)
+        said = f"{entry} reaches {SOLVED:.1%} up to the longest sequences in {good} of {len(mine)} seeds."
+        return (good >= 0.8 * len(mine), said) if len(mine) >= FEWEST else (None, said)
+
+    def at_both(entry: str) -> tuple[float | None, float | None, int]:
+        mine = groups.get(entry, [])
+        return _mean(r.value_at_train_length for r in mine), _mean(r.value for r in mine), len(mine)
+
+    trained, longest, n = at_both("gdn")
+    said = f"gdn gets {_share(trained)} right at the training length (not learned: below {UNLEARNED:.0%})."
+    unlearned: Part = (None if n < FEWEST or trained is None else trained < UNLEARNED, said)
+    trained, longest, n = at_both("gdp2")
+    said = f"gdp2 gets {_share(trained)} right at the training length and {_share(longest)} up to the longest."
+    falls: Part = (None, said)
+    if n >= FEWEST and trained is not None and longest is not None:
+        falls = (trained >= LEARNED and trained - longest >= DROP, said)
+    return decide([solves("m2rnn"), solves("gru"), unlearned, falls])
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def judge_shakespeare(rows: Sequence[Result]) -> Verdict:
+    """One mixer among MLPs: MRU against attention against nothing."""
+    return decide([below(rows, "mru", "mlp"), below(rows, "attention", "mlp"), below(rows, "mru", "attention")])
+
+
+def judge_constructions(rows: Sequence[Result]) -> Verdict:
+    """The author's order of the constructions."""
+    lines = _lines(rows)
+    others = [name for name in lines if name not in ("ldu", "mlp")]
+    parts = [below(rows, "ldu", name) for name in SCALED]
+    parts += [_hardly(lines, name) for name in ORTHOGONAL]
+    better = [below(rows, name, "ldu") for name in others]
+    beaten = [said for holds, said in better if holds]
+    open_ = any(holds is None for holds, _ in better)
+    parts.append((False if beaten else None if open_ else True, beaten[0] if beaten else "nothing is shown below LDU."))
+    return decide(parts)
+
+
+def _hardly(lines: dict[str, Line], name: str) -> Part:
+    """Whether an entry gains hardly anything over MLPs alone, measured by what LDU gains."""
+    own, ldu, mlp = (lines[key].mean if key in lines else None for key in (name, "ldu", "mlp"))
+    if own is None or ldu is None or mlp is None or len(lines[name].values) < FEWEST:
+        return None, f"{name}, ldu and mlp are not all here with {FEWEST} seeds."
+    said = f"{name} gains {mlp - own:.3f} over MLPs alone, LDU {mlp - ldu:.3f} (hardly: less than half)."
+    return mlp - own < (mlp - ldu) / 2, said
+
+
+def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
+    """A judge of: ours trains in every seed, comes within 5 % of theirs, and beats MLPs alone."""
+
+    def judge(rows: Sequence[Result]) -> Verdict:
+        lines = _lines(rows)
+        mine, other = lines.get(ours), lines.get(theirs)
+        if mine is None or other is None or mine.mean is None or other.mean is None:
+            return decide([(False if mine is not None and mine.failed else None, f"{ours} or {theirs} has no value.")])
+        enough = len(mine.values) >= FEWEST
+        n = len(mine.values) + len(mine.failed)
+        steady: Part = (not mine.failed if enough else None, f"{ours} came to its end in {len(mine.values)} of {n}.")
+        ratio = mine.mean / other.mean
+        said = f"its loss is {ratio:.3f} of that of {theirs} (near: at most {1 + NEAR:.2f})."
+        return decide([steady, (ratio <= 1 + NEAR if enough else None, said), below(rows, ours, "mlp")])
+
+    return judge
+
+
+def judge_hybrids(rows: Sequence[Result]) -> Verdict:
+    """One M²RNN layer helps a Gated DeltaNet hybrid, and a hybrid of M²RNN is better than both."""
+    return decide([below(rows, "gdn-one-m2rnn", "gdn"), below(rows, "m2rnn", "gdn")])
+
+
+def judge_state_size(rows: Sequence[Result]) -> Verdict:
+    """A larger state gives a lower loss."""
+    lines = sorted(_lines(rows).values(), key=lambda line: line.first.state_bytes)
+    means = [line.mean for line in lines if line.mean is not None]
+    if len(lines) < 2 or len(means) < len(lines):
+        return decide([(None, "not every size has a value.")])
+    falls = all(later < earlier for earlier, later in itertools.pairwise(means))
+    shown = ", ".join(f"{line.first.state_bytes:,} B {line.mean:.3f}" for line in lines)
+    whole = min(len(line.values) for line in lines) >= FEWEST
+    ends = below(rows, lines[-1].first.entry, lines[0].first.entry)
+    return decide([(falls if whole else None, f"the loss falls with every size: {shown}."), ends])
+
+
+def judge_throughput(rows: Sequence[Result]) -> Verdict:
+    """A step of the swapped model costs little more."""
+    took = {entry: _mean(row.step_cpu_seconds for row in mine) for entry, mine in by_entry(rows).items()}
+    whole, swapped = took.get("gdn"), took.get("gdn-one-m2rnn")
+    if whole is None or swapped is None:
+        return decide([(None, "the time of a step is not known.")])
+    ratio = whole / swapped
+    said = f"with one layer swapped it trains at {ratio:.0%} of the speed (little: at least {LITTLE:.0%})."
+    return decide([(ratio >= LITTLE, said)])
+
+
+JUDGES: dict[str, Callable[[Sequence[Result]], Verdict]] = {
+    "m2rnn-s3": judge_s3,
+    "mru-shakespeare": judge_shakespeare,
+    "mru-constructions": judge_constructions,
+    "mru-tinystories": judge_near("mru", "attention"),
+    "linear-transformer-tinystories": judge_near("linear-transformer", "attention"),
+    "hybrid-swap": judge_hybrids,
+    "state-size": judge_state_size,
+    "throughput-swap": judge_throughput,
+}

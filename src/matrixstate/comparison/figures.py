@@ -1,0 +1,240 @@
+"""The figures of a comparison, drawn from its CSV files alone, each as PNG and SVG."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matrixstate.comparison.results import CURVES, RESULTS, Point, Result, read_rows
+from matrixstate.comparison.summary import Line, summarise
+from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
+
+STYLES = ("-", "--", ":", "-.")
+Curves = Mapping[str, Mapping[int, list[tuple[float, float]]]]  # entry -> seed -> points
+
+
+def draw_all(directory: Path) -> list[Path]:
+    """Draws every figure that the CSV files in `directory` hold something for, into figures/; the SVG files.
+
+    Raises CheckpointError for missing or damaged files, MissingExtra without matplotlib.
+    """
+    rows, points = read_rows(directory / RESULTS, Result), read_rows(directory / CURVES, Point)
+    out, drawn = directory / "figures", []
+    for name, draw in FIGURES.items():
+        figure = draw(rows, points)
+        if figure is not None:
+            out.mkdir(exist_ok=True)
+            drawn.append(_save(figure, out / name))
+    return drawn
+
+
+def _save(figure: Any, path: Path) -> Path:
+    """Writes path.png and path.svg, the latter the same for the same figure."""
+    import matplotlib as mpl
+
+    save_figure(figure, path.with_name(f"{path.name}.png"))
+    svg = path.with_name(f"{path.name}.svg")
+    with mpl.rc_context({"svg.hashsalt": "matrixstate"}):
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return svg
+
+
+class Look:
+    """Colour and line of every entry, the same in all figures."""
+
+    def __init__(self, rows: Sequence[Result]) -> None:
+        self.titles = {row.entry: row.title for row in rows}
+        n = len(COLOURS)
+        self.colour = {entry: COLOURS[i % n] for i, entry in enumerate(self.titles)}
+        self.style = {entry: STYLES[i // n % len(STYLES)] for i, entry in enumerate(self.titles)}
+
+
+def curves_named(points: Sequence[Point], curve: str) -> Curves:
+    """The points of one kind of curve by entry and seed, in order."""
+    found: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for p in points:
+        if p.curve == curve and math.isfinite(p.y):
+            found.setdefault(p.entry, {}).setdefault(p.seed, []).append((p.x, p.y))
+    return found
+
+
+def mean_curve(seeds: Mapping[int, list[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The mean over seeds wherever all seeds have a point."""
+    every = [dict(points) for points in seeds.values()]
+    common = sorted(set.intersection(*(set(points) for points in every)))
+    return [(x, statistics.fmean(points[x] for points in every)) for x in common]
+
+
+def draw_values(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """Every seed as a dot, the mean as a bar with its interval, one row per entry, the best on top."""
+    lines = [line for line in summarise(rows) if line.values]
+    if not lines:
+        return None
+    look, first = Look(rows), rows[0]
+    figure = new_figure(8, 0.5 * len(lines) + 1.6)
+    axes = figure.add_subplot()
+    for place, line in enumerate(lines):
+        _one_entry(axes, line, place, look.colour[line.first.entry])
+    control = next((line for line in lines if line.is_control), None)
+    if control is not None and len(lines) > 1:
+        axes.axvline(control.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(lines)), [_with_solved(line) for line in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    dashed = "; dashed: the control" if control is not None and len(lines) > 1 else ""
+    axes.set_xlabel(f"{first.metric}, {first.better} is better{dashed}")
+    axes.set_title("Dots: seeds. Bars: mean and interval", fontsize=10)
+    _bare(axes, "x")
+    return figure
+
+
+def _with_solved(line: Line) -> str:
+    return line.title if line.solved is None else f"{line.title}\nsolved {line.solved[0]} of {line.solved[1]}"
+
+
+def _one_entry(axes: Any, line: Line, place: int, colour: str) -> None:
+    seen = list(line.values.values())
+    spread = [place + 0.12 * (i - (len(seen) - 1) / 2) / max(1, len(seen) - 1) * 2 for i in range(len(seen))]
+    axes.plot(seen, spread, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
+    axes.plot([line.mean] * 2, [place - 0.28, place + 0.28], color=colour, linewidth=2.5)
+    if line.interval is not None:
+        axes.plot([line.interval.low, line.interval.high], [place] * 2, color=colour, linewidth=1.5)
+
+
+def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """Loss against step: thin lines for the smoothed training loss, marks for the looks at the validation text."""
+    training, validation = curves_named(points, "training loss"), curves_named(points, "validation loss")
+    if not training:
+        return None
+    look = Look(rows)
+    figure = new_figure(9, 4.8)
+    axes = figure.add_subplot()
+    shown = []
+    for entry in (e for e in look.titles if e in training):
+        colour, style = look.colour[entry], look.style[entry]
+        mean = mean_curve(training[entry])
+        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=1, alpha=0.6)
+        shown += [y for _, y in mean[len(mean) // 10 :]]
+        looks = mean_curve(validation[entry]) if entry in validation else []
+        axes.plot(*_xy(looks), color=colour, linestyle=style, marker="o", markersize=4, label=look.titles[entry])
+        shown += [y for _, y in looks]
+    _limits(axes, shown)
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats per token")
+    axes.set_title("Marks: validation. Thin: training. Means over seeds", fontsize=10)
+    _bare(axes, "both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_positions(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """Loss against the position in the window: what a model makes of more context."""
+    return _against_position(rows, curves_named(points, "loss by position"), "nats per token")
+
+
+def draw_accuracy(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """Accuracy against the position in the sequence, and where training ended."""
+    return _against_position(rows, curves_named(points, "accuracy"), "accuracy")
+
+
+def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any:
+    if not curves:
+        return None
+    look, lengths = Look(rows), sorted({row.train_length for row in rows})
+    figure = new_figure(9, 4.8)
+    axes = figure.add_subplot()
+    for entry in (e for e in look.titles if e in curves):
+        colour, style = look.colour[entry], look.style[entry]
+        for seed in curves[entry].values():
+            axes.plot(*_xy(seed), color=colour, linestyle=style, linewidth=0.7, alpha=0.35)
+        mean = mean_curve(curves[entry])
+        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=2, label=look.titles[entry])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    end = max(x for seeds in curves.values() for points in seeds.values() for x, _ in points)
+    for length in lengths if end > 1.1 * lengths[-1] else ():
+        axes.axvline(length, color="0.4", linestyle="--", linewidth=1)
+        top = axes.get_xaxis_transform()
+        axes.text(length, 1.01, f"trained to {length:,}", ha="center", transform=top, fontsize=9, color="0.4")
+    axes.set_xlabel("position in the sequence")
+    axes.set_ylabel(label)
+    axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)
+    _bare(axes, "both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """The largest norm of the states against the step."""
+    curves = curves_named(points, "state size")
+    if not curves:
+        return None
+    look = Look(rows)
+    figure = new_figure(9, 4.5)
+    axes = figure.add_subplot()
+    for entry in (e for e in look.titles if e in curves):
+        for i, seed in enumerate(curves[entry].values()):
+            label = look.titles[entry] if i == 0 else None
+            axes.plot(*_xy(seed), color=look.colour[entry], linestyle=look.style[entry], linewidth=1.2, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("log₁₀ of the largest norm of a state")
+    axes.set_title("Size of the states in training, every seed", fontsize=10)
+    _bare(axes, "both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_state_bytes(rows: Sequence[Result], points: Sequence[Point]) -> Any:
+    """The metric against the size of the state, every seed, where sizes differ."""
+    sizes = {row.entry: row.state_bytes for row in rows if row.state_bytes and row.value is not None}
+    if len(set(sizes.values())) < 2:
+        return None
+    look = Look(rows)
+    figure = new_figure(9, 4.5)
+    axes = figure.add_subplot()
+    for line in (line for line in summarise(rows) if line.first.entry in sizes):
+        size, colour = sizes[line.first.entry], look.colour[line.first.entry]
+        axes.plot([size] * len(line.values), list(line.values.values()), "o", color=colour, alpha=0.55)
+        axes.plot([size], [line.mean], "_", color=colour, markersize=18, markeredgewidth=2.5, label=line.title)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"state in bytes, after {rows[0].train_length:,} tokens")
+    axes.set_ylabel(rows[0].metric)
+    axes.set_title("Dots: seeds. Bars: means", fontsize=10)
+    _bare(axes, "both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Sequence[Result], Sequence[Point]], Any]] = {
+    "values": draw_values,
+    "accuracy": draw_accuracy,
+    "loss": draw_loss,
+    "positions": draw_positions,
+    "state-bytes": draw_state_bytes,
+    "states": draw_states,
+}
+CAPTIONS = {
+    "values": "The result of every seed.",
+    "accuracy": "Accuracy against the position; beyond the dashed line no model was trained.",
+    "loss": "Loss against the step, in training and on the validation text.",
+    "positions": "Loss against the position in the window.",
+    "state-bytes": "The result against the size of the state.",
+    "states": "How large the states grow.",
+}
+
+
+def _xy(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _limits(axes: Any, shown: Sequence[float]) -> None:
+    if shown:
+        room = 0.05 * (max(shown) - min(shown)) or 0.1
+        axes.set_ylim(min(shown) - room, max(shown) + room)
+
+
+def _bare(axes: Any, grid: str) -> None:
+    """Light grid lines, no frame above or on the right."""
+    axes.grid(axis=grid, alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

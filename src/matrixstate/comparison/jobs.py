@@ -1,0 +1,265 @@
+"""One job: one entry trained once, with one learning rate and one seed. What it found is in its result.json."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matrixstate.errors import CheckpointError, Diverged
+from matrixstate.training import Run, RunConfig, train
+from matrixstate.training.checkpoint import list_checkpoints
+from matrixstate.training.run import write_json
+from matrixstate.training.tasks import TaskRunConfig, train_task
+from matrixstate.training.thermometer import Reading
+
+POINTS = 200  # of a curve, at most
+SPIKE = 0.5  # nats above the mean of the losses before it
+WINDOW = 20  # how many losses before it
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to train one entry once."""
+
+    directory: Path
+    """Of the job: result.json, progress.json and run/."""
+    data: Path
+    """The text in tokens, made once for all jobs; for a task, nothing."""
+    kind: Literal["trial", "final"]
+    config: RunConfig | TaskRunConfig
+
+    @property
+    def entry(self) -> str:
+        return self.config.name
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def rate(self) -> float:
+        return self.config.training.learning_rate
+
+    @property
+    def steps(self) -> int:
+        return self.config.training.steps
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished job found; None if it is not finished."""
+        return read_json(self.directory / "result.json")
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is: step, cpu_seconds, wall_seconds."""
+        return read_json(self.directory / "progress.json") or {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is none. Raises CheckpointError for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"compare: {path} is damaged: {error}") from error
+
+
+@dataclass
+class Watch:
+    """A reporter that measures time, over all sessions of a job, and leaves progress.json for who waits."""
+
+    job: Job
+    tell: Callable[[int], None] | None = None
+    took: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._before = self.job.progress()
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._last_cpu, self._written, self._done = None, 0.0, int(self._before["step"])
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._cpu,
+            "wall_seconds": self._before["wall_seconds"] + time.perf_counter() - self._wall,
+        }
+
+    def write(self) -> None:
+        """Leaves progress.json."""
+        self._written = time.perf_counter()
+        write_json(self.job.directory / "progress.json", {"step": self._done, **self.spent()})
+
+    def step(
+        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+    ) -> None:
+        self._done, now = step, time.process_time()
+        if self._last_cpu is not None:
+            self.took.append(now - self._last_cpu)
+        self._last_cpu = now
+        if time.perf_counter() - self._written > 0.5:
+            self.write()
+        if self.tell is not None:
+            self.tell(step)
+
+    def evaluated(self, step: int, nats_per_token: float) -> None:
+        self._last_cpu = None  # the time of a look is not a step's
+
+    def measured(self, step: int, readings: Sequence[Reading]) -> None: ...
+
+    def warned(self, message: str) -> None: ...
+
+
+def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+    """Trains, or goes on, and writes result.json; returns it, or None if a signal stopped it before the end.
+
+    A training that diverges is a result too: its status is "failed", with the reason.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    watch = Watch(job, tell)
+    try:
+        if isinstance(job.config, RunConfig):
+            found = _train_text(job, job.config, watch)
+        else:
+            found = _train_task(job, job.config, watch)
+    except KeyboardInterrupt:  # a task's training that was stopped
+        found = None
+    except Diverged as error:
+        found = {"status": "failed", "reason": str(error), **_of_log(read_log(job.directory / "run"))}
+    if found is None:
+        watch.write()
+        return None
+    middle = statistics.median(watch.took) if watch.took else None
+    found |= {"step_cpu_seconds": middle, **watch.spent()}
+    write_json(job.directory / "result.json", found)
+    return found
+
+
+def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]:
+    """Trains from the start: a task's training cannot be gone on with."""
+    directory = job.directory / "run"
+    shutil.rmtree(directory, ignore_errors=True)
+    outcome = train_task(directory, config, [watch])
+    longest, tracking = config.evaluate_length, outcome.tracking
+    accuracy = tracking.token_accuracy(longest)
+    found = _of_log(read_log(directory))
+    found["curves"]["accuracy"] = tracking.curve()
+    return {
+        "status": "done",
+        "reason": "",
+        "tokens": outcome.tokens,
+        "value": accuracy,
+        # of all accuracies of single sequences with this mean, none spread further than rights and wrongs
+        "item_error": math.sqrt(accuracy * (1 - accuracy) / config.evaluate_sequences),
+        "items": config.evaluate_sequences,
+        "value_at_train_length": tracking.token_accuracy(config.training.length),
+        "tail_accuracy": tracking.tail_accuracy(longest),
+        "all_correct": tracking.all_correct(longest),
+        "horizon": tracking.horizon(0.9),
+        "solved_step": None if outcome.solved_at is None else outcome.solved_at[0],
+        "solved_cpu_seconds": None if outcome.solved_at is None else outcome.solved_at[1],
+        **found,
+    }
+
+
+def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any] | None:
+    directory = job.directory / "run"
+    if (directory / "config.yaml").exists():
+        run = Run.open(directory)
+        resume = bool(list_checkpoints(run.checkpoints))
+    else:
+        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
+    outcome = train(run, [watch], resume=resume)
+    if outcome.validation is None:
+        return None
+    loss = outcome.validation
+    to_bits = loss.bits_per_byte / loss.nats_per_token
+    item_error = None if loss.standard_error is None else loss.standard_error * to_bits
+    found = _of_log(run.metrics())
+    found["curves"]["loss by position"] = [
+        (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
+    ]
+    return {
+        "status": "done",
+        "reason": "",
+        "tokens": outcome.step * config.training.batch * config.training.sequence,
+        "value": loss.bits_per_byte,
+        "nats_per_token": loss.nats_per_token,
+        "item_error": item_error,
+        "items": loss.tokens // loss.window,
+        **found,
+    }
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Gives `target` the files of `source` without copying them, where the file system can."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that were written to their end."""
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the log of a run holds: curves, spikes, size of the states."""
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    sizes = [(line["step"], max(map(_largest, line["states"]))) for line in lines if line.get("states")]
+    return {
+        "steps": losses[-1][0] if losses else 0,
+        "spikes": spikes([loss for _, loss in losses]),
+        "state_log10": max((size for _, size in sizes), default=None),
+        "curves": {
+            "training loss": thin(smooth(losses)),
+            "validation loss": [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line],
+            "state size": thin(sizes),
+        },
+    }
+
+
+def _largest(reading: dict[str, Any]) -> float:
+    """log10 of the largest norm of a layer's heads."""
+    return max((n for n in reading["log_norm"] if n is not None), default=math.inf) / math.log(10)
+
+
+def spikes(losses: Sequence[float]) -> int:
+    """How often the loss rises by more than half a nat above the mean of the twenty before it; once per rise."""
+    found, inside = 0, False
+    for i in range(WINDOW, len(losses)):
+        above = losses[i] > statistics.fmean(losses[i - WINDOW : i]) + SPIKE
+        found, inside = found + (above and not inside), above
+    return found
+
+
+def smooth(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """An exponential mean over about a fiftieth of the points, unbiased at the start."""
+    decay = 1 - min(1, 50 / max(len(points), 1))
+    out, mean, weight = [], 0.0, 0.0
+    for x, y in points:
+        mean, weight = decay * mean + (1 - decay) * y, decay * weight + (1 - decay)
+        out.append((x, mean / weight))
+    return out
+
+
+def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `POINTS` of the points, evenly, the last one among them."""
+    stride = max(1, math.ceil(len(points) / POINTS))
+    return [*points[::-1][::stride][::-1]]
+
+
+def change(config: Any, steps: int, rate: float, seed: int) -> Any:
+    """The same run for other steps, at another rate, with another seed."""
+    training = dataclasses.replace(config.training, steps=steps, learning_rate=rate)
+    return dataclasses.replace(config, training=training, seed=seed)

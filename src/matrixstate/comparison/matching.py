@@ -1,0 +1,203 @@
+"""Meets the budget of a suite: finds each entry's size or steps, and says what it found."""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from matrixstate.comparison.suite import EntryConfig, SuiteConfig, varied_path, with_number
+from matrixstate.errors import ConfigError
+from matrixstate.models import Counts, LanguageModel, ModelConfig, count
+
+LARGEST = 2**24  # no number that sets a model's size is larger
+BACKWARD = 3  # forward and backward cost three times the forward pass
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One entry, and what it costs at the size or length that meets the budget."""
+
+    entry: str
+    title: str
+    model: ModelConfig
+    varied: str
+    """What was changed, or "nothing"."""
+    value: int | None
+    """What it was changed to."""
+    steps: int
+    tokens: int
+    """Tokens of the whole training; for a curriculum, at most."""
+    parameters: int
+    parameters_without_embeddings: int
+    state_bytes: int
+    flops_per_token: int
+
+    @property
+    def flops(self) -> int:
+        """Of the whole training, forward and backward."""
+        return BACKWARD * self.flops_per_token * self.tokens
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the matching needs to know of the training, beside the model."""
+
+    vocabulary: int
+    length: int
+    """Tokens per sequence."""
+    steps: int
+    tokens_per_step: int
+
+
+def match(suite: SuiteConfig, shapes: dict[str, Shape]) -> list[Matched]:
+    """Every entry at the suite's budget, in order. Raises ConfigError with a sentence per entry that cannot meet it."""
+    budget, by = _budget(suite, shapes), None if suite.match is None else suite.match.by
+    found, problems = [], []
+    for entry in suite.entries:
+        shape = shapes[entry.name]
+        try:
+            one = _fit(suite, entry, shape, budget)
+        except ConfigError as error:
+            problems += [f"models: {entry.name}: {problem}" for problem in error.problems]
+            continue
+        if by in ("parameters", "state_bytes", "flops") and suite.match is not None:
+            got, tolerance = getattr(one, by), suite.match.tolerance
+            if abs(got - budget) > tolerance * budget:
+                problems.append(
+                    f"models: {entry.name}: expected {by} within {tolerance:.1%} of {budget:,.0f}, "
+                    f"the nearest is {got:,} ({_how(one)})"
+                )
+        found.append(one)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _how(one: Matched) -> str:
+    return "nothing may vary" if one.value is None else f"{one.varied} = {one.value:,}"
+
+
+def _budget(suite: SuiteConfig, shapes: dict[str, Shape]) -> float:
+    """How much every entry gets: what the suite says, or what its control has."""
+    if suite.match is None:
+        return 0.0
+    if suite.match.value is not None:
+        return suite.match.value
+    control = next(entry for entry in suite.entries if entry.name == suite.reference)
+    shape = shapes[control.name]
+    if suite.match.by == "wall_time":
+        return step_seconds(control.model, shape) * shape.steps
+    value = getattr(_describe(control, control.model, shape), suite.match.by)
+    if not value:
+        raise ConfigError(f"match: expected {suite.match.by} of the control {control.name}, got {value}; give a value")
+    return float(value)
+
+
+def _fit(suite: SuiteConfig, entry: EntryConfig, shape: Shape, budget: float) -> Matched:
+    by = None if suite.match is None else suite.match.by
+    if by == "flops":
+        per_step = _describe(entry, entry.model, dataclasses.replace(shape, steps=1)).flops
+        steps = max(1, round(budget / per_step))
+        return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
+    if by == "wall_time":
+        steps = max(1, round(budget / step_seconds(entry.model, shape)))
+        return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
+    path = varied_path(suite, entry)
+    if by is None or path is None:
+        return _describe(entry, entry.model, shape)
+
+    def measure(number: int) -> float | None:
+        try:
+            return getattr(_describe(entry, with_number(entry.model, path, number), shape), by)
+        except ConfigError:  # a size that does not fit the others, say no multiple of the heads
+            return None
+
+    number = nearest_number(measure, budget)
+    return _describe(entry, with_number(entry.model, path, number), shape, path, number)
+
+
+def _describe(
+    entry: EntryConfig, model: ModelConfig, shape: Shape, varied: str = "nothing", value: int | None = None
+) -> Matched:
+    model = dataclasses.replace(model, vocabulary=model.vocabulary or shape.vocabulary)
+    counts: Counts = count(model, shape.length)
+    return Matched(
+        entry=entry.name,
+        title=entry.title,
+        model=model,
+        varied=varied,
+        value=value,
+        steps=shape.steps,
+        tokens=shape.steps * shape.tokens_per_step,
+        parameters=counts.parameters,
+        parameters_without_embeddings=counts.parameters_without_embeddings,
+        state_bytes=counts.state_bytes,
+        flops_per_token=counts.flops_per_token,
+    )
+
+
+def nearest_number(measure: Callable[[int], float | None], target: float) -> int:
+    """The whole number from 1 on whose measure is nearest the target.
+
+    The measure must not fall as its number grows; None marks numbers that cannot be. Bracketed and then cut, by a
+    straight line or in half, so that it is asked about ten times. Raises ConfigError if no number can be.
+    """
+    seen: dict[int, float | None] = {}
+
+    def at(number: int) -> float | None:
+        if number not in seen:
+            seen[number] = measure(number)
+        return seen[number]
+
+    def first_from(number: int, end: int) -> int | None:
+        return next((n for n in range(number, end) if at(n) is not None), None)
+
+    low = high = first_from(1, 1025)
+    if low is None or high is None:
+        raise ConfigError("vary: expected a number that some size fits, none from 1 to 1024 does")
+    while (at(high) or 0) < target and high < LARGEST:
+        further = first_from(8 * high, 16 * high + 1024) or first_from(high + 1, 8 * high)
+        if further is None:
+            break
+        low, high = high, further
+    for turn in itertools.count():
+        guess = _between(low, high, at(low) or 0, at(high) or 0, target if turn % 3 else None)
+        middle = first_from(guess, high) if high - low > 1 else None
+        if middle is None:  # nothing fits above the guess
+            middle = next((n for n in range(guess - 1, low, -1) if at(n) is not None), None)
+        if middle is None:
+            break
+        low, high = (middle, high) if (at(middle) or 0) < target else (low, middle)
+    return min((low, high), key=lambda n: abs((at(n) or 0) - target))
+
+
+def _between(low: int, high: int, at_low: float, at_high: float, target: float | None) -> int:
+    """A number between two others: where a straight line meets the target, or for None the middle."""
+    if target is None or at_high <= at_low:
+        return (low + high + 1) // 2
+    guess = low + round((high - low) * (target - at_low) / (at_high - at_low))
+    return min(max(guess, low + 1), max(high - 1, low + 1))
+
+
+def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
+    """Seconds of a forward and backward pass at one thread, the middle of some tries. Changes no random state."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            vocabulary = model.vocabulary or shape.vocabulary
+            trained = LanguageModel(dataclasses.replace(model, vocabulary=vocabulary, dropout=0.0))
+            tokens = torch.randint(vocabulary, (max(1, shape.tokens_per_step // shape.length), shape.length))
+        took = []
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            cross_entropy(trained(tokens)[0].flatten(0, 1), tokens.flatten()).backward()
+            took.append(time.perf_counter() - began)
+        return statistics.median(took[1:])
+    finally:
+        torch.set_num_threads(threads)

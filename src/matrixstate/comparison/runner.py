@@ -1,0 +1,278 @@
+"""A comparison from its suite to its CSV files, in a directory from which it can be gone on with."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import yaml
+
+from matrixstate.comparison.jobs import Job, change, read_json
+from matrixstate.comparison.matching import Matched, Shape, match
+from matrixstate.comparison.pool import run_jobs
+from matrixstate.comparison.results import (
+    CURVES,
+    MATCHING,
+    RESULTS,
+    TRIALS,
+    Point,
+    Result,
+    Size,
+    Trial,
+    write_rows,
+)
+from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite, as_data, make_suite
+from matrixstate.configs import decode, encode, flatten
+from matrixstate.data import RandomWindows, TokenizedText, tokenize
+from matrixstate.errors import CheckpointError, ConfigError
+from matrixstate.models import ModelConfig
+from matrixstate.training import CHOICES
+from matrixstate.training.run import environment, replace_file, write_json
+
+
+class Listener(Protocol):
+    """Is told how a comparison goes."""
+
+    def begin(self, what: str, jobs: int, finished: int, steps: int) -> None:
+        """There are so many jobs, so many of them finished; the others have so many steps left."""
+
+    def update(self, steps: int, running: Sequence[str]) -> None:
+        """So many of the steps left are done now, and these jobs are running."""
+
+    def ended(self, name: str, found: dict[str, Any]) -> None:
+        """One job has come to its end."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained: the entries at the budget, and the text they learn."""
+
+    suite: SuiteConfig
+    sizes: list[Matched]
+    text: TokenizedText | None
+
+
+def make_plan(suite: SuiteConfig) -> Plan:
+    """Reads the text and meets the budget. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    if isinstance(suite, TaskSuite):
+        shapes = {entry.name: _task_shape(suite, entry) for entry in suite.models}
+        return Plan(suite, match(suite, shapes), None)
+    assert isinstance(suite, TextSuite)
+    text = tokenize(suite.data)
+    shapes = {}
+    for entry in suite.models:
+        training = entry.training
+        RandomWindows(text.parts["train"], training.sequence, training.batch, 0)
+        shapes[entry.name] = Shape(
+            text.tokenizer.size, training.sequence, training.steps, training.batch * training.sequence
+        )
+    small = [e for e in suite.models if (e.model.vocabulary or text.tokenizer.size) < text.tokenizer.size]
+    if small:
+        raise ConfigError(
+            f"models: {e.name}: vocabulary: expected at least {text.tokenizer.size}, the tokenizer's, "
+            f"got {e.model.vocabulary}"
+            for e in small
+        )
+    return Plan(suite, match(suite, shapes), text)
+
+
+def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
+    """A curriculum's steps hold at most as many tokens as those at full length."""
+    training = entry.training
+    return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A directory: suite.yaml, matching.json, environment.json, data/, runs/, CSV files, figures/ and report.html."""
+
+    directory: Path
+    suite: SuiteConfig
+    sizes: list[Matched]
+
+    @classmethod
+    def create(cls, directory: Path, plan: Plan) -> "Comparison":
+        """A new comparison in a directory that must be new or empty."""
+        try:
+            if directory.exists() and any(directory.iterdir()):
+                raise ConfigError(f"--out: expected a new or empty directory or a comparison, got {directory}")
+            directory.mkdir(parents=True, exist_ok=True)
+            if plan.text is not None:
+                plan.text.write(directory / "data")
+            write_json(directory / "environment.json", {**environment(), "threads": 1})
+            sizes = [{**dataclasses.asdict(one), "model": encode(one.model, CHOICES)} for one in plan.sizes]
+            write_json(directory / "matching.json", {"sizes": sizes})
+            _write_suite(directory, plan.suite)  # last: with it the directory is a comparison
+        except OSError as error:
+            raise ConfigError(f"--out: cannot write {directory}: {error.strerror}") from error
+        return cls(directory, plan.suite, plan.sizes)
+
+    @classmethod
+    def open(cls, directory: Path) -> "Comparison":
+        """A comparison that was begun. Raises CheckpointError if it is missing or damaged."""
+        try:
+            data = yaml.safe_load((directory / "suite.yaml").read_text(encoding="utf-8"))
+            sizes = (read_json(directory / "matching.json") or {})["sizes"]
+            models = [decode(ModelConfig, one["model"], CHOICES) for one in sizes]
+            matched = [Matched(**{**one, "model": model}) for one, model in zip(sizes, models, strict=True)]
+            return cls(directory, make_suite(data), matched)
+        except OSError as error:
+            raise CheckpointError(f"compare: expected a comparison in {directory}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError, ConfigError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"compare: {directory} is damaged: {' '.join(str(error).split())}") from error
+
+    def extend(self, suite: SuiteConfig) -> "Comparison":
+        """The same comparison with as many seeds as `suite`. Raises ConfigError if anything else differs."""
+        ours, theirs = flatten(as_data(self.suite)), flatten(as_data(suite))
+        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key != "seeds"]
+        if keys:
+            raise ConfigError(
+                f"--out: {self.directory} holds another suite: {key}: {ours.get(key)!r} there, {theirs.get(key)!r} here"
+                for key in keys
+            )
+        if suite.seeds != self.suite.seeds:
+            _write_suite(self.directory, suite)
+        return Comparison(self.directory, suite, self.sizes)
+
+    def job(self, size: Matched, kind: Literal["trial", "final"], rate: float, seed: int) -> Job:
+        """The job of one entry, rate and seed."""
+        place = f"trial-{rate:g}" if kind == "trial" else f"seed-{seed}"
+        steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
+        config = change(self.suite.run_config(size.entry, size.model), steps, rate, seed)
+        return Job(self.directory / "runs" / size.entry / place, self.directory / "data", kind, config)
+
+    def trials(self) -> dict[str, list[Job]]:
+        """The trials of every entry, one per learning rate; none if there is nothing to choose."""
+        rates, seed = self.suite.learning_rates, self.suite.trial_seed
+        if len(rates) < 2:
+            return {size.entry: [] for size in self.sizes}
+        return {size.entry: [self.job(size, "trial", rate, seed) for rate in rates] for size in self.sizes}
+
+    def rates(self) -> dict[str, float | None]:
+        """The rate of every entry: its best trial's, or the only one there is; None if all its trials diverged."""
+        chosen: dict[str, float | None] = {}
+        for name, jobs in self.trials().items():
+            own = self.suite.entry(name).training.learning_rate
+            chosen[name] = self._best(jobs) if jobs else next(iter(self.suite.learning_rates), own)
+        return chosen
+
+    def _best(self, jobs: Sequence[Job]) -> float | None:
+        done = [(job, job.result() or {}) for job in jobs]
+        fits = [(self.score(found), job) for job, found in done if found.get("status") == "done"]
+        return min(fits, key=lambda pair: pair[0])[1].rate if fits else None
+
+    def score(self, found: dict[str, Any]) -> float:
+        """What a trial is judged by; less is better."""
+        value = found["value"]
+        return math.inf if value is None else value if self.suite.better == "lower" else -value
+
+    def finals(self) -> list[Job]:
+        """The jobs of the comparison, by seed and then entry, so that time left can be told early."""
+        rates = self.rates()
+        pairs = [(seed, size) for seed in self.suite.all_seeds for size in self.sizes]
+        return [self.job(size, "final", rate, seed) for seed, size in pairs if (rate := rates[size.entry]) is not None]
+
+    def run(self, workers: int, listener: Listener) -> None:
+        """Does what is not done yet and writes the CSV files. Raises pool.Interrupted when a signal stopped it."""
+        self._run("trials", [job for jobs in self.trials().values() for job in jobs], workers, listener)
+        self._run("training", self.finals(), workers, listener)
+        self.write_tables()
+
+    def _run(self, what: str, jobs: Sequence[Job], workers: int, listener: Listener) -> None:
+        ahead = 0
+        begun = {job: int(job.progress()["step"]) for job in jobs if job.result() is None}
+        steps = sum(job.steps - step for job, step in begun.items())
+        listener.begin(what, len(jobs), len(jobs) - len(begun), steps)
+
+        def told(running: dict[Job, int], ended: Job | None) -> None:
+            nonlocal ahead
+            if ended is not None:
+                ahead += ended.steps - begun[ended]
+                listener.ended(self.name_of(ended), ended.result() or {})
+            now = sum(max(0, step - begun[job]) for job, step in running.items())
+            listener.update(ahead + now, [self.name_of(job) for job in running])
+
+        run_jobs(jobs, workers, told)
+
+    def name_of(self, job: Job) -> str:
+        """What a job is called where there is one line for it."""
+        return "/".join(job.directory.parts[-2:])
+
+    def write_tables(self) -> None:
+        """Writes results.csv, trials.csv, curves.csv and matching.csv from what the jobs left."""
+        found = [(job, job.result()) for job in self.finals()]
+        write_rows(self.directory / MATCHING, Size, map(self._size, self.sizes))
+        write_rows(self.directory / TRIALS, Trial, self._trials())
+        write_rows(self.directory / RESULTS, Result, self._results({job: f for job, f in found if f is not None}))
+        write_rows(
+            self.directory / CURVES,
+            Point,
+            (
+                Point(entry=job.entry, title=self._title(job.entry), seed=job.seed, curve=name, x=x, y=y)
+                for job, result in found
+                for name, points in (result or {"curves": {}})["curves"].items()
+                for x, y in points
+            ),
+        )
+
+    def _title(self, name: str) -> str:
+        return next(size.title for size in self.sizes if size.entry == name)
+
+    def _size(self, size: Matched) -> Size:
+        budget = "" if self.suite.match is None else self.suite.match.by
+        names = {field.name for field in dataclasses.fields(Size)} - {"budget", "number"}
+        return Size(budget=budget, number=size.value, **{name: getattr(size, name) for name in names})
+
+    def _trials(self) -> list[Trial]:
+        rates, rows = self.rates(), []
+        names = ("status", "reason", "steps")
+        for entry, jobs in self.trials().items():
+            for job in jobs:
+                found = job.result() or {}
+                rows.append(
+                    Trial(
+                        entry=entry,
+                        title=self._title(entry),
+                        learning_rate=job.rate,
+                        seed=job.seed,
+                        value=found.get("value"),
+                        chosen=job.rate == rates[entry],
+                        **{name: found[name] for name in names},
+                    )
+                )
+        return rows
+
+    def _results(self, found: dict[Job, dict[str, Any]]) -> list[Result]:
+        rates, rows = self.rates(), []
+        known = {field.name for field in dataclasses.fields(Result)}
+        for size in self.sizes:
+            counts = ("parameters", "parameters_without_embeddings", "state_bytes", "flops_per_token")
+            training, suite = self.suite.entry(size.entry).training, self.suite
+            common = {
+                "suite": suite.title or suite.name,
+                "kind": suite.kind,
+                "metric": suite.metric,
+                "better": suite.better,
+                "control": suite.reference,
+                "solved_at": suite.solved_at,
+                "train_length": training.sequence if suite.kind == "text" else training.length,
+                "entry": size.entry,
+                "title": size.title,
+                "learning_rate": rates[size.entry],
+                **{name: getattr(size, name) for name in counts},
+            }
+            mine = {job.seed: result for job, result in found.items() if job.entry == size.entry}
+            for seed, result in mine.items():
+                numbers = {key: value for key, value in result.items() if key in known}
+                row = Result(**{**common, "seed": seed, **numbers})
+                rows.append(row.judged())
+            if rates[size.entry] is None:
+                reason = "every learning rate that was tried diverged"
+                rows += [Result(**common, seed=s, status="failed", reason=reason) for s in self.suite.all_seeds]
+        return rows
+
+
+def _write_suite(directory: Path, suite: SuiteConfig) -> None:
+    replace_file(directory / "suite.yaml", yaml.safe_dump(as_data(suite), sort_keys=False, allow_unicode=True))

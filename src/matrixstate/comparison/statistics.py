@@ -1,0 +1,91 @@
+"""What may be said of a few seeds: intervals with a named method, paired differences, and plain sentences."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+FEWEST = 3  # seeds that an interval needs
+BOOTSTRAP = f"percentile bootstrap over seeds, {RESAMPLES:,} resamples, {LEVEL:.0%}"
+WILSON = f"Wilson, {LEVEL:.0%}"
+Z = 1.959963984540054  # of the standard normal distribution, for 95 %
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a quantity lies, by the method named."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much the first of two entries exceeds the second, on the seeds that both have."""
+
+    mean: float
+    interval: Interval | None
+    """None for fewer than three seeds."""
+    seeds: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval is not None and not self.interval.low <= 0 <= self.interval.high
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """Wilson's score interval of a probability. Raises ValueError unless 0 <= successes <= trials, trials > 0."""
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"wilson: expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
+    share, z2 = successes / trials, Z * Z
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    # at the ends the interval touches 0 or 1 exactly, which rounding would miss
+    low = 0.0 if successes == 0 else middle - half
+    return Interval(low, 1.0 if successes == trials else middle + half, WILSON)
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Interval | None:
+    """Interval of the mean of `values`, one per seed; None for fewer than three.
+
+    With few seeds it is too narrow rather than too wide (it cannot leave the range of what was seen).
+    """
+    if len(values) < FEWEST:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    means = np.asarray(values, dtype=np.float64)[drawn].mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), BOOTSTRAP)
+
+
+def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference | None:
+    """The mean of ours minus theirs over the seeds both have, with its bootstrap interval; None for no common seed."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    gaps = [ours[seed] - theirs[seed] for seed in seeds]
+    return Difference(statistics.mean(gaps), bootstrap(gaps), len(seeds))
+
+
+def say_difference(ours: str, theirs: str, difference: Difference | None, what: str, digits: int = 3) -> str:
+    """One sentence: lower, higher, no difference shown, or why nothing can be said."""
+    if difference is None:
+        return f"{ours} and {theirs} share no finished seed, so they cannot be compared."
+    size = f"{abs(difference.mean):.{digits}f}"
+    n = f"{difference.seeds} paired seed{'s' if difference.seeds > 1 else ''}"
+    interval = difference.interval
+    if interval is None:
+        way = "higher" if difference.mean > 0 else "lower"
+        found = f"{size} {way}" if difference.mean else "equal"
+        return f"{ours} against {theirs}: {found} {what} in {n}; no interval can be given for fewer than {FEWEST}."
+    span = f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+    if not difference.shown:
+        return f"{ours} and {theirs}: no difference shown; the interval {span} of the difference holds 0 ({n})."
+    way = "higher" if difference.mean > 0 else "lower"
+    return f"{ours} is {way} than {theirs} by {size} {what}, interval {span} ({n})."

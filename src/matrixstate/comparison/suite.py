@@ -1,0 +1,363 @@
+"""What is to be compared, as data: entries, seeds, a text, a budget, learning rates; read from YAML."""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from matrixstate.configs import decode, encode, flatten, load_yaml, nearest, override
+from matrixstate.data import DataConfig
+from matrixstate.data.tasks import TaskConfig
+from matrixstate.errors import ConfigError, require
+from matrixstate.models import ModelConfig
+from matrixstate.training import RunConfig, TrainingConfig
+from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig
+
+HIDDEN = "blocks.*.mlp.hidden"
+"""What is varied to match parameters where an entry does not say."""
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """The budget that all entries get; the program finds the sizes that meet it."""
+
+    by: Literal["parameters", "state_bytes", "flops", "wall_time"] = "parameters"
+    """parameters: all of them. state_bytes: of one sequence of the training length. flops: of the whole training,
+    forward and backward. wall_time: seconds of training at one thread, judged by a few steps tried beforehand."""
+    value: float | None = None
+    """How much of it. Default: what the control has, unchanged."""
+    tolerance: float = 0.02
+    """By what share of the value an entry may miss it."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.value is None or 0 < self.value < math.inf, f"value: expected a positive number, got {self.value}"),
+            (0 < self.tolerance < 1, f"tolerance: expected a share between 0 and 1, got {self.tolerance}"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryConfig:
+    """One architecture."""
+
+    name: str
+    """Names its directory and its rows: letters, digits, '-', '_' and '.'."""
+    label: str | None = None
+    """What figures and tables call it. Default: the name."""
+    model: ModelConfig
+    vary: str | None = None
+    """The whole number of the model that may change to meet the budget, as in blocks.0.mixer.heads; `*` stands for
+    every block. Default: the hidden size of every MLP for parameters; the steps for flops and wall_time."""
+
+    training: Any
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEntry(EntryConfig):
+    """One architecture, and how it is trained on the text."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(EntryConfig):
+    """One architecture, and how it is trained on the task."""
+
+    training: TaskTrainingConfig = field(default_factory=TaskTrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """What every suite has, whatever its models learn."""
+
+    kind: ClassVar[str]
+    better: ClassVar[str]
+
+    name: str
+    """Names the directory where none is given."""
+    title: str | None = None
+    """Heads the report. Default: the name."""
+    seeds: int = 3
+    """How many times each entry is trained: seeds first_seed, first_seed + 1, ..."""
+    first_seed: int = 0
+    match: MatchConfig | None = None
+    """The budget. Default: none; every entry is trained as it stands, and the report says so."""
+    learning_rates: tuple[float, ...] = ()
+    """Rates tried for every entry alike, with one seed; the best is used. Default: no trials, each entry's own rate."""
+    trial_steps: int | None = None
+    """Steps of a trial. Default: those of the training."""
+    trial_seed: int = 1000
+    """Seed of all trials, not among those of the comparison."""
+    control: str | None = None
+    """The entry that all others are compared with. Default: the first."""
+
+    @property
+    def entries(self) -> tuple[EntryConfig, ...]:
+        raise NotImplementedError
+
+    @property
+    def metric(self) -> str:
+        """What the models are compared by."""
+        raise NotImplementedError
+
+    @property
+    def solved_at(self) -> float | None:
+        """The value from which on a task counts as solved."""
+        return None
+
+    def run_config(self, entry: str, model: ModelConfig) -> Any:
+        """How that entry is trained, with its model at the budget."""
+        raise NotImplementedError
+
+    def entry(self, name: str) -> EntryConfig:
+        """The entry of that name."""
+        return next(entry for entry in self.entries if entry.name == name)
+
+    @property
+    def reference(self) -> str:
+        """The name of the control."""
+        return self.control or self.entries[0].name
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    def __post_init__(self) -> None:
+        names = Counter(entry.name for entry in self.entries)
+        rates = self.learning_rates
+        require(
+            (is_plain(self.name), f"name: expected {PLAIN}, got {self.name!r}"),
+            (self.seeds > 0, f"seeds: expected at least 1, got {self.seeds}"),
+            (self.first_seed >= 0, f"first_seed: expected 0 or more, got {self.first_seed}"),
+            (self.trial_seed >= 0, f"trial_seed: expected 0 or more, got {self.trial_seed}"),
+            (
+                not rates or self.trial_seed not in self.all_seeds,
+                f"trial_seed: expected a seed that the comparison does not use, got {self.trial_seed}",
+            ),
+            (
+                self.trial_steps is None or self.trial_steps > 0,
+                f"trial_steps: expected at least 1, got {self.trial_steps}",
+            ),
+            (
+                all(0 < rate < math.inf for rate in rates) and len(set(rates)) == len(rates),
+                f"learning_rates: expected different positive numbers, got {list(rates)}",
+            ),
+            (bool(names), "models: expected at least one entry, got none"),
+            *((is_plain(name), f"models: name: expected {PLAIN}, got {name!r}") for name in names),
+            *((n == 1, f"models: name: expected each once, got {name!r} {n} times") for name, n in names.items()),
+            (
+                self.control is None or self.control in names,
+                f"control: expected the name of an entry, got {self.control!r}{nearest(str(self.control), names)}",
+            ),
+            *_varied(self),
+        )
+
+
+PLAIN = "letters, digits, '-', '_' and '.'"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a directory may be called that."""
+    return bool(name) and all(c.isalnum() or c in "-_." for c in name) and not name.startswith(".")
+
+
+def _varied(suite: SuiteConfig) -> Iterable[tuple[bool, str]]:
+    """Checks that every entry has something to vary, if the budget needs it."""
+    by = None if suite.match is None else suite.match.by
+    for entry in suite.entries:
+        path = varied_path(suite, entry)
+        if by == "state_bytes" and path is None and entry.name != suite.reference:
+            yield False, f"models: {entry.name}: vary: expected the number that sets the state's size, got none"
+        if path is not None:
+            found = [*places(encode(entry.model, TASK_CHOICES), path)]
+            known = sorted({key for key, value in flatten(encode(entry.model, TASK_CHOICES)).items() if _whole(value)})
+            yield bool(found), f"models: {entry.name}: vary: no such whole number: {path!r}{nearest(path, known)}"
+
+
+def _whole(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def varied_path(suite: SuiteConfig, entry: EntryConfig) -> str | None:
+    """The path of the number in the entry's model that the matching may change; None for none."""
+    if suite.match is None or suite.match.by in ("flops", "wall_time"):
+        return None
+    has_mlp = any(block.mlp is not None and hasattr(block.mlp, "hidden") for block in entry.model.blocks)
+    return entry.vary or (HIDDEN if suite.match.by == "parameters" and has_mlp else None)
+
+
+def places(data: Any, path: str) -> Iterable[tuple[str, ...]]:
+    """The keys of every whole number (or unset one) that `path` names in plain data."""
+    key, _, rest = path.partition(".")
+    items = dict(enumerate(data)) if isinstance(data, list) else data if isinstance(data, dict) else {}
+    for name, value in items.items():
+        if key not in ("*", str(name)):
+            continue
+        if rest:
+            yield from ((str(name), *below) for below in places(value, rest))
+        elif _whole(value):
+            yield (str(name),)
+
+
+def with_number(model: ModelConfig, path: str, number: int) -> ModelConfig:
+    """The model with `number` wherever `path` leads. Raises ConfigError if it does not fit."""
+    data = encode(model, TASK_CHOICES)
+    data = override(data, [f"{'.'.join(keys)}={number}" for keys in places(data, path)])
+    return decode(ModelConfig, data, TASK_CHOICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSuite(SuiteConfig):
+    """Models trained on one text and compared in bits per byte of its validation part."""
+
+    kind: ClassVar[str] = "text"
+    better: ClassVar[str] = "lower"
+
+    models: tuple[TextEntry, ...]
+    data: DataConfig = field(default_factory=DataConfig)
+
+    @property
+    def entries(self) -> tuple[TextEntry, ...]:
+        return self.models
+
+    @property
+    def metric(self) -> str:
+        return "bits per byte"
+
+    def run_config(self, entry: str, model: ModelConfig) -> RunConfig:
+        training = next(e.training for e in self.models if e.name == entry)
+        return RunConfig(name=entry, model=model, data=self.data, training=training)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lengths = {entry.training.sequence for entry in self.models}
+        limits = [(e, e.model.learned_positions) for e in self.models]
+        require(
+            (len(lengths) == 1, f"models: training.sequence: expected one length for all, got {sorted(lengths)}"),
+            *(
+                (
+                    limit is None or e.training.sequence <= limit,
+                    f"models: {e.name}: training.sequence: expected at most {limit}, the learned positions, "
+                    f"got {e.training.sequence}",
+                )
+                for e, limit in limits
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSuite(SuiteConfig):
+    """Models trained on one synthetic task and compared in accuracy, also on sequences longer than any in training."""
+
+    kind: ClassVar[str] = "task"
+    better: ClassVar[str] = "higher"
+
+    models: tuple[TaskEntry, ...]
+    task: TaskConfig
+    evaluate_length: int = 1024
+    """Steps of the longest sequences of the evaluation."""
+    evaluate_sequences: int = 64
+    """Sequences of the evaluation; the same for every entry and seed."""
+    solved: float = 0.99
+    """The accuracy over the longest sequences from which on a training counts as having solved the task."""
+
+    @property
+    def entries(self) -> tuple[TaskEntry, ...]:
+        return self.models
+
+    @property
+    def metric(self) -> str:
+        return f"accuracy to length {self.evaluate_length:,}"
+
+    @property
+    def solved_at(self) -> float:
+        return self.solved
+
+    def run_config(self, entry: str, model: ModelConfig) -> TaskRunConfig:
+        training = next(e.training for e in self.models if e.name == entry)
+        lengths = {"evaluate_length": self.evaluate_length, "evaluate_sequences": self.evaluate_sequences}
+        return TaskRunConfig(name=entry, model=model, task=self.task, training=training, **lengths)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        by = None if self.match is None else self.match.by
+        longest = max(entry.training.length for entry in self.models)
+        require(
+            (
+                by not in ("flops", "wall_time"),
+                f"match.by: expected parameters or state_bytes for a task, whose curriculum sets the cost, got {by}",
+            ),
+            (0 < self.solved <= 1, f"solved: expected an accuracy above 0, got {self.solved}"),
+            (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
+            (
+                self.evaluate_length >= longest,
+                f"evaluate_length: expected at least {longest}, the longest of training, got {self.evaluate_length}",
+            ),
+        )
+
+
+def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
+    """The suite that a YAML file describes, with "a.b=value" overrides and other text files. All mistakes at once."""
+    data = load_yaml(path)
+    data.setdefault("name", path.stem)
+    return make_suite(data, assignments, files)
+
+
+def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
+    """The suite that plain data describes. What it says under `training` holds for every entry that says no other."""
+    data = override(data, assignments)
+    names = [str(file.absolute()) for file in files]
+    if "task" in data and (names or "data" in data):
+        raise ConfigError("task: expected either a task or a text (data, --text), got both")
+    if names:
+        data = {**data, "data": {**(data.get("data") or {}), "files": names}}
+    common = {} if data.get("training") is None else data["training"]
+    if not isinstance(common, dict):
+        raise ConfigError(f"training: expected a mapping of options, got {common!r}")
+    try:
+        return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
+    except ConfigError as error:
+        kind = TaskTrainingConfig if "task" in data else TrainingConfig
+        raise ConfigError(_said_once(error.problems, kind, common)) from error
+
+
+def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """The data with the common training options in every entry that can take them."""
+    rest = {key: value for key, value in data.items() if key != "training"}
+    if not isinstance(rest.get("models"), list):
+        return rest
+
+    def spread(entry: Any) -> Any:
+        own = entry.get("training", {}) if isinstance(entry, dict) else None
+        return {**entry, "training": {**common, **own}} if isinstance(own, dict) else entry
+
+    return {**rest, "models": [spread(entry) for entry in rest["models"]]}
+
+
+def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
+    """The problems, those of the common training options once instead of once per entry."""
+    try:
+        decode(kind, common, TASK_CHOICES)
+        shared: tuple[str, ...] = ()
+    except ConfigError as error:
+        shared = error.problems
+    own = [p for p in problems if not any(re.fullmatch(rf"models\.\d+\.training\.{re.escape(s)}", p) for s in shared)]
+    return [*own, *(f"training.{problem}" for problem in shared)]
+
+
+def as_data(suite: SuiteConfig) -> dict[str, Any]:
+    """Plain data that `make_suite` turns into an equal suite."""
+    return encode(suite, TASK_CHOICES)
+
+
+def with_seeds(suite: SuiteConfig, seeds: int | None) -> SuiteConfig:
+    """The same suite with another number of seeds."""
+    return suite if seeds is None else dataclasses.replace(suite, seeds=seeds)

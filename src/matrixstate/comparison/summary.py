@@ -1,0 +1,151 @@
+"""What the results say, in numbers per entry and in sentences."""
+
+import statistics as mean_of
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matrixstate.comparison.results import Result, by_entry, values
+from matrixstate.comparison.statistics import (
+    BOOTSTRAP,
+    FEWEST,
+    WILSON,
+    Difference,
+    Interval,
+    bootstrap,
+    paired_difference,
+    say_difference,
+    wilson,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry over all its seeds."""
+
+    first: Result
+    values: dict[int, float]
+    """Seed -> value, of those that came to their end."""
+    failed: tuple[Result, ...]
+    mean: float | None
+    interval: Interval | None
+    difference: Difference | None
+    """From the control, paired by seed; None for the control itself."""
+    item_error: float | None
+    """The mean of the seeds' standard errors over items; says nothing of how seeds differ."""
+    solved: tuple[int, int] | None
+    """How many seeds solved the task, of how many."""
+
+    @property
+    def title(self) -> str:
+        return self.first.title
+
+    @property
+    def is_control(self) -> bool:
+        return self.first.entry == self.first.control
+
+    @property
+    def solved_interval(self) -> Interval | None:
+        return None if self.solved is None else wilson(*self.solved)
+
+
+def summarise(rows: Sequence[Result]) -> list[Line]:
+    """One line per entry, the best mean first, those without any value last."""
+    control = values(row for row in rows if row.entry == row.control)
+    lines = [_line(mine, control) for mine in by_entry(rows).values()]
+    sign = -1 if rows and rows[0].better == "higher" else 1
+    return sorted(lines, key=lambda line: (line.mean is None, sign * (line.mean or 0.0)))
+
+
+def _line(rows: Sequence[Result], control: dict[int, float]) -> Line:
+    found, errors = values(rows), [row.item_error for row in rows if row.item_error is not None]
+    solved = [bool(row.solved) for row in rows] if rows[0].kind == "task" else None
+    return Line(
+        first=rows[0],
+        values=found,
+        failed=tuple(row for row in rows if row.status == "failed"),
+        mean=mean_of.mean(found.values()) if found else None,
+        interval=bootstrap(list(found.values())),
+        difference=None if rows[0].entry == rows[0].control else paired_difference(found, control),
+        item_error=mean_of.mean(errors) if errors else None,
+        solved=None if solved is None else (sum(solved), len(solved)),
+    )
+
+
+def headlines(rows: Sequence[Result]) -> list[str]:
+    """The findings as sentences, the most important first; a comparison that shows no difference says so."""
+    if not rows:
+        return ["Nothing has been trained yet."]
+    lines = summarise(rows)
+    whole = [line for line in lines if line.mean is not None]
+    if not whole:
+        return ["No training came to its end.", *_failures(lines)]
+    return [*_best(whole), *_against_control(lines), *_solved(lines), *_failures(lines)]
+
+
+def _best(lines: Sequence[Line]) -> list[str]:
+    best = lines[0]
+    seeds = f"{len(best.values)} seed{'s' if len(best.values) > 1 else ''}"
+    said = [f"{best.title} has the {best.first.better_word} mean: {in_metric(best.mean, best.first)} ({seeds})."]
+    if len(lines) > 1 and not (best.is_control or lines[1].is_control):  # else it is said below
+        second = lines[1]
+        gap = paired_difference(best.values, second.values)
+        said.append("The first two: " + say_difference(best.title, second.title, gap, best.first.metric))
+    return said
+
+
+def _against_control(lines: Sequence[Line]) -> list[str]:
+    control = next((line for line in lines if line.is_control), None)
+    others = [line for line in lines if not line.is_control]
+    if control is None or not others:
+        return []
+    said = [
+        say_difference(line.title, control.title, line.difference, line.first.metric) + _beside_items(line)
+        for line in others
+    ]
+    compared = [line.difference for line in others if line.difference is not None]
+    if compared and all(d.interval is not None and not d.shown for d in compared):
+        said.insert(0, f"This comparison shows no difference between {control.title} and any other entry.")
+    return said
+
+
+def _beside_items(line: Line) -> str:
+    gap, error = line.difference, line.item_error
+    if gap is None or error is None or not gap.shown or abs(gap.mean) >= error:
+        return ""
+    return f" That is less than the item error of one model, {error:.3f}."
+
+
+def _solved(lines: Sequence[Line]) -> list[str]:
+    said = []
+    for line in lines:
+        if line.solved is not None and line.solved_interval is not None:
+            k, n = line.solved
+            low, high = line.solved_interval.low, line.solved_interval.high
+            level = f" ({line.first.metric} of at least {line.first.solved_at:g})" if not said else ""
+            said.append(f"{line.title} solved the task in {k} of {n} seeds{level}; {WILSON}: {low:.0%} to {high:.0%}.")
+    return said
+
+
+def _failures(lines: Sequence[Line]) -> list[str]:
+    return [
+        f"{line.title}: {len(line.failed)} of {len(line.failed) + len(line.values)} trainings failed; "
+        f"the first: {line.failed[0].reason}"
+        for line in lines
+        if line.failed
+    ]
+
+
+def in_metric(value: float | None, row: Result) -> str:
+    """A value with its unit."""
+    return "–" if value is None else f"{value:.4f} {row.metric}"
+
+
+METHODS = (
+    f"Means: {BOOTSTRAP}; none for fewer than {FEWEST} seeds. With few seeds such an interval cannot leave the range "
+    "of what was seen, so it is too narrow rather than too wide.",
+    "Differences: the same, of the differences between trainings with the same seed. No correction is made for "
+    "looking at several of them.",
+    f"Shares of seeds: {WILSON}.",
+    "Item error: the standard error of one model's number over the windows or sequences it was measured on. It says "
+    "how well a model was measured, nothing of how trainings differ, and is not part of any interval.",
+)

@@ -1,0 +1,113 @@
+"""`matrixstate compare` and `matrixstate reproduce` as a user meets them."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from tiny import task_data, text_data
+
+from matrixstate.cli.__main__ import main
+from matrixstate.comparison.results import RESULTS
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(text_data(tmp_path)))
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task_data()))
+    (tmp_path / "empty.txt").write_text("")
+    return tmp_path
+
+
+def output(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return [line.removeprefix("matrixstate: error: ") for line in error.splitlines()]
+
+
+def test_a_comparison_ends_in_a_report(place, capsys):
+    shown = output(capsys, "compare", "text.yaml", "--jobs", 1)
+    for words in ("Not matched to any budget", "a <convolution>", "bits per byte", "report: runs/tiny/report.html"):
+        assert words in shown
+    assert "no interval can be given for fewer than 3" in shown
+    files = {path.name for path in (place / "runs" / "tiny").iterdir()}
+    assert {"suite.yaml", "results.csv", "trials.csv", "curves.csv", "matching.csv", "report.html", "runs"} <= files
+    again = json.loads(output(capsys, "compare", "runs/tiny", "--jobs", 1, "--seeds", 3, "--json"))
+    assert {model["entry"]: len(model["values"]) for model in again["models"]} == {"conv": 3, "gru": 3}
+    assert len(again["findings"]) == 2
+
+
+def test_everything_is_redrawn_without_the_runs(place, capsys):
+    output(capsys, "compare", "task.yaml", "--jobs", 1, "--out", "out", "--set", "seeds=3")
+    pictures = {path.name: path.read_bytes() for path in (place / "out" / "figures").iterdir()}
+    report = (place / "out" / "report.html").read_text()
+    shutil.rmtree(place / "out" / "runs")
+    shutil.rmtree(place / "out" / "figures")
+    (place / "out" / "report.html").unlink()
+    output(capsys, "compare", "out", "--redraw")
+    assert {path.name: path.read_bytes() for path in (place / "out" / "figures").iterdir()} == pictures
+    assert (place / "out" / "report.html").read_text() == report
+    assert "values.svg" in pictures
+    assert "accuracy.png" in pictures
+
+
+def test_a_dry_run_prints_the_sizes_and_writes_nothing(place, capsys):
+    match = ("--set", "match={by: parameters, value: 9000}")
+    found = json.loads(output(capsys, "compare", "text.yaml", "--dry-run", "--json", *match))
+    assert found["matched"] == "parameters"
+    assert all(abs(model["parameters"] - 9000) <= 180 for model in found["models"])
+    assert "varied: blocks.*.mlp.hidden" in output(capsys, "compare", "text.yaml", "--dry-run", *match)
+    assert not (place / "runs").exists()
+
+
+def test_mistakes_get_their_lines(place, capsys):
+    assert refused(capsys, "compare", "none.yaml") == ["config none.yaml: No such file or directory"]
+    assert refused(capsys, "compare", "text.yaml", "--jobs", 0) == ["--jobs: expected at least 1, got 0"]
+    assert refused(capsys, "compare", "text.yaml", "--text", "empty.txt") == [
+        f"text: expected at least two characters in {place / 'empty.txt'}, got 0"
+    ]
+    assert refused(capsys, "compare", "text.yaml", "--set", "seeds=0", "--set", "training.stepz=1") == [
+        "training.stepz: unknown key; did you mean 'steps'?"
+    ]
+    assert refused(capsys, "compare", "text.yaml", "--seeds", 0) == ["seeds: expected at least 1, got 0"]
+    assert refused(capsys, "compare", "task.yaml", "--text", "beer.txt") == [
+        "task: expected either a task or a text (data, --text), got both"
+    ]
+    assert refused(capsys, "compare", "text.yaml", "--redraw")[0].startswith(f"compare: expected runs/tiny/{RESULTS}")
+    assert refused(capsys, "compare", "text.yaml", "--redraw", "--seeds", 2)[0].startswith("--redraw: expected no ")
+    assert refused(capsys, "compare", ".", "--jobs", 1)[0].startswith("compare: expected a comparison in .")
+    assert refused(capsys, "compare", "text.yaml", "--out", ".")[0].startswith("--out: expected a new or empty dir")
+    assert not (place / "runs").exists()
+
+
+def test_the_claims_are_listed(capsys):
+    shown = output(capsys, "reproduce", "--list")
+    for words in ("m2rnn-s3:", "expected:", "cost on two cores:", "with --smoke"):
+        assert words in shown
+    claims = json.loads(output(capsys, "reproduce", "--list", "--json"))["claims"]
+    assert len(claims) == 8
+    assert refused(capsys, "reproduce") == ["reproduce: expected the name of a claim, or --list"]
+    assert refused(capsys, "reproduce", "mru-tinystory") == [
+        "reproduce: no claim is called 'mru-tinystory'; did you mean 'mru-tinystories'?"
+    ]
+
+
+def test_a_claim_gets_a_verdict(place, capsys):
+    small = ["training.steps=2", "training.batch=2", "training.sequence=16", "match.value=9000", "seeds=1"]
+    small += [f"models.{i}.model.width=16" for i in range(3)] + ["training.warmup=1", "match.tolerance=0.2"]
+    changes = [word for change in small for word in ("--set", change)]
+    arguments = ["reproduce", "mru-shakespeare", "--text", "beer.txt", "--out", "out", "--jobs", "1"]
+    shown = output(capsys, *arguments, *changes)
+    assert "Verdict: UNDECIDED." in shown
+    assert "no interval can be given" in shown
+    report = (place / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Verdict: UNDECIDED." in report
+    found = json.loads(output(capsys, *arguments, *changes, "--redraw", "--json"))
+    assert any(line.startswith("Open: ") for line in found["findings"])

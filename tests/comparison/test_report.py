@@ -1,0 +1,173 @@
+"""Figures and report come from the CSV files alone, and the report opens in a browser with nothing to fetch."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from test_runner import done  # noqa: F401  (a fixture)
+
+from matrixstate.comparison.figures import draw_all, mean_curve
+from matrixstate.comparison.report import inline_svg, write_report
+from matrixstate.comparison.results import CURVES, RESULTS, Point, Result, read_rows, write_rows
+from matrixstate.comparison.summary import headlines, summarise
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+TABLES = (RESULTS, "trials.csv", CURVES, "matching.csv")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def tables(done, tmp_path_factory):  # noqa: F811
+    """The CSV files of a comparison and nothing else."""
+    place = tmp_path_factory.mktemp("tables")
+    for name in TABLES:
+        shutil.copyfile(done[0].directory / name, place / name)
+    return place
+
+
+def row(entry="a", seed=0, value=1.0, **changes):
+    common = {"suite": "s", "kind": "text", "metric": "bits per byte", "better": "lower", "train_length": 16}
+    sizes = {"parameters": 1, "parameters_without_embeddings": 1, "state_bytes": 8, "flops_per_token": 1}
+    return Result(
+        **{**common, **sizes, "control": "a", "title": entry.upper(), "status": "done", **changes},
+        entry=entry,
+        seed=seed,
+        value=value,
+    )
+
+
+def test_every_figure_is_drawn_from_the_tables(tables):
+    drawn = draw_all(tables)
+    assert [path.stem for path in drawn] == ["values", "loss", "positions", "state-bytes"]
+    for path in drawn:
+        assert path.read_text().startswith("<?xml")
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.read_bytes() for path in drawn}
+    draw_all(tables)
+    assert {path: path.read_bytes() for path in drawn} == before
+
+
+class Page(HTMLParser):
+    """What a page refers to, and its ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.references, self.ids = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for key, value in attributes:
+            if key in ("href", "src", "srcset", "action", "data", "poster"):
+                self.references.append(value)
+            if key == "id":
+                self.ids.append(value)
+
+
+def test_the_report_refers_to_nothing_outside_it(tables):
+    text = write_report(tables, draw_all(tables), ["Verdict: <b>"]).read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert not re.search(r"https?:|//\w|@import|url\((?!#)", text)
+    assert not {"script", "link rel=stylesheet", "iframe", "img"} & set(page.tags)
+    assert page.tags.count("svg") == 4
+    assert len(set(page.ids)) == len(page.ids)
+    inner = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert inner <= set(page.ids)
+    assert "a &lt;convolution&gt;" in text
+    assert "Verdict: &lt;b&gt;" in text
+    assert "<convolution>" not in text
+
+
+def test_the_report_opens_in_a_browser(tables, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
+    report = write_report(tables, draw_all(tables))
+    options = ["--no-sandbox", "--disable-gpu", "--window-size=1100,3000", f"--user-data-dir={tmp_path / 'profile'}"]
+    log, picture = tmp_path / "net.json", tmp_path / "page.png"
+    watched = ["--enable-logging=stderr", "--log-level=0", f"--log-net-log={log}", f"--screenshot={picture}"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    shown = subprocess.run(
+        [browser, *options, *watched, report.as_uri()], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "CONSOLE" not in shown.stderr
+    fetched = set(re.findall(r'"url":"([^"]+)"', log.read_text()))
+    assert not [url for url in fetched if report.name in url or not _of_the_browser_itself(url)]
+    assert picture.stat().st_size > 50_000
+    page = subprocess.run(
+        [browser, *options, "--dump-dom", report.as_uri()], capture_output=True, text=True, timeout=120, env=environment
+    ).stdout
+    assert page.count("<svg") == page.count("<figcaption") == 4
+
+
+def _of_the_browser_itself(url):
+    """Whether a browser asks for that by itself, whatever the page: updates, accounts."""
+    return any(host in url for host in ("google.com", "googleapis.com", "gstatic.com", "gvt1.com", "chromium.org"))
+
+
+def test_an_svg_in_a_page_keeps_to_itself():
+    svg = '<?xml?><!DOCTYPE svg><svg xmlns="http://x" xmlns:xlink="http://y"><metadata>http://z</metadata>'
+    svg += '<g id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
+    assert inline_svg(svg, "p") == '<svg><g id="p-a"/><use href="#p-a" clip-path="url(#p-a)"/></svg>'
+
+
+def test_identical_models_under_different_names_show_no_difference():
+    rows = [row(entry, seed, 2.0 + seed / 10) for entry in "abc" for seed in range(3)]
+    said = headlines(rows)
+    assert "This comparison shows no difference between A and any other entry." in said
+    assert sum("no difference shown" in sentence for sentence in said) == 2
+    assert not any("lower than" in sentence or "higher than" in sentence for sentence in said)
+
+
+def test_the_best_comes_first_and_failures_are_told():
+    rows = [row("a", s, 2.0) for s in range(3)] + [row("b", s, 1.0) for s in range(3)]
+    rows += [row("c", 0, None, status="failed", reason="step 3: nan")]
+    lines = summarise(rows)
+    assert [line.first.entry for line in lines] == ["b", "a", "c"]
+    said = headlines(rows)
+    assert said[0] == "B has the lowest mean: 1.0000 bits per byte (3 seeds)."
+    assert "B is lower than A by 1.000 bits per byte, interval [-1.000, -1.000] (3 paired seeds)." in said
+    assert "C: 1 of 1 trainings failed; the first: step 3: nan" in said
+    upward = [dataclasses.replace(r, better="higher") for r in rows]
+    assert [line.first.entry for line in summarise(upward)] == ["a", "b", "c"]
+    assert headlines([]) == ["Nothing has been trained yet."]
+    assert headlines(rows[-1:])[0] == "No training came to its end."
+
+
+def test_a_task_says_how_many_seeds_solved_it():
+    rows = [row("a", s, s / 4, kind="task", better="higher", solved_at=0.5, solved=s >= 2) for s in range(5)]
+    line = summarise(rows)[0]
+    assert line.solved == (3, 5)
+    assert "A solved the task in 3 of 5 seeds (bits per byte of at least 0.5); Wilson, 95%: 23% to 88%." in headlines(
+        rows
+    )
+
+
+def test_a_difference_below_the_item_error_is_told_apart():
+    rows = [row(entry, s, 1.0 + (entry == "b") / 100, item_error=0.2) for entry in "ab" for s in range(3)]
+    assert any(s.endswith("That is less than the item error of one model, 0.200.") for s in headlines(rows))
+    assert summarise(rows)[0].item_error == pytest.approx(0.2)
+    assert summarise(rows)[0].interval.high == 1.0  # not widened by it
+
+
+def test_rows_survive_the_file(tmp_path):
+    rows = [row('a, "b"\n', 3, 0.1, reason="x", solved=True), row("ü", value=None, status="failed")]
+    write_rows(tmp_path / "r.csv", Result, rows)
+    assert read_rows(tmp_path / "r.csv", Result) == rows
+
+
+def test_a_mean_curve_is_over_what_all_seeds_have():
+    assert mean_curve({0: [(1, 1.0), (2, 4.0)], 1: [(2, 2.0), (3, 9.0)]}) == [(2, 3.0)]
+
+
+def test_a_curve_that_is_not_finite_is_drawn_without_those_points(tmp_path, tables):
+    shutil.copytree(tables, tmp_path / "t")
+    points = read_rows(tables / CURVES, Point)
+    write_rows(tmp_path / "t" / CURVES, Point, [*points, dataclasses.replace(points[0], x=99.0, y=float("inf"))])
+    assert len(draw_all(tmp_path / "t")) == 4

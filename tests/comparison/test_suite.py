@@ -1,0 +1,118 @@
+"""Suites from plain data: defaults, what is common to all entries, and every mistake at once."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import block, task_data, text_data
+
+from matrixstate.comparison import TextSuite, load_suite, make_suite
+from matrixstate.comparison.suite import TaskSuite, as_data, with_number
+from matrixstate.errors import ConfigError
+
+
+def problems(data, *assignments):
+    with pytest.raises(ConfigError) as caught:
+        make_suite(data, assignments)
+    return caught.value.problems
+
+
+def test_common_training_holds_where_an_entry_says_no_other(tmp_path):
+    data = text_data(tmp_path)
+    data["models"][1]["training"] = {"learning_rate": 0.5, "steps": 9}
+    suite = make_suite(data, ["training.batch=7"])
+    assert isinstance(suite, TextSuite)
+    conv, gru = (entry.training for entry in suite.models)
+    assert (conv.steps, conv.batch, conv.learning_rate) == (6, 7, 1e-3)
+    assert (gru.steps, gru.batch, gru.learning_rate) == (9, 7, 0.5)
+    assert suite.reference == "conv"
+    assert suite.models[0].title == "a <convolution>"
+
+
+@pytest.mark.parametrize("kind", ["text", "task"])
+def test_plain_data_and_back(kind, tmp_path):
+    data = task_data() if kind == "task" else text_data(tmp_path, match={"by": "parameters"})
+    suite = make_suite(data)
+    assert make_suite(yaml.safe_load(yaml.safe_dump(as_data(suite)))) == suite
+    assert isinstance(suite, TaskSuite) == (kind == "task")
+
+
+def test_a_file_names_its_suite(tmp_path):
+    data = text_data(tmp_path)
+    del data["name"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    other = tmp_path / "other.txt"
+    suite = load_suite(tmp_path / "mine.yaml", ["seeds=4"], [other])
+    assert (suite.name, suite.all_seeds) == ("mine", (0, 1, 2, 3))
+    assert suite.data.files == (str(other),)
+
+
+def test_all_mistakes_come_at_once(tmp_path):
+    data = text_data(tmp_path, seeds=0, control="gruu", learning_rates=[1e-3, 1e-3], match={"by": "params"})
+    data["models"].append(dict(data["models"][0]))
+    data["models"][0]["model"]["width"] = -1
+    data["training"]["stepz"] = 3
+    assert sorted(problems(data)) == [
+        "match.by: expected one of parameters, state_bytes, flops, wall_time, got 'params'",
+        "models.0.model.width: expected at least 1, got -1",
+        "models.2.model.width: expected at least 1, got -1",
+        "training.stepz: unknown key; did you mean 'steps'?",
+    ]
+    data["models"][0]["model"]["width"] = 16
+    data["match"], data["trial_seed"] = None, 0
+    del data["training"]["stepz"]
+    found = problems(data)
+    assert found == (
+        "seeds: expected at least 1, got 0",
+        "learning_rates: expected different positive numbers, got [0.001, 0.001]",
+        "models: name: expected each once, got 'conv' 2 times",
+        "control: expected the name of an entry, got 'gruu'; did you mean 'gru'?",
+    )
+
+
+def test_a_suite_that_cannot_be_is_refused(tmp_path):
+    data = text_data(tmp_path)
+    assert problems({**data, "models": []}) == ("models: expected at least one entry, got none",)
+    assert problems(data, "learning_rates=[1e-3, 2e-3]", "trial_seed=1") == (
+        "trial_seed: expected a seed that the comparison does not use, got 1",
+    )
+    assert problems(data, "models.1.vary=blocks.0.mixer.haeds", "match={by: parameters}") == (
+        "models: gru: vary: no such whole number: 'blocks.0.mixer.haeds'; did you mean 'blocks.0.mixer.heads'?",
+    )
+    assert problems(data, "match={by: state_bytes}") == (
+        "models: gru: vary: expected the number that sets the state's size, got none",
+    )
+    assert problems(data, "models.1.training.sequence=8") == (
+        "models: training.sequence: expected one length for all, got [8, 16]",
+    )
+    assert problems(data, "task=parity") == ("task: expected either a task or a text (data, --text), got both",)
+    assert problems(data, "training=3") == ("training: expected a mapping of options, got 3",)
+    assert problems(task_data(evaluate_length=4, solved=0, match={"by": "flops"})) == (
+        "match.by: expected parameters or state_bytes for a task, whose curriculum sets the cost, got flops",
+        "solved: expected an accuracy above 0, got 0.0",
+        "evaluate_length: expected at least 8, the longest of training, got 4",
+    )
+
+
+def test_a_number_is_set_in_every_block(tmp_path):
+    data = text_data(tmp_path)
+    data["models"][0]["model"]["blocks"] = [block(hidden=3), {"mixer": "conv"}, {"mlp": {}}]
+    changed = with_number(make_suite(data).entries[0].model, "blocks.*.mlp.hidden", 11)
+    assert [None if b.mlp is None else b.mlp.hidden for b in changed.blocks] == [11, None, 11]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/compare/*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_suites_are_whole(path):
+    suite = load_suite(path)
+    assert suite.seeds >= 3
+    assert suite.control is not None
+
+
+def test_the_suite_of_the_document_is_whole():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "compare.md").read_text(encoding="utf-8"), re.DOTALL)
+    suite = make_suite({"name": "document", **yaml.safe_load(text)})
+    assert [entry.training.weight_decay for entry in suite.entries] == [0.1, 0.01]
