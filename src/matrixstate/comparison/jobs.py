@@ -34,6 +34,8 @@ class Job:
     """The text in tokens, made once for all jobs; for a task, nothing."""
     kind: Literal["trial", "final"]
     config: RunConfig | TaskRunConfig
+    value_length: int | None = None
+    """For a task: the length up to which the accuracy compared is measured. Default: the longest."""
 
     @property
     def entry(self) -> str:
@@ -145,7 +147,7 @@ def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]
     shutil.rmtree(directory, ignore_errors=True)
     outcome = train_task(directory, config, [watch])
     longest, tracking = config.evaluate_length, outcome.tracking
-    accuracy = tracking.token_accuracy(longest)
+    accuracy = tracking.token_accuracy(job.value_length or longest)
     found = _of_log(read_log(directory))
     found["curves"]["accuracy"] = tracking.curve()
     return {
@@ -159,7 +161,9 @@ def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]
         "value_at_train_length": tracking.token_accuracy(config.training.length),
         "tail_accuracy": tracking.tail_accuracy(longest),
         "all_correct": tracking.all_correct(longest),
-        "horizon": tracking.horizon(0.9),
+        "value_at_longest": tracking.token_accuracy(longest),
+        "horizon": tracking.whole_horizon(0.9),
+        "tail_horizon": tracking.horizon(0.999),
         "solved_step": None if outcome.solved_at is None else outcome.solved_at[0],
         "solved_cpu_seconds": None if outcome.solved_at is None else outcome.solved_at[1],
         **found,

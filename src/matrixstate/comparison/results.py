@@ -61,12 +61,15 @@ class Result:
     state_log10: float | None = None
     """log10 of the largest norm that a state had in training."""
     value_at_train_length: float | None = None
+    value_at_longest: float | None = None
     tail_accuracy: float | None = None
     """Over the last eighth of the longest sequences."""
     all_correct: float | None = None
     """Share of the longest sequences without any mistake."""
     horizon: int | None = None
     """The longest length with 90 % of the sequences all correct."""
+    tail_horizon: int | None = None
+    """The longest length at which, as at all shorter ones, the last eighth is right by 99.9 %."""
     solved_step: int | None = None
     """When 99 % at the full training length was reached."""
     solved_cpu_seconds: float | None = None

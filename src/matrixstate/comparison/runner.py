@@ -141,7 +141,9 @@ class Comparison:
         place = f"trial-{rate:g}" if kind == "trial" else f"seed-{seed}"
         steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
         config = change(self.suite.run_config(size.entry, size.model), steps, rate, seed)
-        return Job(self.directory / "runs" / size.entry / place, self.directory / "data", kind, config)
+        return Job(
+            self.directory / "runs" / size.entry / place, self.directory / "data", kind, config, self.suite.measured_to
+        )
 
     def trials(self) -> dict[str, list[Job]]:
         """The trials of every entry, one per learning rate; none if there is nothing to choose."""

@@ -113,6 +113,11 @@ class SuiteConfig:
         """The value from which on a task counts as solved."""
         return None
 
+    @property
+    def measured_to(self) -> int | None:
+        """For a task: the length up to which the value is measured. Default: the longest."""
+        return None
+
     def run_config(self, entry: str, model: ModelConfig) -> Any:
         """How that entry is trained, with its model at the budget."""
         raise NotImplementedError
@@ -264,6 +269,8 @@ class TaskSuite(SuiteConfig):
     task: TaskConfig
     evaluate_length: int = 1024
     """Steps of the longest sequences of the evaluation."""
+    value_length: int | None = None
+    """The length up to which the accuracy that is compared is measured. Default: evaluate_length."""
     evaluate_sequences: int = 64
     """Sequences of the evaluation; the same for every entry and seed."""
     solved: float = 0.99
@@ -275,11 +282,15 @@ class TaskSuite(SuiteConfig):
 
     @property
     def metric(self) -> str:
-        return f"accuracy to length {self.evaluate_length:,}"
+        return f"accuracy to length {self.value_length or self.evaluate_length:,}"
 
     @property
     def solved_at(self) -> float:
         return self.solved
+
+    @property
+    def measured_to(self) -> int | None:
+        return self.value_length
 
     def run_config(self, entry: str, model: ModelConfig) -> TaskRunConfig:
         training = next(e.training for e in self.models if e.name == entry)
@@ -297,6 +308,10 @@ class TaskSuite(SuiteConfig):
             ),
             (0 < self.solved <= 1, f"solved: expected an accuracy above 0, got {self.solved}"),
             (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
+            (
+                self.value_length is None or 0 < self.value_length <= self.evaluate_length,
+                f"value_length: expected 1 to evaluate_length = {self.evaluate_length}, got {self.value_length}",
+            ),
             (
                 self.evaluate_length >= longest,
                 f"evaluate_length: expected at least {longest}, the longest of training, got {self.evaluate_length}",

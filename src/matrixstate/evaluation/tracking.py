@@ -66,6 +66,10 @@ class Tracking:
             best = length if accuracy >= level else best  # where nothing is asked there is no accuracy
         return best
 
+    def whole_horizon(self, level: float) -> int:
+        """The longest length that at least this share of the sequences passes without a mistake. 0 if there is none."""
+        return max((length for length in self.lengths() if self.all_correct(length) >= level), default=0)
+
     def lengths(self) -> list[int]:
         """Lengths to report: every one that was measured, or about eight per doubling."""
         if not self.prefix:
