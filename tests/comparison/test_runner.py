@@ -207,6 +207,13 @@ def test_tasks_are_compared_by_accuracy(tmp_path):
     ]
 
 
+def test_the_accuracy_compared_may_end_before_the_curve(tmp_path):
+    comparison, _ = compared(tmp_path / "out", task_data(value_length=8))
+    for row in read_rows(comparison.directory / RESULTS, Result):
+        assert row.metric == "accuracy to length 8"
+        assert row.value == row.value_at_train_length != row.value_at_longest
+
+
 def test_processes_find_the_same_numbers(tmp_path):
     data = text_data(tmp_path, models=text_data(tmp_path)["models"][:1])
     here, _ = compared(tmp_path / "here", data)
