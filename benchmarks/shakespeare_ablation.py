@@ -62,6 +62,7 @@ ROWS = {  # name: (config, overrides)
     "conv": ("conv", ()),
     "conv, rate 4e-3": ("conv", (FAST,)),
     "conv, wide, rate 4e-3": ("conv-wide", (FAST,)),
+    "conv, wide, larger start, rate 4e-3": ("conv-text", (FAST,)),
 }
 
 
