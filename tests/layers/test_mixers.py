@@ -336,6 +336,7 @@ def test_defaults_make_a_mixer(name):
         ),
         (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
         (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),
+        (lambda: GatedConvConfig(input_std=-1), "input_std: expected a positive number, got -1"),
         (lambda: MRUAttentionConfig(order=5, start="none").make(24), "order must divide the head size 6, got 5"),
         (lambda: MRUAttentionConfig(builder="householder"), "start: expected none for householder"),
         (lambda: LinearTransformerConfig(heads=0), "heads: expected at least 1, got 0"),

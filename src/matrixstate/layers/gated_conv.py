@@ -29,11 +29,14 @@ class GatedConvConfig(MixerConfig):
     """Channels of the convolution. Default: twice the width."""
     conv: int = 4
     """Steps of the convolution."""
+    input_std: float = 0.02
+    """Standard deviation of the weights of both input projections at the start."""
 
     def __post_init__(self) -> None:
         require(
             (self.channels is None or self.channels > 0, f"channels: expected at least 1, got {self.channels}"),
             (self.conv > 0, f"conv: expected at least 1 step, got {self.conv}"),
+            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
         )
 
     def make(self, width: int) -> "GatedConv":
@@ -47,8 +50,8 @@ class GatedConv(Mixer):
         super().__init__()
         self.config, self.width = config, width
         channels = config.channels or 2 * width
-        self.input = projection(width, channels)
-        self.gate = projection(width, channels)
+        self.input = projection(width, channels, config.input_std)
+        self.gate = projection(width, channels, config.input_std)
         self.conv = ShortConv(channels, config.conv)
         self.norm = RMSNorm(channels)
         self.output = projection(channels, width)
