@@ -102,7 +102,7 @@ def _one_entry(axes: Any, line: Line, place: int, colour: str) -> None:
 
 
 def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Loss against step: thin lines for the smoothed training loss, marks for the looks at the validation text."""
+    """Loss against step: thin lines for the smoothed training loss, marks for the looks at a validation text."""
     training, validation = curves_named(points, "training loss"), curves_named(points, "validation loss")
     if not training:
         return None
@@ -113,15 +113,18 @@ def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     for entry in (e for e in look.titles if e in training):
         colour, style = look.colour[entry], look.style[entry]
         mean = mean_curve(training[entry])
-        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=1, alpha=0.6)
+        only = None if validation else look.titles[entry]
+        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=1, alpha=0.6 if validation else 1, label=only)
         shown += [y for _, y in mean[len(mean) // 10 :]]
-        looks = mean_curve(validation[entry]) if entry in validation else []
-        axes.plot(*_xy(looks), color=colour, linestyle=style, marker="o", markersize=4, label=look.titles[entry])
-        shown += [y for _, y in looks]
+        if entry in validation:
+            looks = mean_curve(validation[entry])
+            axes.plot(*_xy(looks), color=colour, linestyle=style, marker="o", markersize=4, label=look.titles[entry])
+            shown += [y for _, y in looks]
     _limits(axes, shown)
     axes.set_xlabel("step")
     axes.set_ylabel("nats per token")
-    axes.set_title("Marks: validation. Thin: training. Means over seeds", fontsize=10)
+    growing = "Training loss; it rises where the sequences grow. Means over seeds"
+    axes.set_title("Marks: validation. Thin: training. Means over seeds" if validation else growing, fontsize=10)
     _bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -216,7 +219,7 @@ FIGURES: dict[str, Callable[[Sequence[Result], Sequence[Point]], Any]] = {
 CAPTIONS = {
     "values": "The result of every seed.",
     "accuracy": "Accuracy against the position; beyond the dashed line no model was trained.",
-    "loss": "Loss against the step, in training and on the validation text.",
+    "loss": "Loss against the step.",
     "positions": "Loss against the position in the window.",
     "state-bytes": "The result against the size of the state.",
     "states": "How large the states grow.",

@@ -21,7 +21,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 p.soft, figcaption, .soft { color: var(--soft); } ul.findings { font-size: 1.1rem; padding-left: 1.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+p.verdict { font-weight: 700; font-size: 1.15rem; } .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, .plain td { text-align: left; }
 th { white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
@@ -39,7 +39,7 @@ def write_report(directory: Path, figures: Sequence[Path], notes: Sequence[str] 
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(_about(rows, sizes))}</p>',
-        *(f"<p><strong>{escape(note)}</strong></p>" for note in notes),
+        *(f"<p{_weight(note)}>{escape(note)}</p>" for note in notes),
         _list("findings", headlines(rows)),
         "<h2>Results</h2>",
         _results(rows),
@@ -63,6 +63,10 @@ def write_report(directory: Path, figures: Sequence[Path], notes: Sequence[str] 
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _weight(note: str) -> str:
+    return ' class="verdict"' if note.startswith("Verdict") else ""
 
 
 def _about(rows: Sequence[Result], sizes: Sequence[Size]) -> str:

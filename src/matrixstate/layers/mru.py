@@ -92,6 +92,9 @@ class MRUConfig(MixerConfig):
     """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
     sharpness: float = 16.0
     """How surely the nearest code is taken, at the start: the inverse temperature of cosines between -1 and 1."""
+    noise: float = 0.0
+    """Standard deviation of noise on the elements in training, where the state is corrected: so that codes attract from
+    afar, also when training makes no mistake any more."""
     balanced: bool = False
     """Write sqrt(1 - f_t²) V_t, so that heads that forget slowly hold states no larger than those of the others. Needs
     decay and write. Source: Griffin's RG-LRU, De et al. 2024."""
@@ -128,6 +131,10 @@ class MRUConfig(MixerConfig):
                 self.heads <= 0 or (self.code_groups > 0 and self.heads % self.code_groups == 0),
                 f"code_groups: expected a divisor of {self.heads}, got {self.code_groups}",
             ),
+            (
+                self.noise == 0 or (self.noise > 0 and self.snap > 0),
+                f"noise: expected 0 without snap, got {self.noise}",
+            ),
             (self.sharpness > 0, f"sharpness: expected a positive number, got {self.sharpness}"),
             (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
         )
@@ -153,7 +160,7 @@ class MRUConfig(MixerConfig):
 class MRUState(NamedTuple):
     conv: Tensor | None  # [B, conv-1, width]
     write: Tensor | None  # [B, write_conv-1, state_size]
-    scan: Tensor | ScaledState | SnapState | None  # [B, heads, D, D]
+    scan: Any  # [B, heads, D, D]: a tensor, `ScaledState` or `SnapState`; None before the first step
 
 
 class MRU(Mixer):
@@ -227,6 +234,8 @@ class MRU(Mixer):
     ) -> tuple[Tensor, SnapState]:
         """The scan that snaps to the codebook, and its read-out [B, T, heads, D, channels of a row]."""
         assert self.codebook is not None
+        if self.training and self.config.noise:
+            elements = elements + self.config.noise * torch.randn_like(elements)
         matrices = build_state_matrix(self.config.builder, elements, self.order)
         keys, values = self.codebook()
         h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)

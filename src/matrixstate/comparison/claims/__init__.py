@@ -41,7 +41,7 @@ class Claim:
         """The suite that tests the claim."""
         name = f"{self.name}-smoke" if smoke else self.name
         overrides = [*(self.smoke if smoke else ()), *changes]
-        return make_suite({"name": name, "title": f"{self.name}: {self.statement}", **self.data}, overrides, text)
+        return make_suite({"name": name, "title": name, **self.data}, overrides, text)
 
     def judge(self, rows: Sequence[Result]) -> Verdict:
         """What the results say of the claim."""
