@@ -21,7 +21,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 p.soft, figcaption, .soft { color: var(--soft); } ul.findings { font-size: 1.1rem; padding-left: 1.2rem; }
-p.verdict { font-weight: 700; font-size: 1.15rem; } .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+p.verdict { font-weight: 700; font-size: 1.15rem; } .wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, .plain td { text-align: left; }
 th { white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
