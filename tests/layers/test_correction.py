@@ -1,0 +1,91 @@
+"""What corrects the state of an MRU, and what lets an M²RNN track one."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from matrixstate.errors import ConfigError
+from matrixstate.layers import M2RNNConfig, MRUConfig
+from matrixstate.ops import scaled_matrix_scan, snap_scan
+
+CORRECTED = MRUConfig(
+    heads=2, state_size=18, channels=18, builder="reshape_identity", snap=4, codes=6, sharpness=8.0, noise=0.1
+)
+
+
+def permutation_matrices():
+    """[6, 3, 3], the elements of S3."""
+    return torch.stack([torch.eye(3, dtype=torch.float64)[list(p)] for p in itertools.permutations(range(3))])
+
+
+@pytest.mark.parametrize("every", [1, 5, 16])
+def test_errors_of_the_matrices_do_not_add_up(every):
+    """Slightly wrong permutations: corrected by the right codes their product stays right, uncorrected it drifts."""
+    torch.manual_seed(0)
+    group = permutation_matrices()
+    wrong = group + 0.02 * torch.randn_like(group)
+    drawn = torch.randint(6, (3, 800))
+    exact, exactly = torch.eye(3, dtype=torch.float64).expand(3, 3, 3), []
+    for t in range(drawn.shape[1]):
+        exact = exact @ group[drawn[:, t]]
+        exactly.append(exact)
+    right = torch.stack(exactly, dim=1)
+    codes = group[None, :, None]
+    h, _ = snap_scan(wrong[drawn][:, :, None], 10 * codes, codes, every=every)
+    drifting, _, _ = scaled_matrix_scan(wrong[drawn][:, :, None])
+
+    def furthest(states):
+        return (states[:, :, 0] - right).abs().amax(dim=(0, 2, 3))
+
+    assert furthest(h).max() < 0.5  # nearer to the right element than to any other
+    assert furthest(drifting)[-100:].min() > 0.5
+
+
+def test_noise_is_for_training_only():
+    torch.manual_seed(0)
+    mixer, x = CORRECTED.make(12), torch.randn(1, 9, 12)
+    with torch.no_grad():
+        mixer.up.weight.normal_(std=0.3)
+        assert not torch.equal(mixer.train()(x)[0], mixer(x)[0])
+        assert torch.equal(mixer.eval()(x)[0], mixer(x)[0])
+        quiet = dataclasses.replace(CORRECTED, noise=0.0).make(12).eval()
+        quiet.load_state_dict(mixer.state_dict())
+        assert torch.equal(mixer(x)[0], quiet(x)[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"write": True, "rescale": False},
+        {"decay": True},
+        {"readout": "bounded"},
+        {"rescale": False},
+        {"method": "hillis_steele"},
+    ],
+)
+def test_what_cannot_be_corrected_is_refused(changes):
+    with pytest.raises(ConfigError, match="snap: expected 0 unless"):
+        dataclasses.replace(CORRECTED, **changes)
+
+
+def test_mistakes_are_named():
+    for changes, said in (
+        ({"codes": 0}, "codes: expected at least 1, got 0"),
+        ({"code_groups": 3}, "code_groups: expected a divisor of 2, got 3"),
+        ({"sharpness": 0.0}, "sharpness: expected a positive number, got 0.0"),
+        ({"snap": 0}, "noise: expected 0 without snap, got 0.1"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            dataclasses.replace(CORRECTED, **changes)
+        assert caught.value.problems == (said,)
+
+
+def test_an_orthogonal_fast_start():
+    config = M2RNNConfig(heads=4, key_size=2, value_size=5, weight_kind="orthogonal", forget_start="fast")
+    torch.manual_seed(0)
+    mixer = config.make(12)
+    torch.testing.assert_close(mixer.weight @ mixer.weight.mT, torch.eye(5).expand(4, 5, 5))
+    assert not torch.allclose(mixer.weight[0], mixer.weight[1])
+    assert mixer.forget_gate(torch.zeros(4)).max() < 0.4
