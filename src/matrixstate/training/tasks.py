@@ -181,12 +181,16 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
     config.yaml, environment.json, metrics.jsonl (a line per step), checkpoints/, tracking.json and status.json.
 
     Raises:
+        ConfigError: the directory holds files or cannot be made.
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
+    except OSError as error:
+        raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
     replace_file(directory / "config.yaml", yaml.safe_dump(encode(config, TASK_CHOICES), sort_keys=False))
     write_json(directory / "environment.json", environment())
     write_json(directory / "status.json", {"status": "running"})
