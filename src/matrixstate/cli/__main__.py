@@ -6,6 +6,7 @@ import traceback
 
 import tyro
 
+from matrixstate.cli.automaton import automaton
 from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.check import check
 from matrixstate.cli.demo import demo
@@ -26,6 +27,7 @@ COMMANDS = {
     "demo": demo,
     "check": check,
     "inspect": inspect,
+    "automaton": automaton,
     "autopsy": autopsy,
 }
 INTERRUPTED = 130  # what a shell reports for SIGINT
