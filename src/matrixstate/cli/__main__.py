@@ -15,6 +15,7 @@ from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
 from matrixstate.cli.inspect import inspect
 from matrixstate.cli.list import list_mixers
+from matrixstate.cli.needle import needle
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": train,
     "generate": generate,
     "evaluate": evaluate,
+    "needle": needle,
     "info": info,
     "list": list_mixers,
     "demo": demo,

@@ -133,8 +133,8 @@ def recover_automaton(
     states, answers = _read(model.eval(), tokens, layer)
     products = running_products(found, tokens.numpy())
     settled = min(SETTLING, length // 2)
-    tokens, states, truth, said = (part[:, settled:] for part in (tokens.numpy(), states, products, answers))
-    flat = states.flatten(0, 1)
+    read, truth, said = tokens.numpy()[:, settled:], products[:, settled:], answers[:, settled:]
+    flat = states[:, settled:].flatten(0, 1)
     flat = flat - flat.mean(dim=0)
     generator = torch.Generator().manual_seed(seed)
     sample = flat[torch.randperm(len(flat), generator=generator)[:SAMPLE]]
@@ -143,7 +143,7 @@ def recover_automaton(
     clusters = cluster(sample, [k for k in counts if k <= len(sample)], generator)
     labels = nearest(flat, clusters.centres).view(truth.shape).numpy()
     source = "states" if clusters.silhouette >= CLUSTERED else "answers"
-    machine = _Machine(labels if source == "states" else said, said, tokens, alphabet)
+    machine = _Machine(labels if source == "states" else said, said, read, alphabet)
     plane = torch.linalg.eigh(sample.double().T @ sample.double())[1][:, -2:].flip(1)
     return Automaton(
         found,

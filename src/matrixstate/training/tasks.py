@@ -162,7 +162,9 @@ def load_task_config(directory: Path) -> TaskRunConfig:
     path = directory / "config.yaml"
     try:
         return decode(TaskRunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), TASK_CHOICES)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+    except OSError as error:
+        raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
         raise CheckpointError(f"run: expected a task's run with {path}: {' '.join(str(error).split())}") from error
 
 
