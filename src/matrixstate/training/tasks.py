@@ -161,7 +161,10 @@ def load_task_config(directory: Path) -> TaskRunConfig:
     """The config of a task's run. Raises CheckpointError if it is missing or damaged."""
     path = directory / "config.yaml"
     try:
-        return decode(TaskRunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), TASK_CHOICES)
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and "task" not in data:
+            raise ConfigError("it names no task")
+        return decode(TaskRunConfig, data, TASK_CHOICES)
     except OSError as error:
         raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
