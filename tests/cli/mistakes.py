@@ -462,6 +462,26 @@ MISTAKES = {
         ["inspect", "run", "--text", "10 b", "--token", "4"],
         ["inspect: the token must be 0 to 3, got 4"],
     ),
+    "an automaton of nothing": (
+        ["automaton", "none"],
+        ["run: expected a task's run with none/config.yaml: No such file or directory"],
+    ),
+    "an automaton of a text's run": (
+        ["automaton", "run"],
+        ["run: expected a task's run with run/config.yaml: it names no task"],
+    ),
+    "a needle in nothing": (
+        ["needle", "none"],
+        ["run: expected a run directory with none/config.yaml: No such file or directory"],
+    ),
+    "a needle longer than its haystack": (
+        ["needle", "run", "--lengths", "5", "--trials", "0"],
+        ["lengths: expected at least 83 tokens each, got (5,)", "trials: expected at least 1, got 0"],
+    ),
+    "a haystack that is too short": (
+        ["needle", "run", "--lengths", "9999"],
+        ["needle: expected a text of at least 9999 tokens, got 311"],
+    ),
     "a bundle that is missing": (
         ["autopsy", "none"],
         ["autopsy: expected a bundle in none: No such file or directory"],

@@ -6,6 +6,7 @@ import traceback
 
 import tyro
 
+from matrixstate.cli.automaton import automaton
 from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.check import check
 from matrixstate.cli.compare import compare
@@ -15,6 +16,7 @@ from matrixstate.cli.generate import generate
 from matrixstate.cli.info import info
 from matrixstate.cli.inspect import inspect
 from matrixstate.cli.list import list_mixers
+from matrixstate.cli.needle import needle
 from matrixstate.cli.reproduce import reproduce
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
@@ -23,6 +25,7 @@ COMMANDS = {
     "train": train,
     "generate": generate,
     "evaluate": evaluate,
+    "needle": needle,
     "info": info,
     "list": list_mixers,
     "demo": demo,
@@ -30,6 +33,7 @@ COMMANDS = {
     "reproduce": reproduce,
     "check": check,
     "inspect": inspect,
+    "automaton": automaton,
     "autopsy": autopsy,
 }
 INTERRUPTED = 130  # what a shell reports for SIGINT

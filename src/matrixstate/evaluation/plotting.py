@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from matrixstate.errors import MissingExtra
+from matrixstate.errors import ConfigError, MissingExtra
 
 COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
 
@@ -21,5 +21,8 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a figure; the ending of `path` says in which format."""
-    figure.savefig(path, dpi=150)
+    """Writes a figure; the ending of `path` says in which format. Raises ConfigError where it cannot be written."""
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"figure: cannot write {path}: {' '.join(str(error).split())}") from error

@@ -1,13 +1,13 @@
 """How far a model tracks: one pass over long sequences, the states streamed, gives the accuracy at every length."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from matrixstate.data.tasks import IGNORE, TaskConfig
+from matrixstate.data.tasks import IGNORE, AutomatonConfig, TaskConfig
 from matrixstate.data.tasks.task import Ints
 from matrixstate.errors import ConfigError
 from matrixstate.layers.mixer import state_leaves
@@ -110,7 +110,8 @@ def track(
 
     Args:
         model: is put in evaluation mode and left there.
-        task: what is asked. The same seed gives every model the same sequences.
+        task: what is asked; of an automaton after every step, each of which is the last of a prefix. The same seed
+            gives every model the same sequences.
         lengths: at least one, each positive. Memory does not grow with them but for what attention caches.
         sequences: per length.
         seed: of the sequences, which training with any seed never sees.
@@ -119,6 +120,7 @@ def track(
     if not lengths or min(lengths) < 1 or sequences < 1:
         raise ConfigError(f"track: expected lengths and sequences of at least 1, got {lengths} and {sequences}")
     model.eval()
+    task = replace(task, last_only=False) if isinstance(task, AutomatonConfig) else task
     wanted = (max(lengths),) if task.prefix else tuple(sorted(set(lengths)))
     right, asked, whole = np.zeros((3, max(wanted)), dtype=np.int64)
     done = 0

@@ -161,8 +161,13 @@ def load_task_config(directory: Path) -> TaskRunConfig:
     """The config of a task's run. Raises CheckpointError if it is missing or damaged."""
     path = directory / "config.yaml"
     try:
-        return decode(TaskRunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), TASK_CHOICES)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and "task" not in data:
+            raise ConfigError("it names no task")
+        return decode(TaskRunConfig, data, TASK_CHOICES)
+    except OSError as error:
+        raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
         raise CheckpointError(f"run: expected a task's run with {path}: {' '.join(str(error).split())}") from error
 
 
@@ -181,12 +186,16 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
     config.yaml, environment.json, metrics.jsonl (a line per step), checkpoints/, tracking.json and status.json.
 
     Raises:
+        ConfigError: the directory holds files or cannot be made.
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
+    except OSError as error:
+        raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
     replace_file(directory / "config.yaml", yaml.safe_dump(encode(config, TASK_CHOICES), sort_keys=False))
     write_json(directory / "environment.json", environment())
     write_json(directory / "status.json", {"status": "running"})

@@ -1,6 +1,7 @@
 """Synthetic tasks with exact answers: state tracking and recall, seeded, of any length."""
 
 from matrixstate.data.tasks.automata import (
+    AutomatonConfig,
     BracketArithmeticConfig,
     CycleNavigationConfig,
     DyckConfig,
@@ -8,7 +9,7 @@ from matrixstate.data.tasks.automata import (
     ModularArithmeticConfig,
     ParityConfig,
 )
-from matrixstate.data.tasks.groups import Group, group
+from matrixstate.data.tasks.groups import Group, group, is_group, isomorphism
 from matrixstate.data.tasks.recall import InductionHeadsConfig, MQARConfig, SelectiveCopyingConfig
 from matrixstate.data.tasks.task import IGNORE, TaskConfig
 from matrixstate.data.tasks.words import WordProblemConfig, running_products
@@ -30,6 +31,7 @@ TASKS: dict[str, type[TaskConfig]] = {
 __all__ = [
     "IGNORE",
     "TASKS",
+    "AutomatonConfig",
     "BracketArithmeticConfig",
     "CycleNavigationConfig",
     "DyckConfig",
@@ -43,5 +45,7 @@ __all__ = [
     "TaskConfig",
     "WordProblemConfig",
     "group",
+    "is_group",
+    "isomorphism",
     "running_products",
 ]

@@ -3,7 +3,7 @@
 Sources: Deletang et al., "Neural networks and the Chomsky hierarchy"; the rules of the xLSTM paper's generator.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from matrixstate.errors import ConfigError, require
 class AutomatonConfig(TaskConfig):
     """A task whose answer exists after every step."""
 
-    last_only: bool = False
+    last_only: bool = field(default=False, kw_only=True)
     """Ask at the last step only, as the published tables train."""
 
     def _asked(self, targets: Ints) -> Ints:

@@ -127,3 +127,47 @@ def _product(one: Group, other: Group) -> Group:
 
 def _renamed(group: Group, name: str) -> Group:
     return Group(name, group.table, group.generators, group.swaps)
+
+
+def isomorphism(group: Group, table: Ints) -> Ints | None:
+    """[order], for every element of `group` the one of the multiplication `table` [n, n] it is; None if they differ.
+
+    The table's identity is 0. Tries the images of the generators, so it needs about n^(their number) attempts.
+    """
+    if len(table) != group.order or not is_group(table):
+        return None
+    other = Group("", table, (), ())
+    orders = [other.element_order(g) for g in range(len(table))]
+    wanted = [group.element_order(g) for g in group.generators]
+    candidates = [[g for g, order in enumerate(orders) if order == n] for n in wanted]
+    for images in itertools.product(*candidates):
+        mapping = _extended(group, table, images)
+        if mapping is not None and (mapping[group.table] == table[mapping[:, None], mapping[None, :]]).all():
+            return mapping
+    return None
+
+
+def is_group(table: Ints) -> bool:
+    """Whether a multiplication table [n, n] is that of a group whose identity is 0."""
+    n = len(table)
+    numbers = np.arange(n)
+    latin = (np.sort(table, axis=0) == numbers[:, None]).all() and (np.sort(table, axis=1) == numbers).all()
+    if not latin or (table[0] != numbers).any() or (table[:, 0] != numbers).any():
+        return False
+    return all((table[table[g]] == table[g][table]).all() for g in range(n))  # (g h) k = g (h k)
+
+
+def _extended(group: Group, table: Ints, images: tuple[int, ...]) -> Ints | None:
+    """The map that sends the generators to `images`, if there is a one-to-one such map."""
+    mapping = np.full(group.order, -1)
+    mapping[0] = 0
+    reached = [0]
+    for element in reached:
+        for generator, image in zip(group.generators, images, strict=True):
+            product, theirs = group.table[element, generator], table[mapping[element], image]
+            if mapping[product] < 0:
+                mapping[product] = theirs
+                reached.append(int(product))
+            elif mapping[product] != theirs:
+                return None
+    return mapping if len(set(mapping.tolist())) == group.order else None

@@ -1,0 +1,89 @@
+"""`matrixstate automaton`."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from matrixstate.cli.output import print_json, print_table
+from matrixstate.cli.train import set_threads
+from matrixstate.evaluation.automaton import Automaton, recover_automaton
+from matrixstate.evaluation.automaton_figure import WRITTEN, draw_automaton
+from matrixstate.training.tasks import load_task_model
+
+
+def automaton(
+    run: Positional[Path],
+    *,
+    layer: int | None = None,
+    length: int | None = None,
+    sequences: int | None = None,
+    figure: Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Recover the multiplication table that a model of a word problem has learned, from its states alone.
+
+    The states after every token of fresh sequences are clustered, the steps between clusters make an automaton, and
+    its table is compared with the group's.
+
+    Args:
+        run: The directory of a run on a word problem.
+        layer: The layer to read, counted from 0. Default: the last with a mixer.
+        length: Steps of the sequences. Default: those of training.
+        sequences: How many. Default: as many as take every step from every element about twenty times.
+        figure: Where to draw states and tables. Default: automaton.png in the run.
+        seed: Of the sequences and the clusters.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print one JSON object; draw only where --figure says so.
+    """
+    set_threads(threads)
+    model, config = load_task_model(run)
+    found = recover_automaton(
+        model,
+        config.task,
+        length=config.training.length if length is None else length,
+        layer=layer,
+        sequences=sequences,
+        seed=seed,
+    )
+    if figure is None and not json:
+        figure = run / "automaton.png"
+    if figure is not None:
+        draw_automaton(found, figure)
+    if json:
+        print_json(found.data())
+        return 0
+    _print_table(found)
+    print(found.verdict())
+    print(figure)
+    return 0
+
+
+def _print_table(found: Automaton) -> None:
+    n = found.group.order
+    title = f"{found.group.name} from {found.source}"
+    if n <= WRITTEN:
+        rows = [(i, *(_shown(found, i, j) for j in range(n))) for i in range(n)]
+        print_table(("i \\ j", *map(str, range(n))), rows, title)
+        return
+    known = int((found.table >= 0).sum())
+    print_table(
+        ("", title),
+        [
+            ("products right", f"{found.right:,} of {n * n:,}"),
+            ("products known", f"{known:,}"),
+            ("a group", "yes" if found.is_group else "no"),
+            ("isomorphic", "yes" if found.isomorphic else "no"),
+            ("clusters", found.clusters),
+            ("purity", f"{found.purity:.1%}"),
+            ("steps that follow", f"{found.agreement:.1%}"),
+            ("right answers", f"{found.accuracy:.1%}"),
+        ],
+    )
+
+
+def _shown(found: Automaton, i: int, j: int) -> str:
+    """An entry, with the right one behind it where they differ."""
+    ours, true = int(found.table[i, j]), int(found.group.table[i, j])
+    return str(ours) if ours == true else f"{'?' if ours < 0 else ours}≠{true}"

@@ -1,0 +1,77 @@
+"""`matrixstate needle`."""
+
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+
+from matrixstate.cli.output import ProgressBar, print_json, print_table
+from matrixstate.cli.train import set_threads
+from matrixstate.data import load_tokenizer, open_corpus, read_files
+from matrixstate.data.corpus import to_array
+from matrixstate.evaluation.needle import draw_needles, find_needles
+from matrixstate.training import Run, load_model
+
+
+def needle(
+    run: Positional[Path],
+    *,
+    lengths: tuple[int, ...] = (256, 1024),
+    depths: tuple[float, ...] = (0.0, 0.5, 1.0),
+    trials: int = 8,
+    choices: int = 10,
+    text: UseAppendAction[tuple[Path, ...]] = (),
+    figure: Path | None = None,
+    checkpoint: str = "latest",
+    seed: int = 0,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Hide a sentence with a number in real text and ask a trained model for it at the end, by length and depth.
+
+    Two shares: how often the right number is the likeliest of several, for which guessing gives one over their number,
+    and how often the model itself writes it.
+
+    Args:
+        run: The run's directory.
+        lengths: Tokens up to the end of the question.
+        depths: Shares of the text before the sentence: 0 is the start, 1 the end.
+        trials: Per length and depth.
+        choices: Numbers to choose from, the right one among them.
+        text: A file or folder of UTF-8 text. Default: the run's validation text.
+        figure: Where to draw heat maps. Default: needle.png in the run.
+        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
+        seed: Of the numbers and their places.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print one JSON object; draw only where --figure says so.
+    """
+    set_threads(threads)
+    opened = Run.open(run)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    haystack = open_corpus(opened.data).validation
+    if text:
+        haystack = to_array(tokenizer.encode(read_files(text)), tokenizer.size)
+    with ProgressBar("needle", trials * len(lengths) * len(depths)) as bar:
+        grid = find_needles(
+            model,
+            tokenizer,
+            haystack,
+            lengths=lengths,
+            depths=depths,
+            trials=trials,
+            choices=choices,
+            seed=seed,
+            progress=lambda done, _: bar.update(done, "trials"),
+        )
+    if figure is None and not json:
+        figure = run / "needle.png"
+    if figure is not None:
+        draw_needles(grid, figure)
+    if json:
+        print_json(grid.data())
+        return 0
+    for title, shares in (("right preferred", grid.preferred), ("right written", grid.exact)):
+        rows = [(f"{n:,}", *(f"{s:.0%}" for s in row)) for n, row in zip(lengths, shares, strict=True)]
+        print_table(("tokens \\ depth", *(f"{depth:g}" for depth in depths)), rows, title)
+    print(f"preferred: of {choices} numbers, where chance is {grid.chance:.0%}; written: by the model itself")
+    print(figure)
+    return 0

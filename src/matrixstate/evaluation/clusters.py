@@ -1,0 +1,68 @@
+"""Clusters of points without labels: k-means, with as many clusters as part best."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+RESTARTS = 3
+ROUNDS = 30  # of k-means at most
+NOTHING = 1e-12  # a share of the points' variance below which they are the same point
+
+
+class Clusters(NamedTuple):
+    """Points [N, F] parted into C clusters."""
+
+    labels: Tensor  # [N] int64
+    centres: Tensor  # [C, F] float64
+    silhouette: float  # from -1 to 1; near 1 where clusters are narrow and far apart
+
+
+def cluster(points: Tensor, counts: list[int], generator: torch.Generator) -> Clusters:
+    """The clusters of points [N, F], as many of `counts` as have the largest silhouette (the fewest of equals).
+
+    Seeds by k-means++, three tries. The silhouette is the simplified one, which takes the distance to a cluster for
+    that to its centre. Where there are fewer different points than clusters, there are fewer clusters.
+    Sources: Arthur and Vassilvitskii, "k-means++"; Hruschka et al. for the simplified silhouette.
+    """
+    points = points.double()
+    tries = [_kmeans(points, count, generator) for count in counts for _ in range(RESTARTS)]
+    return max(tries, key=lambda found: found.silhouette)
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """[N], which centre is nearest to each point [N, F]."""
+    return torch.cdist(points.double(), centres).argmin(dim=1)
+
+
+def _kmeans(points: Tensor, count: int, generator: torch.Generator) -> Clusters:
+    centres = _seeds(points, count, generator)
+    labels = nearest(points, centres)
+    for _ in range(ROUNDS):
+        members = one_hot(labels, len(centres)).double()
+        sizes = members.sum(dim=0)
+        kept = sizes > 0
+        centres = (members.T @ points)[kept] / sizes[kept, None]
+        before, labels = labels, nearest(points, centres)
+        if bool(kept.all()) and torch.equal(labels, before):
+            break
+    return Clusters(labels, centres, _silhouette(points, centres))
+
+
+def _seeds(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """k-means++: every further seed a point drawn with the square of its distance from the seeds so far."""
+    least = NOTHING * float((points - points.mean(dim=0)).square().sum(dim=1).mean())
+    chosen = [int(torch.randint(len(points), (), generator=generator))]
+    distance = (points - points[chosen[0]]).square().sum(dim=1)
+    while len(chosen) < count and float(distance.max()) > least:
+        chosen.append(int(torch.multinomial(distance, 1, generator=generator)))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(dim=1))
+    return points[chosen]
+
+
+def _silhouette(points: Tensor, centres: Tensor) -> float:
+    if len(centres) < 2:
+        return 0.0
+    near, next_near = torch.cdist(points, centres).topk(2, dim=1, largest=False).values.unbind(dim=1)
+    return float(((next_near - near) / next_near.clamp_min(1e-300)).mean())

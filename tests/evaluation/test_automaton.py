@@ -1,0 +1,169 @@
+"""The automaton of a model that tracks S3 by construction is S3; of one that has learned nothing, it is not."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from matrixstate.cli.__main__ import main
+from matrixstate.data.tasks import ParityConfig, WordProblemConfig, group
+from matrixstate.errors import ConfigError
+from matrixstate.evaluation.automaton import _merge, recover_automaton
+from matrixstate.evaluation.clusters import cluster
+from matrixstate.layers import AttentionConfig, GRUConfig, MLPConfig, MRUConfig
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
+
+S3 = WordProblemConfig("S3")
+
+
+def s3_matrices():
+    """[6, 3, 3]; the product of the matrices of g and h is that of g·h."""
+    return torch.stack([torch.eye(3)[list(p)] for p in itertools.permutations(range(3))])
+
+
+def exact_model(noise=0.0, means=tuple(range(6))):
+    """An MRU whose state is the permutation matrix of the product; token g acts as the element means[g]."""
+    mixer = MRUConfig(heads=1, state_size=9, builder="reshape_identity")
+    model = LanguageModel(ModelConfig(9, (BlockConfig(mixer, None),), vocabulary=6, tied=False, norm="rms"))
+    mru, matrices = model.layers[0].mixer, s3_matrices()
+    with torch.no_grad():
+        model.embedding.weight.copy_(torch.eye(6, 9))
+        mru.up.weight.zero_()
+        mru.up.weight[:, :6] = (matrices[list(means)] - torch.eye(3)).flatten(1).T / 3  # the norm makes one hot threes
+        mru.up.weight.add_(noise * torch.randn_like(mru.up.weight))
+        mru.down.copy_(torch.eye(3))
+        mru.output.weight.copy_(1000 * torch.eye(9))  # beside which the residual is nothing
+        model.head.weight.copy_(matrices.flatten(1))
+    return model
+
+
+def test_an_exact_model_is_its_group():
+    found = recover_automaton(exact_model(), S3, length=20)
+    np.testing.assert_array_equal(found.table, group("S3").table)
+    assert (found.clusters, found.states, found.source, found.layer) == (6, 6, "states", 0)
+    assert found.purity == found.agreement == found.accuracy == 1
+    assert found.silhouette > 0.999
+    assert found.right == 36
+    assert found.is_group
+    assert found.isomorphic
+    expected = "the states form 6 clusters, purity 100.0%; the automaton is S3: all 36 products of 6 elements are right"
+    assert found.verdict() == f"{expected}; 100.0% of the steps follow it."
+    assert json.loads(json.dumps(found.data()))["table"] == group("S3").table.tolist()
+
+
+def test_a_few_generators_are_enough():
+    task = WordProblemConfig("S3", elements="generators")
+    found = recover_automaton(exact_model(noise=1e-3), task, length=16)
+    np.testing.assert_array_equal(found.table, group("S3").table)
+    assert found.source == "states"
+
+
+def test_a_model_that_confuses_two_tokens_is_no_group():
+    found = recover_automaton(exact_model(means=(0, 1, 2, 3, 3, 5)), S3, length=20)
+    assert found.source == "states"
+    assert found.agreement == 1
+    assert 0 < found.right < 36
+    assert not found.is_group
+    assert not found.isomorphic
+    np.testing.assert_array_equal(found.table[:, 4], found.table[:, 3])
+    assert "the automaton is no group" in found.verdict()
+
+
+def test_a_model_may_hold_the_elements_under_other_names():
+    swapped = exact_model(means=(0, 2, 1, 4, 3, 5))  # all conjugated by the last element
+    with torch.no_grad():
+        swapped.head.weight.copy_(s3_matrices()[[0, 2, 1, 4, 3, 5]].flatten(1))
+    found = recover_automaton(swapped, S3, length=20)
+    assert found.right == 36
+    assert found.accuracy == 1
+
+
+@pytest.mark.parametrize("mixer", [GRUConfig(conv=0), MRUConfig(heads=2, state_size=8)], ids=["gru", "mru"])
+def test_a_model_that_has_learned_nothing(mixer):
+    model = LanguageModel(ModelConfig(8, (BlockConfig(mixer, MLPConfig(8)),), vocabulary=6, tied=False))
+    nn.init.normal_(model.embedding.weight)
+    nn.init.normal_(model.head.weight)
+    found = recover_automaton(model, S3, length=16)
+    assert found.right < 36
+    assert not found.isomorphic
+    assert found.accuracy < 0.5
+    assert ("do not cluster" in found.verdict()) == (found.source == "answers")
+
+
+def test_the_same_seed_gives_the_same():
+    one, same, other = (recover_automaton(exact_model(), S3, length=12, seed=seed) for seed in (0, 0, 1))
+    assert one.data() == same.data()
+    np.testing.assert_array_equal(one.points, same.points)
+    assert not np.array_equal(one.elements, other.elements)
+
+
+def test_states_that_answer_alike_after_everything_are_merged():
+    successors = np.array([[1, 2], [0, 3], [3, 0], [2, 1]])  # 0 and 3 answer 0; 1 and 2 answer 1 and lead to them
+    assert len(set(_merge(successors, np.array([0, 1, 1, 0])))) == 2
+    assert len(set(_merge(successors, np.array([0, 1, 1, 2])))) == 4
+    assert len(set(_merge(np.array([[1], [2], [2]]), np.array([0, 0, 1])))) == 3
+
+
+def test_clusters_are_as_many_as_part_best():
+    places = torch.tensor([[0.0, 0], [5, 0], [0, 5], [5, 5], [20, 20]])
+    points = (places[:, None] + 0.3 * torch.randn(5, 40, 2)).flatten(0, 1)
+    found = cluster(points, [2, 3, 4, 5, 6, 8], torch.Generator().manual_seed(0))
+    assert len(found.centres) == 5
+    assert found.silhouette > 0.8
+    assert all(len(set(part.tolist())) == 1 for part in found.labels.view(5, 40))
+    same = cluster(places[[0, 1, 0, 1, 1]], [2, 4, 5], torch.Generator().manual_seed(0))
+    assert len(same.centres) == 2
+    assert same.silhouette == 1
+    assert cluster(places[[0, 0]], [2], torch.Generator().manual_seed(0)).silhouette == 0
+
+
+def test_what_has_no_automaton_is_refused():
+    with pytest.raises(ConfigError, match="expected a model of a word problem, got one of ParityConfig"):
+        recover_automaton(exact_model(), ParityConfig(), length=9)
+    with pytest.raises(ConfigError, match="expected a layer with a mixer, one of 0, got 3"):
+        recover_automaton(exact_model(), S3, length=9, layer=3)
+    with pytest.raises(ConfigError, match="expected a length of 2 and a sequence at least, got 1 and None"):
+        recover_automaton(exact_model(), S3, length=1)
+    growing = LanguageModel(ModelConfig(8, (BlockConfig(AttentionConfig(heads=2), None),), vocabulary=6))
+    with pytest.raises(ConfigError, match="a state of constant size, got Attention, whose state grows"):
+        recover_automaton(growing, S3, length=9)
+
+
+def run_of(directory, task, steps=2):
+    model = ModelConfig(9, (BlockConfig(MRUConfig(heads=1, state_size=9), None),), tied=False)
+    training = TaskTrainingConfig(steps=steps, length=8, batch=4, max_batch=4, warmup=0)
+    train_task(directory, TaskRunConfig("tiny", model, task, training, evaluate_length=8, evaluate_sequences=2))
+    return str(directory)
+
+
+def test_the_command(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run = run_of(tmp_path / "run", S3)
+    assert main(["automaton", run, "--sequences", "40"]) == 0
+    out = capsys.readouterr().out
+    assert "i \\ j" in out
+    assert "products of S3 are right" in out
+    assert (tmp_path / "run" / "automaton.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(["automaton", run, "--figure", str(tmp_path / "figure.odd")]) == 1
+    assert "figure: cannot write" in capsys.readouterr().err
+    assert main(["automaton", run, "--json", "--sequences", "40"]) == 0
+    assert json.loads(capsys.readouterr().out)["group"] == "S3"
+    large = run_of(tmp_path / "large", WordProblemConfig("Z20"))
+    assert main(["automaton", large, "--sequences", "40", "--length", "12", "--figure", str(tmp_path / "z.png")]) == 0
+    assert "products right" in capsys.readouterr().out
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    run = run_of(tmp_path / "parity", ParityConfig())
+    for arguments, message in (
+        (["automaton", str(tmp_path / "none")], "run: expected a task's run with"),
+        (["automaton", run], "automaton: expected a model of a word problem, got one of ParityConfig"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
