@@ -19,7 +19,8 @@ from matrixstate.models import LanguageModel
 SETTLING = 8  # steps at most that a state may take from the start to where it moves later
 SAMPLE = 2000  # states from which clusters are found; the others go to the nearest
 SHOWN = 1500  # states drawn
-CLUSTERED = 0.5  # the silhouette from which on states are said to cluster
+CLUSTERED = 0.5  # the silhouette from which on states are said to cluster,
+FOLLOWED = 0.99  # and else the share of steps between clusters that go where most go
 FACTORS = [2 ** (k / 4) for k in range(-4, 9)]  # how many clusters are tried, per element of the group
 MOST = 128  # clusters tried for pairs of element and token
 VISITS = 20  # how often every step from every element is to be seen, on average
@@ -142,8 +143,9 @@ def recover_automaton(
     counts = sorted({pairs, *(max(2, round(found.order * factor)) for factor in FACTORS)})
     clusters = cluster(sample, [k for k in counts if k <= len(sample)], generator)
     labels = nearest(flat, clusters.centres).view(truth.shape).numpy()
-    source = "states" if clusters.silhouette >= CLUSTERED else "answers"
-    machine = _Machine(labels if source == "states" else said, said, read, alphabet)
+    machine, source = _Machine(labels, said, read, alphabet), "states"
+    if clusters.silhouette < CLUSTERED and machine.agreement < FOLLOWED:
+        machine, source = _Machine(said, said, read, alphabet), "answers"
     plane = torch.linalg.eigh(sample.double().T @ sample.double())[1][:, -2:].flip(1)
     return Automaton(
         found,
