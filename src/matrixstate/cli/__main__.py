@@ -18,6 +18,7 @@ from matrixstate.cli.inspect import inspect
 from matrixstate.cli.list import list_mixers
 from matrixstate.cli.needle import needle
 from matrixstate.cli.reproduce import reproduce
+from matrixstate.cli.track import track_run
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 
@@ -33,6 +34,7 @@ COMMANDS = {
     "reproduce": reproduce,
     "check": check,
     "inspect": inspect,
+    "track": track_run,
     "automaton": automaton,
     "autopsy": autopsy,
 }

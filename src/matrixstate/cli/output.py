@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from matrixstate.evaluation.tracking import Tracking
 from matrixstate.training.thermometer import Reading
 
 
@@ -122,3 +123,24 @@ class TrainingProgress(ProgressBar):
 
     def warned(self, message: str) -> None:
         self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+def print_tracking(tracking: Tracking, trained: int, json: bool, **more: Any) -> None:
+    """How far a model tracks: a table from the training length on, or one JSON object with `more`."""
+    doubled = [trained * 2**k for k in range(tracking.length.bit_length()) if trained * 2**k < tracking.length]
+    lengths = [n for n in (*doubled, tracking.length) if tracking.token_accuracy(n) == tracking.token_accuracy(n)]
+    names = ("token_accuracy", "tail_accuracy", "all_correct")
+    rows = [(n, *(getattr(tracking, name)(n) for name in names)) for n in lengths]
+    horizons = {"T90": tracking.whole_horizon(0.9), "T99.9": tracking.horizon(0.999)}
+    if json:
+        table = [dict(zip(("length", *names), row, strict=True)) for row in rows]
+        print_json({**more, "sequences": tracking.sequences, "lengths": table, **horizons})
+        return
+    print_table(
+        ("length", "answers right", "in the last eighth", "sequences without a mistake"),
+        [(f"{n:,}", *(f"{value:.2%}" for value in values)) for n, *values in rows],
+    )
+    print(
+        f"{tracking.sequences} sequences; 90 % of them without a mistake to length {horizons['T90']:,}, "
+        f"99.9 % of the last eighth right to length {horizons['T99.9']:,}"
+    )

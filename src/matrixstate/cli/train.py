@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from tyro.conf import Positional, UseAppendAction
 
-from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table
+from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
 from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
 from matrixstate.training.plan import make_plan
 from matrixstate.training.run import differences
+from matrixstate.training.tasks import TaskRunConfig, load_task, names_task, train_task
 
 
 def train(
@@ -30,9 +31,10 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a model as a YAML file says, or go on with a run.
+    """Train a model on a text or a task as a YAML file says, or go on with a run.
 
-    Ctrl-C finishes the step, saves, and says how to go on (exit status 130); a second Ctrl-C stops at once.
+    Ctrl-C finishes the step, saves, and says how to go on (exit status 130); a second Ctrl-C stops at once. A training
+    on a task is short and cannot be gone on with; it ends with how far the model tracks.
 
     Args:
         config: The YAML file of the run.
@@ -59,6 +61,11 @@ def train(
     set_threads(threads)
     if config is None:
         raise ConfigError("train: expected a CONFIG file or --resume RUN, got neither")
+    if names_task(config):
+        if dry_run or text:
+            raise ConfigError(f"{'--dry-run' if dry_run else '--text'}: expected none for a task")
+        loaded_task = load_task(config, _assignments((), set, steps, seed))
+        return _train_task(out or _free(Path("runs") / loaded_task.name), loaded_task, json)
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
@@ -106,6 +113,15 @@ def _train(run: Run, *, resume: bool, json: bool) -> int:
         outcome = train_run(run, [progress], resume=resume)
     _print_outcome(run, outcome, json)
     return 128 + outcome.stopped if outcome.stopped else 0
+
+
+def _train_task(directory: Path, config: TaskRunConfig, json: bool) -> int:
+    with TrainingProgress(config.name, config.training.steps) as progress:
+        outcome = train_task(directory, config, [progress])
+    print_tracking(outcome.tracking, config.training.length, json, run=str(directory))
+    if not json:
+        print(f"look further with: matrixstate track {directory} --length {8 * config.evaluate_length}")
+    return 0
 
 
 def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:

@@ -30,6 +30,7 @@ from matrixstate.ops import (
     accumulation_dtype,
     mru_scan,
     mru_step,
+    scaled_matrix_scan,
     snap_scan,
     write_share,
 )
@@ -90,7 +91,7 @@ class MRUConfig(MixerConfig):
     """Entries of each codebook: at least as many as there are states to be told apart."""
     code_groups: int = 1
     """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
-    sharpness: float = 16.0
+    sharpness: float = 64.0
     """How surely the nearest code is taken, at the start: the inverse temperature of cosines between -1 and 1."""
     noise: float = 0.0
     """Standard deviation of noise on the elements in training, where the state is corrected: so that codes attract from
@@ -237,9 +238,18 @@ class MRU(Mixer):
         if self.training and self.config.noise:
             elements = elements + self.config.noise * torch.randn_like(elements)
         matrices = build_state_matrix(self.config.builder, elements, self.order)
+        if self.training and not self.codebook.started and state is None and mask is None and reset is None:
+            self.codebook.start(self._uncorrected(matrices))
         keys, values = self.codebook()
         h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)
         return torch.einsum("bthij,hjc->bthic", h, self.down.to(h.dtype)), state
+
+    @torch.no_grad()
+    def _uncorrected(self, matrices: Tensor) -> Tensor:
+        """The states before the first correction, [B, heads, D, D]; none if it is not reached."""
+        if matrices.shape[1] < self.config.snap:
+            return matrices[:0, 0]
+        return scaled_matrix_scan(matrices[:, : self.config.snap])[0][:, -1]
 
     def _finish(self, x: Tensor, y: Tensor, value: Tensor | None) -> Tensor:
         """What follows the read-out y [B, T, heads, D, ...]: [B, T, width]."""

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import yaml
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from matrixstate.configs import Choices, decode, encode
+from matrixstate.configs import Choices, decode, encode, load_yaml, override
 from matrixstate.data.tasks import IGNORE, TASKS, TaskConfig
 from matrixstate.errors import CheckpointError, ConfigError, Diverged, require
 from matrixstate.evaluation.tracking import Tracking, track
@@ -155,6 +155,18 @@ class Curriculum:
             self.current = min(2 * self.current, self.config.length)
             self._mean, self._seen = 0.0, 0
         return mean
+
+
+def names_task(path: Path) -> bool:
+    """Whether a YAML file describes a training on a task, not on a text. Raises ConfigError if it is none."""
+    return "task" in load_yaml(path)
+
+
+def load_task(path: Path, assignments: Iterable[str] = ()) -> TaskRunConfig:
+    """The run that a YAML file describes, with "a.b=value" overrides. Raises ConfigError with every mistake."""
+    data = override(load_yaml(path), assignments)
+    data.setdefault("name", path.stem)
+    return decode(TaskRunConfig, data, TASK_CHOICES)
 
 
 def load_task_config(directory: Path) -> TaskRunConfig:

@@ -1,0 +1,51 @@
+"""`matrixstate track`."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from matrixstate.cli.output import ProgressBar, print_tracking
+from matrixstate.cli.train import set_threads
+from matrixstate.evaluation.tracking import Tracking, track
+from matrixstate.evaluation.tracking_figure import draw_tracking
+from matrixstate.training.tasks import load_task_model
+
+
+def track_run(
+    run: Positional[Path],
+    *,
+    length: int = 8192,
+    sequences: int = 64,
+    figure: Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Measure how far a model trained on a task tracks, in one pass over long sequences.
+
+    Args:
+        run: The directory of a run on a task.
+        length: Steps of the longest sequences. States are streamed, so that it is not limited by memory.
+        sequences: How many; the same for every model.
+        figure: Draw the accuracy against the length there.
+        seed: Of the sequences.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print one JSON object.
+    """
+    set_threads(threads)
+    model, config = load_task_model(run)
+    trained = config.training.length
+    doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
+    with ProgressBar("steps", length if config.task.prefix else sum(doubled) + length) as bar:
+        found: Tracking = track(
+            model,
+            config.task,
+            (*doubled, length),
+            sequences=sequences,
+            seed=seed,
+            progress=lambda done, _: bar.update(done, ""),
+        )
+    if figure is not None:
+        draw_tracking({config.name: found}, trained, figure)
+    print_tracking(found, trained, json, run=str(run))
+    return 0
