@@ -22,8 +22,8 @@ class Clusters(NamedTuple):
 def cluster(points: Tensor, counts: list[int], generator: torch.Generator) -> Clusters:
     """The clusters of points [N, F], as many of `counts` as have the largest silhouette (the fewest of equals).
 
-    Seeds by greedy k-means++, three tries. The silhouette is the simplified one, which takes the distance to a cluster for
-    that to its centre. Where there are fewer different points than clusters, there are fewer clusters.
+    Seeds by greedy k-means++, three tries. The silhouette is the simplified one, which takes the distance to a cluster
+    for that to its centre. Where there are fewer different points than clusters, there are fewer clusters.
     Sources: Arthur and Vassilvitskii, "k-means++"; Hruschka et al. for the simplified silhouette.
     """
     points = points.double()
