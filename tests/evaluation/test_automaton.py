@@ -139,7 +139,7 @@ def test_states_that_answer_alike_after_everything_are_merged():
     successors = np.array([[1, 2], [0, 3], [3, 0], [2, 1]])  # 0 and 3 answer 0; 1 and 2 answer 1 and lead to them
     assert len(set(_merge(successors, np.array([0, 1, 1, 0])))) == 2
     assert len(set(_merge(successors, np.array([0, 1, 1, 2])))) == 4
-    assert len(set(_merge(np.array([[1], [2], [2]]), np.array([0, 0, 1])))) == 3
+    assert len(set(_merge(np.array([[1], [2], [3], [3]]), np.array([0, 0, 0, 1])))) == 4
 
 
 def test_clusters_are_as_many_as_part_best():
