@@ -115,6 +115,18 @@ def test_isomorphism_tells_groups_apart():
     assert isomorphism(group("S3"), damaged) is None
 
 
+@pytest.mark.parametrize("name", ["S3", "D4", "A5", "A4xZ5", "D4xZ2"])
+def test_an_isomorphism_keeps_products(name):
+    ours = group(name)
+    renamed = np.concatenate([[0], 1 + np.random.default_rng(3).permutation(ours.order - 1)])
+    back = np.argsort(renamed)
+    table = renamed[ours.table[back[:, None], back[None, :]]]
+    assert (table != ours.table).any()
+    mapping = isomorphism(ours, table)
+    assert sorted(mapping.tolist()) == list(range(ours.order))
+    np.testing.assert_array_equal(mapping[ours.table], table[mapping[:, None], mapping[None, :]])
+
+
 @pytest.mark.parametrize(("name", "files"), [("A5", ("A5=6", "A5=10")), ("Z60", ("Z60=6",))])
 def test_our_groups_are_those_of_the_published_word_problems(name, files, shared_data):
     table, sequences = np.full((60, 60), -1), []

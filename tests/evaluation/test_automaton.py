@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 from matrixstate.cli.__main__ import main
-from matrixstate.data.tasks import ParityConfig, WordProblemConfig, group
-from matrixstate.errors import ConfigError
+from matrixstate.data.tasks import ParityConfig, WordProblemConfig, group, running_products
+from matrixstate.errors import ConfigError, DataError
+from matrixstate.evaluation import automaton
 from matrixstate.evaluation.automaton import _merge, recover_automaton
 from matrixstate.evaluation.clusters import cluster
 from matrixstate.layers import AttentionConfig, GRUConfig, MLPConfig, MRUConfig
@@ -94,6 +96,38 @@ def test_a_model_that_has_learned_nothing(mixer):
     assert ("do not cluster" in found.verdict()) == (found.source == "answers")
 
 
+def test_states_without_clusters_leave_the_answers(monkeypatch):
+    products = lambda tokens: running_products(group("S3"), tokens.numpy())  # noqa: E731
+    noise = lambda model, tokens, layer: (torch.randn(*tokens.shape, 20), products(tokens))  # noqa: E731
+    monkeypatch.setattr(automaton, "_read", noise)
+    found = recover_automaton(exact_model(), S3, length=20)
+    assert found.source == "answers"
+    assert found.right == 36
+    assert found.purity < 0.5
+    assert re.match(
+        r"the states do not cluster \(\d+ clusters, purity \d\d\.\d%\); its answers show: ", found.verdict()
+    )
+
+
+def test_states_that_remember_the_last_token_are_merged(monkeypatch):
+    def read(model, tokens, layer):
+        products = running_products(group("S3"), tokens.numpy())
+        return torch.eye(36)[torch.from_numpy(products) * 6 + tokens], products
+
+    monkeypatch.setattr(automaton, "_read", read)
+    found = recover_automaton(exact_model(), S3, length=20)
+    assert (found.clusters, found.states, found.right, found.source) == (36, 6, 36, "states")
+    assert "the states form 36 clusters, purity 100.0%, 6 of which differ in what follows; " in found.verdict()
+
+
+def test_states_that_are_not_finite_are_refused():
+    model = exact_model()
+    with torch.no_grad():
+        model.layers[0].mixer.up.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match="automaton: expected finite states, got some of layer 0 that are not"):
+        recover_automaton(model, S3, length=9)
+
+
 def test_the_same_seed_gives_the_same():
     one, same, other = (recover_automaton(exact_model(), S3, length=12, seed=seed) for seed in (0, 0, 1))
     assert one.data() == same.data()
@@ -105,7 +139,7 @@ def test_states_that_answer_alike_after_everything_are_merged():
     successors = np.array([[1, 2], [0, 3], [3, 0], [2, 1]])  # 0 and 3 answer 0; 1 and 2 answer 1 and lead to them
     assert len(set(_merge(successors, np.array([0, 1, 1, 0])))) == 2
     assert len(set(_merge(successors, np.array([0, 1, 1, 2])))) == 4
-    assert len(set(_merge(np.array([[1], [2], [2]]), np.array([0, 0, 1])))) == 3
+    assert len(set(_merge(np.array([[1], [2], [3], [3]]), np.array([0, 0, 0, 1])))) == 4
 
 
 def test_clusters_are_as_many_as_part_best():
@@ -126,8 +160,8 @@ def test_what_has_no_automaton_is_refused():
         recover_automaton(exact_model(), ParityConfig(), length=9)
     with pytest.raises(ConfigError, match="expected a layer with a mixer, one of 0, got 3"):
         recover_automaton(exact_model(), S3, length=9, layer=3)
-    with pytest.raises(ConfigError, match="expected a length of 2 and a sequence at least, got 1 and None"):
-        recover_automaton(exact_model(), S3, length=1)
+    with pytest.raises(ConfigError, match="expected a length of 4 and a sequence at least, got 3 and None"):
+        recover_automaton(exact_model(), S3, length=3)
     growing = LanguageModel(ModelConfig(8, (BlockConfig(AttentionConfig(heads=2), None),), vocabulary=6))
     with pytest.raises(ConfigError, match="a state of constant size, got Attention, whose state grows"):
         recover_automaton(growing, S3, length=9)

@@ -19,11 +19,12 @@ from matrixstate.models import LanguageModel
 SETTLING = 8  # steps at most that a state may take from the start to where it moves later
 SAMPLE = 2000  # states from which clusters are found; the others go to the nearest
 SHOWN = 1500  # states drawn
-CLUSTERED = 0.5  # the silhouette from which on states are said to cluster,
-FOLLOWED = 0.99  # and else the share of steps between clusters that go where most go
+CLUSTERED = 0.3  # the silhouette from which on states are said to cluster,
+LAWFUL = 0.9  # if this share of the steps also goes from cluster to cluster by a rule
 FACTORS = [2 ** (k / 4) for k in range(-4, 9)]  # how many clusters are tried, per element of the group
 MOST = 128  # clusters tried for pairs of element and token
-VISITS = 20  # how often every step from every element is to be seen, on average
+VISITS = 20  # how often every step from every element is to be seen, on average,
+LEAST = 2**14  # and how many steps in all, so that those from pairs of element and token are
 
 
 @dataclass(frozen=True)
@@ -108,28 +109,31 @@ def recover_automaton(
     """Reads fresh sequences token by token and makes an automaton of the states of one layer.
 
     Clusters are found without looking at elements. A step leads from a cluster where most such steps lead; clusters of
-    the same answer and the same successors are merged. The start is the state most often answered with the identity;
-    every other is named by the product of the fewest tokens that lead there, and i·j is where the token j leads from i,
-    or those fewest tokens where j is no token.
+    the same answer and the same successors are merged. Where the silhouette is below 0.3 or less than nine steps of ten
+    follow such rules, the model's answers are taken for its states. The start is the state most often answered with
+    the identity; every other is named by the product of the fewest tokens that lead there, and i·j is where the token j
+    leads from i, or those fewest tokens where j is no token.
 
     Args:
         model: is put in evaluation mode and left there.
         task: a word problem.
-        length: of the sequences, at least 2.
+        length: of the sequences, at least 4.
         layer: counted from 0. Default: the last with a mixer.
-        sequences: how many. Default: as many as take every step from every element about twenty times.
+        sequences: how many. Default: as many as take every step from every element about twenty times, and
+            16,384 steps at least.
         seed: of the sequences and of k-means.
 
     Raises:
         ConfigError: another task, length or layer, or a layer whose state grows.
+        DataError: states that are not finite.
     """
     if not isinstance(task, WordProblemConfig):
         raise ConfigError(f"automaton: expected a model of a word problem, got one of {type(task).__name__}")
-    if length < 2 or (sequences is not None and sequences < 1):
-        raise ConfigError(f"automaton: expected a length of 2 and a sequence at least, got {length} and {sequences}")
+    if length < 4 or (sequences is not None and sequences < 1):
+        raise ConfigError(f"automaton: expected a length of 4 and a sequence at least, got {length} and {sequences}")
     layer = _recurrent_layer(model, layer)
     alphabet, found = task.alphabet(), group(task.group)
-    count = sequences or max(64, -(-VISITS * found.order * len(alphabet) // length))
+    count = sequences or -(-max(LEAST, VISITS * found.order * len(alphabet)) // length)
     tokens, _ = task.at(seed, HELD_OUT, count, length)
     states, answers = _read(model.eval(), tokens, layer)
     products = running_products(found, tokens.numpy())
@@ -143,9 +147,9 @@ def recover_automaton(
     counts = sorted({pairs, *(max(2, round(found.order * factor)) for factor in FACTORS)})
     clusters = cluster(sample, [k for k in counts if k <= len(sample)], generator)
     labels = nearest(flat, clusters.centres).view(truth.shape).numpy()
-    machine, source = _Machine(labels, said, read, alphabet), "states"
-    if clusters.silhouette < CLUSTERED and machine.agreement < FOLLOWED:
-        machine, source = _Machine(said, said, read, alphabet), "answers"
+    source, machine = "states", _Machine(labels, said, read, alphabet)
+    if clusters.silhouette < CLUSTERED or machine.agreement < LAWFUL:
+        source, machine = "answers", _Machine(said, said, read, alphabet)
     plane = torch.linalg.eigh(sample.double().T @ sample.double())[1][:, -2:].flip(1)
     return Automaton(
         found,

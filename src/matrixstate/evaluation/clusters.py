@@ -22,8 +22,8 @@ class Clusters(NamedTuple):
 def cluster(points: Tensor, counts: list[int], generator: torch.Generator) -> Clusters:
     """The clusters of points [N, F], as many of `counts` as have the largest silhouette (the fewest of equals).
 
-    Seeds by k-means++, three tries. The silhouette is the simplified one, which takes the distance to a cluster for
-    that to its centre. Where there are fewer different points than clusters, there are fewer clusters.
+    Seeds by greedy k-means++, three tries. The silhouette is the simplified one, which takes the distance to a cluster
+    for that to its centre. Where there are fewer different points than clusters, there are fewer clusters.
     Sources: Arthur and Vassilvitskii, "k-means++"; Hruschka et al. for the simplified silhouette.
     """
     points = points.double()
@@ -51,13 +51,16 @@ def _kmeans(points: Tensor, count: int, generator: torch.Generator) -> Clusters:
 
 
 def _seeds(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++: every further seed a point drawn with the square of its distance from the seeds so far."""
+    """Greedy k-means++: seeds drawn with the square of their distance from those so far, the best of several drawn."""
     least = NOTHING * float((points - points.mean(dim=0)).square().sum(dim=1).mean())
     chosen = [int(torch.randint(len(points), (), generator=generator))]
     distance = (points - points[chosen[0]]).square().sum(dim=1)
     while len(chosen) < count and float(distance.max()) > least:
-        chosen.append(int(torch.multinomial(distance, 1, generator=generator)))
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(dim=1))
+        drawn = torch.multinomial(distance, 2 + count.bit_length(), replacement=True, generator=generator)
+        left = torch.minimum(distance[:, None], torch.cdist(points, points[drawn]).square())
+        best = int(left.sum(dim=0).argmin())
+        chosen.append(int(drawn[best]))
+        distance = left[:, best]
     return points[chosen]
 
 

@@ -98,8 +98,8 @@ def find_needles(
     preferred, exact = np.zeros((2, len(lengths), len(depths)))
     total = trials * preferred.size
     for done in range(total):
-        (row, column), trial = divmod(done // trials, len(depths)), done % trials
-        random = np.random.default_rng([seed, trial])  # the same questions in every cell
+        row, column = divmod(done // trials, len(depths))
+        random = np.random.default_rng([seed, done])
         question, values = texts.draw(random, choices)
         prompt = _prompt(texts, haystack, question, values[0], lengths[row], depths[column], random)
         logits, state = _read(model, prompt)
