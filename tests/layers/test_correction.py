@@ -10,9 +10,7 @@ from matrixstate.errors import ConfigError
 from matrixstate.layers import M2RNNConfig, MRUConfig
 from matrixstate.ops import scaled_matrix_scan, snap_scan
 
-CORRECTED = MRUConfig(
-    heads=2, state_size=18, channels=18, builder="reshape_identity", snap=4, codes=6, sharpness=8.0, noise=0.1
-)
+CORRECTED = MRUConfig(heads=2, state_size=18, channels=18, builder="reshape_identity", snap=4, codes=6, sharpness=8.0)
 
 
 def permutation_matrices():
@@ -43,18 +41,6 @@ def test_errors_of_the_matrices_do_not_add_up(every):
     assert furthest(drifting)[-100:].min() > 0.5
 
 
-def test_noise_is_for_training_only():
-    torch.manual_seed(0)
-    mixer, x = CORRECTED.make(12), torch.randn(1, 9, 12)
-    with torch.no_grad():
-        mixer.up.weight.normal_(std=0.3)
-        assert not torch.equal(mixer.train()(x)[0], mixer(x)[0])
-        assert torch.equal(mixer.eval()(x)[0], mixer(x)[0])
-        quiet = dataclasses.replace(CORRECTED, noise=0.0).make(12).eval()
-        quiet.load_state_dict(mixer.state_dict())
-        assert torch.equal(mixer(x)[0], quiet(x)[0])
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -75,7 +61,6 @@ def test_mistakes_are_named():
         ({"codes": 0}, "codes: expected at least 1, got 0"),
         ({"code_groups": 3}, "code_groups: expected a divisor of 2, got 3"),
         ({"sharpness": 0.0}, "sharpness: expected a positive number, got 0.0"),
-        ({"snap": 0}, "noise: expected 0 without snap, got 0.1"),
     ):
         with pytest.raises(ConfigError) as caught:
             dataclasses.replace(CORRECTED, **changes)

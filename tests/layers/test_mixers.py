@@ -43,8 +43,7 @@ CONFIGS = {
     "mru best": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18),
     "mru balanced": dataclasses.replace(MRU_BEST, heads=2, state_size=18, channels=18, conv=3, balanced=True),
     "mru corrected": MRUConfig(
-        heads=4, state_size=36, channels=24, builder="reshape_identity", snap=3, codes=5, code_groups=2, sharpness=2.0,
-        noise=0.3,
+        heads=4, state_size=36, channels=24, builder="reshape_identity", snap=3, codes=5, code_groups=2, sharpness=2.0
     ),
     "mru householder": MRUConfig(heads=2, state_size=18, builder="householder", readout="state", norm=True),
     "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),

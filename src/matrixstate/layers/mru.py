@@ -30,7 +30,6 @@ from matrixstate.ops import (
     accumulation_dtype,
     mru_scan,
     mru_step,
-    scaled_matrix_scan,
     snap_scan,
     write_share,
 )
@@ -91,11 +90,8 @@ class MRUConfig(MixerConfig):
     """Entries of each codebook: at least as many as there are states to be told apart."""
     code_groups: int = 1
     """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
-    sharpness: float = 64.0
+    sharpness: float = 16.0
     """How surely the nearest code is taken, at the start: the inverse temperature of cosines between -1 and 1."""
-    noise: float = 0.0
-    """Standard deviation of noise on the elements in training, where the state is corrected: so that codes attract from
-    afar, also when training makes no mistake any more."""
     balanced: bool = False
     """Write sqrt(1 - f_t²) V_t, so that heads that forget slowly hold states no larger than those of the others. Needs
     decay and write. Source: Griffin's RG-LRU, De et al. 2024."""
@@ -131,10 +127,6 @@ class MRUConfig(MixerConfig):
             (
                 self.heads <= 0 or (self.code_groups > 0 and self.heads % self.code_groups == 0),
                 f"code_groups: expected a divisor of {self.heads}, got {self.code_groups}",
-            ),
-            (
-                self.noise == 0 or (self.noise > 0 and self.snap > 0),
-                f"noise: expected 0 without snap, got {self.noise}",
             ),
             (self.sharpness > 0, f"sharpness: expected a positive number, got {self.sharpness}"),
             (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
@@ -235,21 +227,10 @@ class MRU(Mixer):
     ) -> tuple[Tensor, SnapState]:
         """The scan that snaps to the codebook, and its read-out [B, T, heads, D, channels of a row]."""
         assert self.codebook is not None
-        if self.training and self.config.noise:
-            elements = elements + self.config.noise * torch.randn_like(elements)
         matrices = build_state_matrix(self.config.builder, elements, self.order)
-        if self.training and not self.codebook.started and state is None and mask is None and reset is None:
-            self.codebook.start(self._uncorrected(matrices))
         keys, values = self.codebook()
         h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)
         return torch.einsum("bthij,hjc->bthic", h, self.down.to(h.dtype)), state
-
-    @torch.no_grad()
-    def _uncorrected(self, matrices: Tensor) -> Tensor:
-        """The states before the first correction, [B, heads, D, D]; none if it is not reached."""
-        if matrices.shape[1] < self.config.snap:
-            return matrices[:0, 0]
-        return scaled_matrix_scan(matrices[:, : self.config.snap])[0][:, -1]
 
     def _finish(self, x: Tensor, y: Tensor, value: Tensor | None) -> Tensor:
         """What follows the read-out y [B, T, heads, D, ...]: [B, T, width]."""
