@@ -155,10 +155,11 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     end = max(x for seeds in curves.values() for points in seeds.values() for x, _ in points)
-    for length in lengths if end > 1.1 * lengths[-1] else ():
+    for place, length in enumerate(lengths if end > 1.1 * lengths[-1] else ()):
         axes.axvline(length, color="0.4", linestyle="--", linewidth=1)
         top = axes.get_xaxis_transform()
-        axes.text(length, 1.01, f"trained to {length:,}", ha="center", transform=top, fontsize=9, color="0.4")
+        said = f"trained to {length:,}" if place == 0 else f"{length:,}"  # several may stand close together
+        axes.text(length, 1.01, said, ha="center", transform=top, fontsize=9, color="0.4")
     axes.set_xlabel("position in the sequence")
     axes.set_ylabel(label)
     axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)

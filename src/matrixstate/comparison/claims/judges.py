@@ -69,7 +69,7 @@ def judge_s3(rows: Sequence[Result]) -> Verdict:
     def solves(entry: str) -> Part:
         mine = groups.get(entry, [])
         good = sum(row.value is not None and row.value >= SOLVED for row in mine)
-        said = f"{entry} reaches {SOLVED:.1%} up to the longest sequences in {good} of {len(mine)} seeds."
+        said = f"{entry} reaches {SOLVED:.1%} up to the length compared in {good} of {len(mine)} seeds."
         return (good >= 0.8 * len(mine), said) if len(mine) >= FEWEST else (None, said)
 
     def at_both(entry: str) -> tuple[float | None, float | None, int]:
@@ -80,7 +80,7 @@ def judge_s3(rows: Sequence[Result]) -> Verdict:
     said = f"gdn gets {_share(trained)} right at the training length (not learned: below {UNLEARNED:.0%})."
     unlearned: Part = (None if n < FEWEST or trained is None else trained < UNLEARNED, said)
     trained, longest, n = at_both("gdp2")
-    said = f"gdp2 gets {_share(trained)} right at the training length and {_share(longest)} up to the longest."
+    said = f"gdp2 gets {_share(trained)} right at the training length and {_share(longest)} up to the length compared."
     falls: Part = (None, said)
     if n >= FEWEST and trained is not None and longest is not None:
         falls = (trained >= LEARNED and trained - longest >= DROP, said)
