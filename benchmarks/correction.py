@@ -88,7 +88,7 @@ def draw(rows: list[dict], group: str, path: Path) -> None:
         shift = 0.08 * (row["seed"] - 1)
         axes.plot(places[row["every"]] + shift, max(row["horizon"], 1), "o", color=COLOURS[0], alpha=0.75)
     axes.axhline(LENGTH, color="0.5", linestyle="--", linewidth=1)
-    axes.text(len(every) - 0.5, LENGTH * 1.1, "longest in training", ha="right", color="0.4")
+    axes.text(len(every) - 1, LENGTH * 1.1, "longest in training", ha="right", color="0.4")
     axes.axhline(LONGEST, color="0.8", linewidth=1)
     axes.set_yscale("log", base=2)
     axes.set_xticks(range(len(every)), [str(n) if n else "never" for n in every])
