@@ -13,8 +13,9 @@ from matrixstate.errors import ConfigError, require
 from matrixstate.layers import GatedConvConfig, MRUConfig
 from matrixstate.models import PRESETS, count
 from matrixstate.training import CHOICES, RunConfig, load_config
+from matrixstate.training.tasks import load_task
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+SHIPPED = Path(__file__).parents[1] / "configs"  # those of configs/compare are read in tests/comparison
 MODEL = {"width": 16, "blocks": [{"mixer": {"kind": "mru", "heads": 1}, "mlp": {}}]}
 
 
@@ -168,10 +169,19 @@ def test_a_run_is_named_after_its_file(tmp_path):
         load_config(path, ["model.learned_positions=8"])
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_load_and_name_no_path(path):
+@pytest.mark.parametrize("path", sorted((SHIPPED / "shakespeare").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_for_a_text_name_no_path_and_are_of_one_size(path):
     config = load_config(path)
     assert not config.data.files
-    if path.parent.name == "shakespeare":
-        model = dataclasses.replace(config.model, vocabulary=65)
-        assert abs(count(model, 64).parameters / 804_000 - 1) < 0.02
+    model = dataclasses.replace(config.model, vocabulary=65)
+    assert abs(count(model, 64).parameters / 804_000 - 1) < 0.02
+
+
+@pytest.mark.parametrize("path", sorted((SHIPPED / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_for_a_task_are_tested_beyond_their_training(path):
+    config = load_task(path)
+    assert config.evaluate_length >= 64 * config.training.length
+
+
+def test_every_shipped_config_is_read_by_some_test():
+    assert {path.parent.name for path in SHIPPED.rglob("*.yaml")} == {"shakespeare", "tasks", "compare"}

@@ -199,10 +199,11 @@ class MRU(Mixer):
             value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
             added = value.to(elements.dtype).unflatten(-1, (config.heads, self.order, self.order))
         if self.forget is not None and self.forget_gate is not None:
-            log_decay = self.forget_gate.log_decay(self.forget(x))
-            decay = torch.exp(log_decay)
+            forget = self.forget(x)
+            decay = self.forget_gate(forget)
             if config.balanced and added is not None:
-                added = (added * write_share(log_decay)[..., None, None]).to(elements.dtype)
+                share = write_share(self.forget_gate.log_decay(forget))
+                added = (added * share[..., None, None]).to(elements.dtype)
         if self.codebook is not None:
             y, scan_state = self._corrected(elements, state.scan, mask, reset)
             return self._finish(x, y, value), MRUState(conv_state, write_state, scan_state)
