@@ -14,7 +14,8 @@ from matrixstate.comparison.pool import Interrupted, cores
 from matrixstate.comparison.report import write_report
 from matrixstate.comparison.results import RESULTS, Result, read_rows
 from matrixstate.comparison.runner import Comparison, make_plan
-from matrixstate.comparison.suite import SuiteConfig, load_suite, with_seeds
+from matrixstate.comparison.suite import SuiteConfig
+from matrixstate.comparison.suite_files import load_suite, with_seeds
 from matrixstate.comparison.summary import headlines, summarise
 from matrixstate.errors import ConfigError, MissingExtra
 

@@ -2,7 +2,8 @@
 
 from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, train_entry
 from matrixstate.comparison.figure import draw_curves
-from matrixstate.comparison.suite import MatchConfig, SuiteConfig, TextEntry, TextSuite, load_suite, make_suite
+from matrixstate.comparison.suite import MatchConfig, SuiteConfig, TextEntry, TextSuite
+from matrixstate.comparison.suite_files import load_suite, make_suite
 
 __all__ = [
     "DEMO",

@@ -23,7 +23,8 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite, as_data, make_suite
+from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite
+from matrixstate.comparison.suite_files import as_data, make_suite
 from matrixstate.configs import decode, encode, flatten
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import CheckpointError, ConfigError

@@ -1,18 +1,16 @@
-"""What is to be compared, as data: entries, seeds, a text, a budget, learning rates; read from YAML."""
+"""What is to be compared, as data: entries, seeds, a text or task, a budget, learning rates."""
 
-import dataclasses
 import math
-import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from matrixstate.configs import decode, encode, flatten, load_yaml, nearest, override
+from matrixstate.configs import decode, encode, flatten, nearest, override
 from matrixstate.data import DataConfig
 from matrixstate.data.tasks import TaskConfig
-from matrixstate.errors import ConfigError, require
+from matrixstate.errors import require
 from matrixstate.models import ModelConfig
 from matrixstate.training import RunConfig, TrainingConfig
 from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig
@@ -75,7 +73,7 @@ class TaskEntry(EntryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteConfig:
+class SuiteConfig(ABC):
     """What every suite has, whatever its models learn."""
 
     kind: ClassVar[str]
@@ -100,13 +98,14 @@ class SuiteConfig:
     """The entry that all others are compared with. Default: the first."""
 
     @property
+    @abstractmethod
     def entries(self) -> tuple[EntryConfig, ...]:
-        raise NotImplementedError
+        """The architectures, in the order of the file."""
 
     @property
+    @abstractmethod
     def metric(self) -> str:
         """What the models are compared by."""
-        raise NotImplementedError
 
     @property
     def solved_at(self) -> float | None:
@@ -118,9 +117,9 @@ class SuiteConfig:
         """For a task: the length up to which the value is measured. Default: the longest."""
         return None
 
+    @abstractmethod
     def run_config(self, entry: str, model: ModelConfig) -> Any:
         """How that entry is trained, with its model at the budget."""
-        raise NotImplementedError
 
     def entry(self, name: str) -> EntryConfig:
         """The entry of that name."""
@@ -317,62 +316,3 @@ class TaskSuite(SuiteConfig):
                 f"evaluate_length: expected at least {longest}, the longest of training, got {self.evaluate_length}",
             ),
         )
-
-
-def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
-    """The suite that a YAML file describes, with "a.b=value" overrides and other text files. All mistakes at once."""
-    data = load_yaml(path)
-    data.setdefault("name", path.stem)
-    return make_suite(data, assignments, files)
-
-
-def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
-    """The suite that plain data describes. What it says under `training` holds for every entry that says no other."""
-    data = override(data, assignments)
-    names = [str(file.absolute()) for file in files]
-    if "task" in data and (names or "data" in data):
-        raise ConfigError("task: expected either a task or a text (data, --text), got both")
-    if names:
-        data = {**data, "data": {**(data.get("data") or {}), "files": names}}
-    common = {} if data.get("training") is None else data["training"]
-    if not isinstance(common, dict):
-        raise ConfigError(f"training: expected a mapping of options, got {common!r}")
-    try:
-        return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
-    except ConfigError as error:
-        kind = TaskTrainingConfig if "task" in data else TrainingConfig
-        raise ConfigError(_said_once(error.problems, kind, common)) from error
-
-
-def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """The data with the common training options in every entry that can take them."""
-    rest = {key: value for key, value in data.items() if key != "training"}
-    if not isinstance(rest.get("models"), list):
-        return rest
-
-    def spread(entry: Any) -> Any:
-        own = entry.get("training", {}) if isinstance(entry, dict) else None
-        return {**entry, "training": {**common, **own}} if isinstance(own, dict) else entry
-
-    return {**rest, "models": [spread(entry) for entry in rest["models"]]}
-
-
-def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
-    """The problems, those of the common training options once instead of once per entry."""
-    try:
-        decode(kind, common, TASK_CHOICES)
-        shared: tuple[str, ...] = ()
-    except ConfigError as error:
-        shared = error.problems
-    own = [p for p in problems if not any(re.fullmatch(rf"models\.\d+\.training\.{re.escape(s)}", p) for s in shared)]
-    return [*own, *(f"training.{problem}" for problem in shared)]
-
-
-def as_data(suite: SuiteConfig) -> dict[str, Any]:
-    """Plain data that `make_suite` turns into an equal suite."""
-    return encode(suite, TASK_CHOICES)
-
-
-def with_seeds(suite: SuiteConfig, seeds: int | None) -> SuiteConfig:
-    """The same suite with another number of seeds."""
-    return suite if seeds is None else dataclasses.replace(suite, seeds=seeds)

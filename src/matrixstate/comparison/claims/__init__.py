@@ -11,7 +11,8 @@ from typing import Any
 
 from matrixstate.comparison.claims.judges import JUDGES, Verdict
 from matrixstate.comparison.results import Result
-from matrixstate.comparison.suite import SuiteConfig, make_suite
+from matrixstate.comparison.suite import SuiteConfig
+from matrixstate.comparison.suite_files import make_suite
 from matrixstate.configs import load_yaml, nearest
 from matrixstate.errors import ConfigError
 

@@ -1,0 +1,72 @@
+"""Suites from YAML files and plain data, and back."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
+from matrixstate.configs import decode, encode, load_yaml, override
+from matrixstate.errors import ConfigError
+from matrixstate.training import TrainingConfig
+from matrixstate.training.tasks import TASK_CHOICES, TaskTrainingConfig
+
+
+def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
+    """The suite that a YAML file describes, with "a.b=value" overrides and other text files. All mistakes at once."""
+    data = load_yaml(path)
+    data.setdefault("name", path.stem)
+    return make_suite(data, assignments, files)
+
+
+def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
+    """The suite that plain data describes. What it says under `training` holds for every entry that says no other."""
+    data = override(data, assignments)
+    names = [str(file.absolute()) for file in files]
+    if "task" in data and (names or "data" in data):
+        raise ConfigError("task: expected either a task or a text (data, --text), got both")
+    if names:
+        data = {**data, "data": {**(data.get("data") or {}), "files": names}}
+    common = {} if data.get("training") is None else data["training"]
+    if not isinstance(common, dict):
+        raise ConfigError(f"training: expected a mapping of options, got {common!r}")
+    try:
+        return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
+    except ConfigError as error:
+        kind = TaskTrainingConfig if "task" in data else TrainingConfig
+        raise ConfigError(_said_once(error.problems, kind, common)) from error
+
+
+def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """The data with the common training options in every entry that can take them."""
+    rest = {key: value for key, value in data.items() if key != "training"}
+    if not isinstance(rest.get("models"), list):
+        return rest
+
+    def spread(entry: Any) -> Any:
+        own = entry.get("training", {}) if isinstance(entry, dict) else None
+        return {**entry, "training": {**common, **own}} if isinstance(own, dict) else entry
+
+    return {**rest, "models": [spread(entry) for entry in rest["models"]]}
+
+
+def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
+    """The problems, those of the common training options once instead of once per entry."""
+    try:
+        decode(kind, common, TASK_CHOICES)
+        shared: tuple[str, ...] = ()
+    except ConfigError as error:
+        shared = error.problems
+    own = [p for p in problems if not any(re.fullmatch(rf"models\.\d+\.training\.{re.escape(s)}", p) for s in shared)]
+    return [*own, *(f"training.{problem}" for problem in shared)]
+
+
+def as_data(suite: SuiteConfig) -> dict[str, Any]:
+    """Plain data that `make_suite` turns into an equal suite."""
+    return encode(suite, TASK_CHOICES)
+
+
+def with_seeds(suite: SuiteConfig, seeds: int | None) -> SuiteConfig:
+    """The same suite with another number of seeds."""
+    return suite if seeds is None else dataclasses.replace(suite, seeds=seeds)
