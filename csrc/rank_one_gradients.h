@@ -133,7 +133,7 @@ struct Gradients {
             return;
         }
         if (chunk.decays) {
-            add_decay_gradients_of_pairs();
+            if (K > 0) add_decay_gradients_of_pairs();  // there is a column to put them into
             for (int w = 0; w < WRITERS; ++w) scale(part(by_v, w), part(by_v, w), x.between);
         }
         multiply<false>(dwriters, by_v, x.readers, true, wishes);
