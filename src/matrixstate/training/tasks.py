@@ -21,6 +21,7 @@ from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel, ModelConfig
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
 from matrixstate.training.config import CHOICES
+from matrixstate.training.correction import corrects, states_by_answer, with_codebooks, with_correction
 from matrixstate.training.optimizer import learning_rate, make_optimizer
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
@@ -59,6 +60,9 @@ class TaskTrainingConfig:
     """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    codebooks: Literal["trained", "fitted"] = "trained"
+    """Of MRUs that correct their state. trained: with all else, from the first step; fitted: training is without
+    correction, and afterwards the mean states of every answer become the codes. The answer must say the state."""
     max_skipped: int = 100
     """How many steps with a loss or gradient that is not finite are skipped before the run fails."""
 
@@ -104,6 +108,10 @@ class TaskRunConfig:
             (
                 given is None or given >= wanted,
                 f"model.vocabulary: expected at least {wanted}, the task's, got {given}",
+            ),
+            (
+                self.training.codebooks == "trained" or corrects(self.model),
+                "training.codebooks: expected trained without an MRU that corrects its state (snap), got fitted",
             ),
         )
 
@@ -218,6 +226,7 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
                 log.write(json.dumps(session.step()) + "\n")
                 if stop:
                     raise KeyboardInterrupt
+        session.finish()
         save_checkpoint(directory / "checkpoints", session.done, session.model, session.optimizer, keep=1)
         outcome = session.outcome()
     except BaseException as error:
@@ -236,7 +245,8 @@ class _Session:
     def __init__(self, config: TaskRunConfig, reporters: Sequence[Reporter]) -> None:
         torch.manual_seed(config.seed)
         self.config, self.reporters = config, reporters
-        self.model = LanguageModel(config.sized_model())
+        sized, fitted = config.sized_model(), config.training.codebooks == "fitted"
+        self.model = LanguageModel(with_correction(sized, 0) if fitted else sized)
         self.optimizer = make_optimizer(self.model, config.training)
         self.curriculum = Curriculum(config.training, config.seed)
         self.done = self.tokens = self.skipped = 0
@@ -279,6 +289,13 @@ class _Session:
         at_length = self.config.training.lengths == "uniform" or length == self.config.training.length
         if self.solved_at is None and at_length and mean >= MASTERED:
             self.solved_at = self.done, time.process_time() - self._cpu
+
+    def finish(self) -> None:
+        """Fits the codebooks, if that is asked for."""
+        config = self.config
+        if config.training.codebooks == "fitted":
+            codes = states_by_answer(self.model, config.task, config.training.length, config.seed)
+            self.model = with_codebooks(self.model, config.sized_model(), codes)
 
     def outcome(self) -> TaskOutcome:
         """The end of training, and how far the model tracks."""
