@@ -1,26 +1,33 @@
-"""How often an MRU must correct its state: the horizon on a group's word problem against the steps between corrections.
+"""How far an MRU tracks that corrects its state, against the steps between corrections, on a group's word problem.
 
-    python benchmarks/correction.py --out DIR [--group S3] [--every 4 16 64 0] [--seeds 0 1 2] [--figure FILE]
+    python benchmarks/correction.py --out DIR [--group A5] [--every 4 16 64 0] [--seeds 0 1 2] [--figure FILE]
 
-One thread. 0 stands for never. Trainings that are finished are not repeated. A long interval leaves more steps that can
-be scanned in parallel; a short one leaves less time for errors to grow.
+One thread. A plain MRU is trained per seed; then, for every interval, its codebooks are made of its own states and it
+is tested (`training.correction`). 0 stands for never. Trainings and tests that are finished are not repeated. A long
+interval leaves more steps that can be scanned in parallel; a short one leaves less time for errors to grow. With
+--trained the codebooks are trained with all else from the first step, one training per seed and interval.
 """
 
 import argparse
 import json
 import shutil
+import statistics
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from matrixstate.data.tasks import WordProblemConfig
+from matrixstate.data.tasks import WordProblemConfig, group
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
-from matrixstate.evaluation.tracking import Tracking
+from matrixstate.evaluation.tracking import track
 from matrixstate.layers import MLPConfig, MRUConfig
-from matrixstate.models import BlockConfig, ModelConfig
-from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+from matrixstate.training.correction import states_by_answer, with_codebooks, with_correction
+from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, load_task_model, train_task
 
-LENGTH, LONGEST = 128, 8192  # of training and of the evaluation
+LENGTH = 128  # of the longest training sequences
+SEQUENCES = 64  # tested
 
 
 def main() -> None:
@@ -28,73 +35,107 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the directory of the runs and their results")
     parser.add_argument("--group", default="S3")
     parser.add_argument("--order", type=int, default=4, help="D, of each of four heads")
-    parser.add_argument("--codes", type=int, default=16)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--every", type=int, nargs="*", default=[4, 8, 16, 32, 64, 0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--start", type=int, default=2, help="length at which training begins")
+    parser.add_argument("--longest", type=int, default=8192, help="length of the test")
+    parser.add_argument("--every", type=int, nargs="*", default=[4, 8, 16, 32, 64, 128, 0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--trained", action="store_true", help="train the codebooks too")
     parser.add_argument("--figure", type=Path, help="draw the horizons there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [run_once(options, every, seed) for seed in options.seeds for every in options.every]
-    print("| corrected every | seed | solved at CPU s | to 128 | to 8,192 | sequences without a mistake | T99.9 |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
-    for row in sorted(rows, key=lambda row: (row["every"] or LONGEST, row["seed"])):
-        solved = "–" if row["solved_at"] is None else f"{row['solved_at'][1]:.0f}"
-        cells = f"{row['short']:.4f} | {row['long']:.4f} | {row['whole']:.2f} | {row['horizon']:,}"
-        print(f"| {row['every'] or 'never'} | {row['seed']} | {solved} | {cells} |")
+    print(f"| corrected every | seeds | to {LENGTH} | to {options.longest:,} | sequences without a mistake | CPU s |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for every in options.every:
+        mine = [row for row in rows if row["every"] == every]
+        cells = " | ".join(percent([row[name] for row in mine]) for name in ("short", "long", "whole"))
+        seconds = statistics.mean(row["cpu_seconds"] for row in mine)
+        print(f"| {every or 'never'} | {len(mine)} | {cells} | {seconds:.0f} |")
     if options.figure:
-        draw(rows, options.group, options.figure)
+        draw(rows, options, options.figure)
+
+
+def percent(shares: list[float]) -> str:
+    """Mean of shares in percent, and their range if they differ."""
+    low, mean, high = (f"{100 * n:.1f}" for n in (min(shares), statistics.mean(shares), max(shares)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def make_config(options: argparse.Namespace, every: int, seed: int) -> TaskRunConfig:
+    """The run of an MRU, corrected as it is trained or not at all."""
+    size, width = 4 * options.order**2, options.width
+    mixer = MRUConfig(heads=4, state_size=size, channels=size, builder="reshape_identity", norm=True)
+    if every:
+        mixer = replace(mixer, snap=every, codes=2 * group(options.group).order)
+    model = ModelConfig(width=width, blocks=(BlockConfig(mixer, MLPConfig(width)),), tied=False)
+    training = TaskTrainingConfig(steps=options.steps, length=LENGTH, start=options.start)
+    return TaskRunConfig("mru", model, WordProblemConfig(options.group), training, LENGTH, SEQUENCES, seed)
 
 
 def run_once(options: argparse.Namespace, every: int, seed: int) -> dict:
-    """Trains and measures one model, unless its result is there."""
-    directory = options.out / f"{options.group}-{every}-{seed}"
-    result = directory.with_suffix(".json")
+    """Trains, fits and measures one model, unless its result is there."""
+    kind = "trained" if options.trained else "fitted"
+    result = options.out / f"{options.group}-{kind}-{every}-{seed}-{options.longest}.json"
     if result.exists():
         return json.loads(result.read_text())
-    shutil.rmtree(directory, ignore_errors=True)
-    size, width = 4 * options.order**2, options.width
-    mixer = MRUConfig(
-        heads=4, state_size=size, channels=size, builder="reshape_identity", norm=True, snap=every, codes=options.codes
-    )
-    model = ModelConfig(width=width, blocks=(BlockConfig(mixer, MLPConfig(width)),), tied=False)
-    training = TaskTrainingConfig(steps=options.steps, length=LENGTH)
-    config = TaskRunConfig("mru", model, WordProblemConfig(options.group), training, LONGEST, 64, seed)
-    outcome = train_task(directory, config)
-    tracking: Tracking = outcome.tracking
+    model, config, seconds = trained(options, every if options.trained else 0, seed)
+    began = time.process_time()
+    if every and not options.trained:
+        model = corrected(model, config, every)
+    lengths = tuple(LENGTH * 4**k for k in range(9) if LENGTH * 4**k < options.longest)
+    fitting = time.process_time() - began
+    found = track(model, config.task, (*lengths, options.longest), sequences=SEQUENCES)
     row = {
         "every": every,
         "seed": seed,
-        "solved_at": outcome.solved_at,
-        "cpu_seconds": outcome.cpu_seconds,
-        "short": tracking.token_accuracy(LENGTH),
-        "long": tracking.token_accuracy(LONGEST),
-        "whole": tracking.all_correct(LONGEST),
-        "horizon": tracking.horizon(0.999),
+        "cpu_seconds": seconds + fitting,
+        "short": found.token_accuracy(LENGTH),
+        "long": found.token_accuracy(options.longest),
+        "whole": found.all_correct(options.longest),
+        "horizon": found.horizon(0.999),
     }
     result.write_text(json.dumps(row) + "\n")
     print(row, flush=True)
     return row
 
 
-def draw(rows: list[dict], group: str, path: Path) -> None:
+def trained(options: argparse.Namespace, every: int, seed: int) -> tuple[LanguageModel, TaskRunConfig, float]:
+    """A model that has been trained, its config, and the CPU seconds it took."""
+    directory = options.out / f"{options.group}-{every}-{seed}"
+    if not (directory / "tracking.json").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        train_task(directory, make_config(options, every, seed))
+    seconds = json.loads((directory / "status.json").read_text())["cpu_seconds"]
+    return *load_task_model(directory), seconds
+
+
+def corrected(model: LanguageModel, config: TaskRunConfig, every: int) -> LanguageModel:
+    """The model, corrected by its own states."""
+    codes = states_by_answer(model, config.task, LENGTH, config.seed)
+    answers = len(next(iter(codes.values())))
+    return with_codebooks(model, with_correction(config.sized_model(), every, answers), codes)
+
+
+def draw(rows: list[dict], options: argparse.Namespace, path: Path) -> None:
     """Horizons of all seeds against the steps between corrections, both on logarithmic axes."""
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
-    every = sorted({row["every"] for row in rows}, key=lambda n: n or LONGEST)
+    every = sorted({row["every"] for row in rows}, key=lambda n: n or 2**30)
     places = {n: place for place, n in enumerate(every)}
+    middle = statistics.mean(options.seeds)
     for row in rows:
-        shift = 0.08 * (row["seed"] - 1)
+        shift = 0.08 * (row["seed"] - middle)
         axes.plot(places[row["every"]] + shift, max(row["horizon"], 1), "o", color=COLOURS[0], alpha=0.75)
     axes.axhline(LENGTH, color="0.5", linestyle="--", linewidth=1)
     axes.text(len(every) - 1, LENGTH * 1.1, "longest in training", ha="right", color="0.4")
-    axes.axhline(LONGEST, color="0.8", linewidth=1)
+    axes.axhline(options.longest, color="0.8", linewidth=1)
     axes.set_yscale("log", base=2)
     axes.set_xticks(range(len(every)), [str(n) if n else "never" for n in every])
     axes.set_xlabel("steps between corrections")
     axes.set_ylabel("length with the last eighth right by 99.9 %")
-    axes.set_title(f"MRU on {group}: how far it tracks, one dot per seed")
+    axes.set_title(f"MRU on {options.group}: how far it tracks, one dot per seed")
     axes.grid(axis="y", alpha=0.25)
     save_figure(figure, path)
 

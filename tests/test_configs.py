@@ -13,7 +13,7 @@ from matrixstate.errors import ConfigError, require
 from matrixstate.layers import GatedConvConfig, MRUConfig
 from matrixstate.models import PRESETS, count
 from matrixstate.training import CHOICES, RunConfig, load_config
-from matrixstate.training.tasks import load_task
+from matrixstate.training.task_config import load_task
 
 SHIPPED = Path(__file__).parents[1] / "configs"  # those of configs/compare are read in tests/comparison
 MODEL = {"width": 16, "blocks": [{"mixer": {"kind": "mru", "heads": 1}, "mlp": {}}]}

@@ -10,6 +10,7 @@ from matrixstate.cli.automaton import automaton
 from matrixstate.cli.autopsy import autopsy
 from matrixstate.cli.check import check
 from matrixstate.cli.compare import compare
+from matrixstate.cli.correct import correct
 from matrixstate.cli.demo import demo
 from matrixstate.cli.evaluate import evaluate
 from matrixstate.cli.generate import generate
@@ -36,6 +37,7 @@ COMMANDS = {
     "inspect": inspect,
     "track": track_run,
     "automaton": automaton,
+    "correct": correct,
     "autopsy": autopsy,
 }
 INTERRUPTED = 130  # what a shell reports for SIGINT

@@ -14,7 +14,8 @@ from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
 from matrixstate.training.plan import make_plan
 from matrixstate.training.run import differences
-from matrixstate.training.tasks import TaskRunConfig, load_task, names_task, train_task
+from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
+from matrixstate.training.tasks import train_task
 
 
 def train(

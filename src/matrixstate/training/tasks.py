@@ -3,121 +3,32 @@
 import dataclasses
 import json
 import math
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from matrixstate.configs import Choices, decode, encode, load_yaml, override
-from matrixstate.data.tasks import IGNORE, TASKS, TaskConfig
-from matrixstate.errors import CheckpointError, ConfigError, Diverged, require
+from matrixstate.configs import encode
+from matrixstate.data.tasks import IGNORE
+from matrixstate.errors import ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
-from matrixstate.models import LanguageModel, ModelConfig
+from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
-from matrixstate.training.config import CHOICES
-from matrixstate.training.correction import corrects, states_by_answer, with_codebooks, with_correction
+from matrixstate.training.correction import states_by_answer, with_codebooks, with_correction
 from matrixstate.training.optimizer import learning_rate, make_optimizer
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
 from matrixstate.training.stopping import stopping
+from matrixstate.training.task_config import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig, load_task_config
 
-TASK_CHOICES: Choices = {**CHOICES, TaskConfig: TASKS}
 MASTERED = 0.99  # the accuracy whose cost is reported
-
-
-@dataclass(frozen=True)
-class TaskTrainingConfig:
-    """How a model is trained on a task. The defaults are those of the study behind our protocols."""
-
-    steps: int = 1000
-    """Optimizer steps."""
-    length: int = 128
-    """Steps of the longest training sequences."""
-    lengths: Literal["grow", "uniform", "full"] = "grow"
-    """grow: from `start`, doubled whenever mastered; uniform: any from `start` to `length`; full: `length` only."""
-    start: int = 2
-    """The shortest training sequences."""
-    threshold: float = 0.95
-    """Smoothed accuracy over a batch at which the length grows."""
-    batch: int = 64
-    """Sequences per step at full length."""
-    max_batch: int = 256
-    """Sequences per step where they are short; as many as fill a batch of full length, up to this."""
-    learning_rate: float = 3e-3
-    warmup: int = 50
-    """Steps over which the learning rate rises from zero."""
-    final_share: float = 0.05
-    """The cosine ends at this share of the learning rate."""
-    beta1: float = 0.9
-    beta2: float = 0.98
-    weight_decay: float = 0.01
-    """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    codebooks: Literal["trained", "fitted"] = "trained"
-    """Of MRUs that correct their state. trained: with all else, from the first step; fitted: training is without
-    correction, and afterwards the mean states of every answer become the codes. The answer must say the state."""
-    max_skipped: int = 100
-    """How many steps with a loss or gradient that is not finite are skipped before the run fails."""
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "length", "start", "batch", "max_batch")
-        require(
-            *((getattr(self, n) > 0, f"{n}: expected at least 1, got {getattr(self, n)}") for n in counts),
-            (self.start <= self.length, f"start: expected at most length = {self.length}, got {self.start}"),
-            (self.max_batch >= self.batch, f"max_batch: expected at least batch = {self.batch}, got {self.max_batch}"),
-            (0 < self.threshold <= 1, f"threshold: expected a share above 0, got {self.threshold}"),
-            (self.warmup >= 0, f"warmup: expected 0 or more, got {self.warmup}"),
-            (0 < self.learning_rate < math.inf, f"learning_rate: expected a positive number, got {self.learning_rate}"),
-            (0 <= self.final_share <= 1, f"final_share: expected a share from 0 to 1, got {self.final_share}"),
-            (0 <= self.beta1 < 1, f"beta1: expected a number in [0, 1), got {self.beta1}"),
-            (0 <= self.beta2 < 1, f"beta2: expected a number in [0, 1), got {self.beta2}"),
-            (0 <= self.weight_decay < math.inf, f"weight_decay: expected 0 or more, got {self.weight_decay}"),
-            (0 < self.clip < math.inf, f"clip: expected a positive number, got {self.clip}"),
-            (self.max_skipped >= 0, f"max_skipped: expected 0 or more, got {self.max_skipped}"),
-        )
-
-
-@dataclass(frozen=True)
-class TaskRunConfig:
-    """A run on a task: a name, a seed, a model, how it is trained and how far it is tested."""
-
-    name: str
-    model: ModelConfig
-    task: TaskConfig
-    training: TaskTrainingConfig = dataclasses.field(default_factory=TaskTrainingConfig)
-    evaluate_length: int = 8192
-    """The longest sequences of the evaluation."""
-    evaluate_sequences: int = 64
-    """Sequences of the evaluation; the same for every model and seed."""
-    seed: int = 0
-    """Of the weights and the training sequences."""
-
-    def __post_init__(self) -> None:
-        wanted, given = self.task.vocabulary, self.model.vocabulary
-        require(
-            (self.seed >= 0, f"seed: expected 0 or more, got {self.seed}"),
-            (self.evaluate_length > 0, f"evaluate_length: expected at least 1, got {self.evaluate_length}"),
-            (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
-            (
-                given is None or given >= wanted,
-                f"model.vocabulary: expected at least {wanted}, the task's, got {given}",
-            ),
-            (
-                self.training.codebooks == "trained" or corrects(self.model),
-                "training.codebooks: expected trained without an MRU that corrects its state (snap), got fitted",
-            ),
-        )
-
-    def sized_model(self) -> ModelConfig:
-        """The model with the task's vocabulary where it names none."""
-        return dataclasses.replace(self.model, vocabulary=self.model.vocabulary or self.task.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -165,32 +76,6 @@ class Curriculum:
         return mean
 
 
-def names_task(path: Path) -> bool:
-    """Whether a YAML file describes a training on a task, not on a text. Raises ConfigError if it is none."""
-    return "task" in load_yaml(path)
-
-
-def load_task(path: Path, assignments: Iterable[str] = ()) -> TaskRunConfig:
-    """The run that a YAML file describes, with "a.b=value" overrides. Raises ConfigError with every mistake."""
-    data = override(load_yaml(path), assignments)
-    data.setdefault("name", path.stem)
-    return decode(TaskRunConfig, data, TASK_CHOICES)
-
-
-def load_task_config(directory: Path) -> TaskRunConfig:
-    """The config of a task's run. Raises CheckpointError if it is missing or damaged."""
-    path = directory / "config.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and "task" not in data:
-            raise ConfigError("it names no task")
-        return decode(TaskRunConfig, data, TASK_CHOICES)
-    except OSError as error:
-        raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
-        raise CheckpointError(f"run: expected a task's run with {path}: {' '.join(str(error).split())}") from error
-
-
 def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
     """The trained model of a task's run, in evaluation mode, and its config."""
     config = load_task_config(directory)
@@ -210,15 +95,7 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
-    except OSError as error:
-        raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
-    replace_file(directory / "config.yaml", yaml.safe_dump(encode(config, TASK_CHOICES), sort_keys=False))
-    write_json(directory / "environment.json", environment())
-    write_json(directory / "status.json", {"status": "running"})
+    _begin(directory, config)
     try:
         session = _Session(config, reporters)
         with (directory / "metrics.jsonl").open("w", encoding="utf-8") as log, stopping() as stop:
@@ -237,6 +114,44 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
     numbers = {k: v for k, v in dataclasses.asdict(outcome).items() if k != "tracking"}
     write_json(directory / "status.json", {"status": "done", **numbers})
     return outcome
+
+
+def _begin(directory: Path, config: TaskRunConfig) -> None:
+    """Makes the directory of a run."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ConfigError(f"out: expected a new or empty directory, got {directory} with files in it")
+    except OSError as error:
+        raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
+    replace_file(directory / "config.yaml", yaml.safe_dump(encode(config, TASK_CHOICES), sort_keys=False))
+    write_json(directory / "environment.json", environment())
+    write_json(directory / "status.json", {"status": "running"})
+
+
+def correct_run(run: Path, directory: Path, every: int, sharpness: float = 16.0) -> tuple[LanguageModel, TaskRunConfig]:
+    """The trained model of a task's run with error correction: what training with `codebooks: fitted` would have given.
+
+    Args:
+        run: of a model with uncorrected MRUs.
+        directory: new or empty; holds the corrected model's run then, with the log of its training.
+        every: steps from one correction to the next.
+        sharpness: `MRUConfig.sharpness`.
+
+    Raises:
+        ConfigError: an MRU that cannot be corrected, or a directory that holds files or cannot be made.
+    """
+    model, config = load_task_model(run)
+    codes = states_by_answer(model, config.task, config.training.length, config.seed)
+    sizes = with_correction(config.model, every, len(next(iter(codes.values()))), sharpness)
+    config = dataclasses.replace(config, model=sizes, training=dataclasses.replace(config.training, codebooks="fitted"))
+    model = with_codebooks(model, config.sized_model(), codes)
+    _begin(directory, config)
+    shutil.copyfile(run / "metrics.jsonl", directory / "metrics.jsonl")
+    optimizer = make_optimizer(model, config.training)
+    save_checkpoint(directory / "checkpoints", config.training.steps, model, optimizer, keep=1)
+    write_json(directory / "status.json", {"status": "done", "steps": config.training.steps})
+    return model, config
 
 
 class _Session:

@@ -1,0 +1,48 @@
+"""`matrixstate correct`."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from matrixstate.cli.output import print_tracking
+from matrixstate.cli.train import set_threads
+from matrixstate.evaluation.tracking import track
+from matrixstate.training.tasks import correct_run
+
+
+def correct(
+    run: Positional[Path],
+    *,
+    every: int = 8,
+    sharpness: float = 16.0,
+    out: Path | None = None,
+    length: int = 8192,
+    sequences: int = 64,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Give a trained MRU error correction, without training it again, and measure how far it tracks then.
+
+    Every few steps its states snap to codes: the mean states at which the model gave the same answer. For tasks whose
+    answer says the whole state, as a group's word problem does.
+
+    Args:
+        run: The directory of a run on a task, of a model with MRUs that only multiply.
+        every: Steps from one correction to the next.
+        sharpness: How surely the nearest code is taken.
+        out: Directory of the corrected run. Default: RUN-corrected.
+        length: Steps of the longest sequences tested.
+        sequences: How many.
+        threads: How many threads to use. Default: PyTorch's choice.
+        json: Print one JSON object.
+    """
+    set_threads(threads)
+    directory = out or run.with_name(f"{run.name}-corrected")
+    model, config = correct_run(run, directory, every, sharpness)
+    trained = config.training.length
+    doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
+    found = track(model, config.task, (*doubled, length), sequences=sequences)
+    print_tracking(found, trained, json, run=str(directory))
+    if not json:
+        print(directory)
+    return 0

@@ -1,0 +1,121 @@
+"""Codebooks made of a model's own states: what they hold, that they correct, and where they are refused."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from matrixstate.cli.__main__ import main
+from matrixstate.data.tasks import ParityConfig, WordProblemConfig
+from matrixstate.errors import ConfigError
+from matrixstate.evaluation.tracking import track
+from matrixstate.layers import GRUConfig, MLPConfig, MRUConfig
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+from matrixstate.training.correction import READ, states_by_answer, with_codebooks, with_correction
+from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, correct_run, load_task_model, train_task
+
+PLAIN = MRUConfig(heads=2, state_size=32, channels=32, builder="reshape_identity", norm=True)
+CORRECTED = dataclasses.replace(PLAIN, snap=4, codes=6, code_groups=2)
+LENGTH = 16
+
+
+def config_of(mixer, steps=200, task=None, **training):
+    model = ModelConfig(32, (BlockConfig(mixer, MLPConfig(32)),), tied=False)
+    options = TaskTrainingConfig(
+        steps=steps, length=LENGTH, batch=32, max_batch=128, warmup=10, learning_rate=1e-2, **training
+    )
+    return TaskRunConfig("tiny", model, task or WordProblemConfig("S3"), options, 32, 8)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The run of an MRU that has learned S3 without correction."""
+    torch.set_num_threads(1)  # as in the tests, which compare bits
+    run = tmp_path_factory.mktemp("correction") / "plain"
+    outcome = train_task(run, config_of(PLAIN))
+    assert outcome.tracking.token_accuracy(LENGTH) > 0.99
+    return run
+
+
+def same_weights(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
+    train_task(tmp_path / "fitted", config_of(CORRECTED, codebooks="fitted"))
+    correct_run(plain, tmp_path / "corrected", every=4)
+    (before, a), (after, b) = load_task_model(tmp_path / "fitted"), load_task_model(tmp_path / "corrected")
+    assert a == b
+    assert same_weights(before, after)
+
+
+def test_codes_are_the_mean_states_of_an_answer(plain):
+    model, config = load_task_model(plain)
+    (means,) = states_by_answer(model, config.task, LENGTH).values()
+    tokens, _ = config.task.at(0, READ, -(-100 * 6 // (LENGTH - 8)), LENGTH)
+    found = {answer: [] for answer in range(6)}
+    for t in range(8, LENGTH):
+        logits, state = model(tokens[:, : t + 1])
+        scan = state.blocks[0].scan
+        for answer, matrix in zip(logits[:, t].argmax(-1).tolist(), scan.matrix, strict=True):
+            found[answer].append(matrix / matrix.norm(dim=(1, 2), keepdim=True))
+    for answer, states in found.items():
+        torch.testing.assert_close(means[answer], torch.stack(states).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_matrices_are_corrected(plain):
+    """Weights that are a little off drift when uncorrected, and do not with the codes of the right ones."""
+    model, config = load_task_model(plain)
+    codes = states_by_answer(model, config.task, LENGTH)
+    corrected = with_codebooks(model, with_correction(config.sized_model(), 4, 6), codes)
+    torch.manual_seed(0)
+    noise = 0.01 * torch.randn_like(model.layers[0].mixer.up.weight)
+    right = []
+    for each in (model, corrected):
+        each.layers[0].mixer.up.weight.data += noise
+        right.append(track(each, config.task, (2048,), sequences=16).tail_accuracy(2048))
+    assert right[0] < 0.8
+    assert right[1] == 1
+
+
+def test_nothing_changes_before_the_first_correction(plain):
+    model, config = load_task_model(plain)
+    codes = states_by_answer(model, config.task, LENGTH)
+    corrected = with_codebooks(model, with_correction(config.sized_model(), LENGTH + 1, 9), codes)
+    tokens, _ = config.task.at(0, 0, 3, LENGTH)
+    torch.testing.assert_close(corrected(tokens)[0], model(tokens)[0])
+    assert torch.equal(corrected.layers[0].mixer.codebook.codes[1, 6], codes[0][0, 1:])  # the first again
+
+
+def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
+    model, config = load_task_model(plain)
+    task, sizes = config.task, config.sized_model()
+    codes = states_by_answer(model, task, LENGTH)
+    with pytest.raises(ConfigError, match="codes: expected at least 6, the answers that the model gives, got 5"):
+        with_codebooks(model, with_correction(sizes, 4, 5), codes)
+    with pytest.raises(ConfigError, match="expected a training length of more than 8 steps, got 8"):
+        states_by_answer(model, task, 8)
+    with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies in layer 0"):
+        states_by_answer(with_codebooks(model, with_correction(sizes, 4, 6), codes), task, LENGTH)
+    gru = LanguageModel(dataclasses.replace(sizes, blocks=(BlockConfig(GRUConfig(conv=0)),)))
+    with pytest.raises(ConfigError, match="expected a model with an MRU, got one without"):
+        states_by_answer(gru, task, LENGTH)
+    with pytest.raises(ConfigError, match="codebooks: expected trained without an MRU that corrects its state"):
+        config_of(PLAIN, codebooks="fitted")
+    writes = dataclasses.replace(PLAIN, write=True, rescale=False)
+    train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
+    with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):
+        correct_run(tmp_path / "writes", tmp_path / "out", 4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_on_the_command_line(plain, tmp_path, capsys):
+    out = tmp_path / "corrected"
+    arguments = ["correct", str(plain), "--every", "2", "--out", str(out), "--length", "4096", "--sequences", "4"]
+    assert main(arguments) == 0
+    assert "4 sequences; 90 % of them without a mistake to length 4,096" in capsys.readouterr().out
+    assert main(["track", str(out), "--length", "64", "--sequences", "2"]) == 0
+    assert main(arguments) == 1
+    assert "expected a new or empty directory" in capsys.readouterr().err
