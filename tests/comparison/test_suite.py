@@ -8,7 +8,8 @@ import yaml
 from tiny import block, task_data, text_data
 
 from matrixstate.comparison import TextSuite, load_suite, make_suite
-from matrixstate.comparison.suite import TaskSuite, with_number
+from matrixstate.comparison.entries import with_number
+from matrixstate.comparison.suite import TaskSuite
 from matrixstate.comparison.suite_files import as_data
 from matrixstate.errors import ConfigError
 

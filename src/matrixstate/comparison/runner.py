@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import yaml
 
+from matrixstate.comparison.entries import TaskEntry
 from matrixstate.comparison.jobs import Job, change, read_json
 from matrixstate.comparison.matching import Matched, Shape, match
 from matrixstate.comparison.pool import run_jobs
@@ -23,7 +24,7 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite
+from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.comparison.suite_files import as_data, make_suite
 from matrixstate.configs import decode, encode, flatten
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
