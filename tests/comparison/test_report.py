@@ -11,7 +11,8 @@ import pytest
 from test_runner import done  # noqa: F401  (a fixture)
 
 from matrixstate.comparison.figures import draw_all, mean_curve
-from matrixstate.comparison.report import inline_svg, write_report
+from matrixstate.comparison.page import inline_svg
+from matrixstate.comparison.report import write_report
 from matrixstate.comparison.results import CURVES, RESULTS, Point, Result, read_rows, write_rows
 from matrixstate.comparison.summary import headlines, summarise
 
