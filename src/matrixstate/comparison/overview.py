@@ -10,7 +10,7 @@ from matrixstate.comparison.results import RESULTS, PartResult, by_part, read_ro
 from matrixstate.comparison.summary import Line, summarise
 from matrixstate.evaluation.plotting import new_figure
 
-CAPTION = "Every part in a panel. Dots: seeds. Bars: means and their intervals; dashed: the control."
+CAPTION = "Every part in a panel. Dots: seeds. Bars: means and their intervals. Dashed: the control."
 ACROSS = 2  # panels
 
 
@@ -36,6 +36,7 @@ def _panels(rows: Sequence[PartResult]) -> Any:
         _panel(axes, mine, look, named=i % across == 0)
     for axes in panels[len(parts) :]:
         axes.remove()
+    figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
     return figure
 
 
@@ -49,6 +50,9 @@ def _panel(axes: Any, rows: Sequence[PartResult], look: Look, named: bool) -> No
             axes.axvline(line.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(range(len(places)), list(look.titles.values()) if named else [""] * len(places))
     axes.set_ylim(len(places) - 0.5, -0.5)
+    if rows[0].kind == "task":  # so that tasks can be compared, and what is little looks little
+        axes.set_xlim(-0.03, 1.03)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_title(rows[0].suite, fontsize=10)
     axes.set_xlabel(f"{rows[0].metric}, {rows[0].better} is better", fontsize=9)
     bare(axes, "x")

@@ -19,10 +19,10 @@ p.verdict { font-weight: 700; font-size: 1.15rem; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: pre; }
 th:first-child, td:first-child, .plain td { text-align: left; }
-th { white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
+th { white-space: pre-line; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 tr.control td { background: var(--card); }
 figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; display: block; background: #fff; }
-nav { margin: 1rem 0; } section { margin-top: 3.5rem; border-top: 3px solid var(--line); }
+section { margin-top: 3.5rem; border-top: 3px solid var(--line); }
 section h2 { border: 0; margin-top: 1rem; } a { color: inherit; }
 pre { background: var(--card); padding: 0.8rem; overflow-x: auto; font-size: 0.85rem; } summary { cursor: pointer; }
 """

@@ -63,7 +63,7 @@ def _overview(parts: Mapping[str, Sequence[PartResult]]) -> str:
     lines = {name: {line.first.entry: line for line in summarise(mine)} for name, mine in parts.items()}
     every = {entry: line for mine in lines.values() for entry, line in mine.items()}
     entries = by_entry([row for mine in parts.values() for row in mine])
-    columns = ["entry", *(f"{mine[0].suite}: {mine[0].metric}" for mine in parts.values())]
+    columns = ["entry", *(f"{mine[0].suite}\n{mine[0].metric}" for mine in parts.values())]
     body = [[every[entry].title, *(cell(mine.get(entry)) for mine in lines.values())] for entry in entries]
     said = '<p class="soft">Means with their intervals. The shaded row is the control.</p>'
     return table(columns, body, [every[entry].is_control for entry in entries]) + said

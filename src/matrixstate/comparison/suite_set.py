@@ -77,6 +77,8 @@ def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Itera
         problems.append(f"name: expected {PLAIN}, got {name!r}")
     if not (title is None or isinstance(title, str)):
         problems.append(f"title: expected text, got {title!r}")
+    if not isinstance(_given(common, "training"), dict):
+        problems.append(f"training: expected a mapping of options, got {common.pop('training')!r}")
     suites, found = {}, {}
     for part, own in parts.items():
         others = set(kinds.values()) - {kinds[part]}
@@ -162,10 +164,15 @@ def _names(config: type) -> set[str]:
 
 def _merged(common: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A part's suite: its own options over the common ones; those of `training` one by one."""
-    trainings = [options["training"] for options in (common, own) if options.get("training") is not None]
-    if len(trainings) == 2 and all(isinstance(training, dict) for training in trainings):
-        return {**common, **own, "training": {**trainings[0], **trainings[1]}}
-    return {**common, **own, **({"training": trainings[-1]} if trainings else {})}
+    merged, training = {**common, **own}, _given(own, "training")
+    if isinstance(training, dict):  # else the suite refuses it
+        merged["training"] = {**_given(common, "training"), **training}
+    return merged
+
+
+def _given(options: Mapping[str, Any], key: str) -> Any:
+    """What is given for `key`; an empty mapping where nothing is."""
+    return {} if options.get(key) is None else options[key]
 
 
 def gathered(found: Mapping[str, Iterable[str]], parts: Mapping[str, Mapping[str, Any]]) -> list[str]:

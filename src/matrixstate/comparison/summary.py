@@ -84,14 +84,10 @@ def headlines(rows: Sequence[Result]) -> list[str]:
 
 def in_short(rows: Sequence[Result]) -> str:
     """The first of the headlines, and what they say of the best entry, or of all, against the control."""
-    said = headlines(rows)
-    lines = [line for line in summarise(rows) if line.mean is not None]
+    said, lines = headlines(rows)[0], [line for line in summarise(rows) if line.mean is not None]
     against = _against_control(lines)
-    if len(against) == len(lines):  # a sentence per other entry, and before them that none differs
-        return f"{said[0]} {against[0]}"
-    if not against or lines[0].is_control:
-        return said[0]
-    return f"{said[0]} {against[0]}"
+    none_differs = len(against) == len(lines)  # a sentence per other entry, and before them that one
+    return f"{said} {against[0]}" if against and (none_differs or not lines[0].is_control) else said
 
 
 def _best(lines: Sequence[Line]) -> list[str]:
