@@ -3,6 +3,9 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -110,6 +113,29 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path):
     assert notes.begun[1][3] < 7 + 6 + 7 + 6 * 4 + 2 * 7  # the training that was stopped goes on from its checkpoint
     assert not set(stopper.names) & set(notes.names)
     assert _timeless(out) == _timeless(comparison.directory)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_parts_that_can_be_gone_on_with(tmp_path):
+    """Two processes work on two parts at once; the text is saved, the task will start again."""
+    data = set_data(tmp_path, seeds=1)
+    del data["models"][1], data["parts"]["cycle"], data["parts"]["text"]["training"]
+    data["training"]["steps"] = 1_000_000
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    command = [sys.executable, "-m", "matrixstate.cli", "compare", "suite.yaml", "--out", "out", "--jobs", "2"]
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    runs = [tmp_path / "out" / "parts" / part / "runs" / "conv" / "seed-0" / "run" for part in ("parity", "text")]
+    logs, until = [run / "metrics.jsonl" for run in runs], time.monotonic() + 60
+    while time.monotonic() < until and not all(log.exists() and log.stat().st_size for log in logs):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "stopped; nothing is lost. Go on with: matrixstate compare out" in errors
+    assert "Traceback" not in errors
+    assert [job.result() for job in ComparisonSet.open(tmp_path / "out").finals()] == [None, None]
+    done = len([line for line in logs[1].read_text().splitlines() if '"loss"' in line])
+    assert (runs[1] / "checkpoints" / f"step-{done:08d}").is_dir()
 
 
 def _timeless(directory):
