@@ -155,7 +155,9 @@ def test_more_seeds_keep_the_old_ones(tmp_path):
     assert [row for row in _timeless(comparison.directory) if row["seed"] == 0] == before
     again = ComparisonSet.open(comparison.directory)
     assert again.suite.seeds == 2
-    assert [part.suite.seeds for part in again.parts.values()] == [2, 2]
+    for name, part in again.parts.items():
+        assert part == Comparison.open(comparison.directory / "parts" / name)
+        assert part.suite.seeds == 2
 
 
 def test_seeds_that_only_some_parts_were_given_are_those_of_the_whole(done, tmp_path):
