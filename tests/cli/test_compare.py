@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from tiny import task_data, text_data
+from tiny import set_data, task_data, text_data
 
 from matrixstate.cli.__main__ import main
 from matrixstate.comparison.results import RESULTS
@@ -16,6 +16,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.yaml").write_text(yaml.safe_dump(text_data(tmp_path)))
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(task_data()))
+    (tmp_path / "parts.yaml").write_text(yaml.safe_dump(set_data(tmp_path), sort_keys=False))
     (tmp_path / "empty.txt").write_text("")
     return tmp_path
 
@@ -85,6 +86,79 @@ def test_mistakes_get_their_lines(place, capsys):
     assert refused(capsys, "compare", ".", "--jobs", 1)[0].startswith("compare: expected a comparison in .")
     assert refused(capsys, "compare", "text.yaml", "--out", ".")[0].startswith("--out: expected a new or empty dir")
     assert not (place / "runs").exists()
+
+
+def test_a_comparison_of_several_parts_ends_in_one_report(place, capsys):
+    shown = output(capsys, "compare", "parts.yaml", "--jobs", 1, "--seeds", 1)
+    for words in ("Parity & co. Not matched", "cycle. Not matched", "- Parity & co: ", "- text: "):
+        assert words in shown
+    assert "report: runs/tiny-set/report.html" in shown
+    out = place / "runs" / "tiny-set"
+    assert {path.name for path in out.iterdir()} == {
+        *("suite.yaml", "environment.json", "results.csv", "figures", "report.html", "parts")
+    }
+    assert {path.stem for path in (out / "figures").iterdir()} == {"overview"}
+    again = json.loads(output(capsys, "compare", "runs/tiny-set", "--jobs", 1, "--seeds", 2, "--json"))
+    assert again["report"] == "runs/tiny-set/report.html"
+    assert list(again["parts"]) == ["parity", "cycle", "text"]
+    for found in again["parts"].values():
+        assert {model["entry"]: len(model["values"]) for model in found["models"]} == {"conv": 2, "gru": 2}
+        assert found["findings"]
+
+    pictures = {path: path.read_bytes() for path in out.rglob("*.svg")}
+    report = (out / "report.html").read_text()
+    for name in ("parity", "cycle", "text"):
+        shutil.rmtree(out / "parts" / name / "runs")
+        shutil.rmtree(out / "parts" / name / "figures")
+        (out / "parts" / name / "suite.yaml").unlink()
+    shutil.rmtree(out / "figures")
+    (out / "report.html").unlink()
+    output(capsys, "compare", "runs/tiny-set", "--redraw")
+    assert {path: path.read_bytes() for path in out.rglob("*.svg")} == pictures
+    assert (out / "report.html").read_text() == report
+    (out / "suite.yaml").unlink()
+    (out / "environment.json").unlink()
+    output(capsys, "compare", "parts.yaml", "--redraw")
+    assert "<h1>Two &lt;tasks&gt; and a text</h1>" in (out / "report.html").read_text()
+
+
+def test_a_dry_run_prints_the_sizes_of_every_part(place, capsys):
+    match = ("--set", "match={by: parameters, value: 5000, tolerance: 0.1}")
+    found = json.loads(output(capsys, "compare", "parts.yaml", "--dry-run", "--json", *match))
+    assert {name: part["matched"] for name, part in found["parts"].items()} == dict.fromkeys(
+        ("parity", "cycle", "text"), "parameters"
+    )
+    assert all(abs(one["parameters"] - 5000) <= 500 for part in found["parts"].values() for one in part["models"])
+    changed = ("--set", "parts.text.match=null", "--text", "beer.txt")
+    shown = output(capsys, "compare", "parts.yaml", "--dry-run", *match, *changed)
+    assert "Parity & co. Matched by parameters" in shown
+    assert "text. Not matched to any budget" in shown
+    assert not (place / "runs").exists()
+
+
+def test_mistakes_in_parts_get_their_lines(place, capsys):
+    def said(*changes):
+        return refused(capsys, "compare", "parts.yaml", *(w for change in changes for w in ("--set", change)))
+
+    assert said("training.stepz=1", "parts.cycle.task=cycle_navigator", "parts.text.training.step=3") == [
+        "training.stepz: unknown key; did you mean 'steps'?",
+        "parts.cycle.task: unknown name 'cycle_navigator'; did you mean 'cycle_navigation'?",
+        "parts.text.training.step: unknown key; did you mean 'steps'?",
+    ]
+    assert said("parts=[]") == ["parts: expected a mapping from names to options, got []"]
+    assert said("parts.text.seeds=3") == ["parts.text.seeds: expected beside parts, for all of them"]
+    more = "parts.more={data: {source: shakespeare}}"
+    assert refused(capsys, "compare", "parts.yaml", "--text", "beer.txt", "--set", more) == [
+        "--text: expected one part that learns a text, got text, more"
+    ]
+    small = said("parts.parity.match={by: parameters, value: 9, tolerance: 0.1}")
+    assert small[0].startswith("parts.parity: models: conv: expected parameters within 10.0% of 9, the nearest is")
+    assert refused(capsys, "compare", "parts.yaml", "--seeds", 0) == ["seeds: expected at least 1, got 0"]
+    assert refused(capsys, "compare", "parts.yaml", "--redraw")[0].startswith("compare: expected runs/tiny-set/results")
+    assert not (place / "runs").exists()
+    (place / "out" / "parts").mkdir(parents=True)
+    assert refused(capsys, "compare", "out")[0].startswith("compare: expected a comparison in out")
+    assert refused(capsys, "compare", "out", "--redraw")[0].startswith("compare: expected out/results.csv")
 
 
 def test_the_claims_are_listed(capsys):

@@ -5,15 +5,19 @@ import os
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
 from test_runner import done  # noqa: F401  (a fixture)
+from tiny import compared_set, set_data
 
 from matrixstate.comparison.figures import draw_all, mean_curve
-from matrixstate.comparison.report import inline_svg, write_report
-from matrixstate.comparison.results import CURVES, RESULTS, Point, Result, read_rows, write_rows
-from matrixstate.comparison.summary import headlines, summarise
+from matrixstate.comparison.overview import _panels, cell, draw_overview
+from matrixstate.comparison.page import inline_svg
+from matrixstate.comparison.report import write_report, write_set_report
+from matrixstate.comparison.results import CURVES, RESULTS, PartResult, Point, Result, by_part, read_rows, write_rows
+from matrixstate.comparison.summary import headlines, in_short, summarise
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 TABLES = (RESULTS, "trials.csv", CURVES, "matching.csv")
@@ -83,11 +87,17 @@ def test_the_report_refers_to_nothing_outside_it(tables):
     assert "<convolution>" not in text
 
 
-def test_the_report_opens_in_a_browser(tables, tmp_path):
+@pytest.mark.parametrize("parts", ["one", "several"])
+def test_the_report_opens_in_a_browser(parts, request, tmp_path):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
-    report = write_report(tables, draw_all(tables))
+    if parts == "one":
+        tables = request.getfixturevalue("tables")
+        report, figures = write_report(tables, draw_all(tables)), 4
+    else:
+        report = report_of(request.getfixturevalue("several"))
+        figures = len(list(report.parent.rglob("figures/*.svg")))
     options = ["--no-sandbox", "--disable-gpu", "--window-size=1100,3000", f"--user-data-dir={tmp_path / 'profile'}"]
     log, picture = tmp_path / "net.json", tmp_path / "page.png"
     watched = ["--enable-logging=stderr", "--log-level=0", f"--log-net-log={log}", f"--screenshot={picture}"]
@@ -103,7 +113,106 @@ def test_the_report_opens_in_a_browser(tables, tmp_path):
     page = subprocess.run(
         [browser, *options, "--dump-dom", report.as_uri()], capture_output=True, text=True, timeout=120, env=environment
     ).stdout
-    assert page.count("<svg") == page.count("<figcaption") == 4
+    assert page.count("<svg") == page.count("<figcaption") == figures
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """The CSV files of a comparison of three parts, environment and suite, and nothing else."""
+    made, place = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("several")
+    comparison, _ = compared_set(made / "out", set_data(made, seeds=3))
+    for directory in (".", "parts/parity", "parts/cycle", "parts/text"):
+        (place / directory).mkdir(parents=True, exist_ok=True)
+        for path in (comparison.directory / directory).glob("*.csv"):
+            shutil.copyfile(path, place / directory / path.name)
+    for name in ("environment.json", "suite.yaml"):
+        shutil.copyfile(comparison.directory / name, place / name)
+    return place
+
+
+def report_of(place):
+    places = {name: place / "parts" / name for name in ("parity", "cycle", "text")}
+    figures = {name: draw_all(directory) for name, directory in places.items()}
+    return write_set_report(place, draw_overview(place), places, figures)
+
+
+def test_the_overview_is_drawn_from_one_table(several, tmp_path):
+    shutil.copyfile(several / RESULTS, tmp_path / RESULTS)
+    (svg,) = draw_overview(tmp_path)
+    text = svg.read_text(encoding="utf-8")
+    assert svg == tmp_path / "figures" / "overview.svg"
+    for words in ("Parity &amp; co", "cycle", "bits per byte, lower is better", "a &lt;convolution&gt;"):
+        assert words in text
+    assert svg.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    before = svg.read_bytes()
+    assert draw_overview(tmp_path)[0].read_bytes() == before
+    rows = read_rows(several / RESULTS, PartResult)
+    write_rows(tmp_path / RESULTS, PartResult, [dataclasses.replace(one, value=None) for one in rows])
+    assert draw_overview(tmp_path) == []
+
+
+def test_every_part_has_a_panel_and_every_seed_a_dot(several):
+    rows = read_rows(several / RESULTS, PartResult)
+    panels = _panels(rows).axes
+    assert [axes.get_title() for axes in panels] == ["Parity & co", "cycle", "text"]
+    for axes, part in zip(panels, ("parity", "cycle", "text"), strict=True):
+        dots = sorted(x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata())
+        assert dots == sorted(one.value for one in rows if one.part == part)
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a <convolution>", "gru"]
+
+
+def test_the_report_of_several_parts_is_one_file(several):
+    text = report_of(several).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?:|//\w|@import|url\((?!#)", text)
+    assert not {"script", "link rel=stylesheet", "iframe", "img"} & set(page.tags)
+    assert len(set(page.ids)) == len(page.ids)
+    inner = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert inner <= set(page.ids)
+    assert {"part-parity", "part-cycle", "part-text"} <= inner
+    assert "<h1>Two &lt;tasks&gt; and a text</h1>" in text
+    assert "<convolution>" not in text
+    for once in ("How to read this", "Where it was made", "<summary>The suite</summary>", "Overview"):
+        assert text.count(once) == 1
+    for each in ("<h3>Results</h3>", "<h3>The budget</h3>", "<h3>Learning rates</h3>"):
+        assert text.count(each) == 3
+    drawn = [path for directory in several.rglob("figures") for path in directory.glob("*.svg")]
+    assert page.tags.count("svg") == len(drawn) > 3
+
+
+def test_the_overview_says_what_the_parts_say(several):
+    text = report_of(several).read_text(encoding="utf-8")
+    overview = text[: text.index("<section")]
+    rows = by_part(read_rows(several / RESULTS, PartResult))
+    for name, mine in rows.items():
+        assert escape(headlines(mine)[0]) in overview
+        for line in summarise(mine):
+            assert line.interval is not None
+            mean = f"{line.mean:.4f} [{line.interval.low:.4f}, {line.interval.high:.4f}]"
+            solved = "" if name == "text" else "\nsolved 0 of 3"
+            assert f"<td>{mean}{solved}</td>" in overview
+    assert overview.count('<tr class="control"><td>a &lt;convolution&gt;</td>') == 1
+
+
+def test_a_part_in_short_is_its_best_and_how_it_differs_from_the_control():
+    rows = [row("a", s, 2.0 + s / 10) for s in range(3)] + [row("b", s, 1.0 + s / 10) for s in range(3)]
+    assert in_short(rows).startswith(
+        "B has the lowest mean: 1.1000 bits per byte (3 seeds). B is lower than A by 1.000"
+    )
+    upward = [dataclasses.replace(one, better="higher") for one in rows]
+    assert in_short(upward) == "A has the highest mean: 2.1000 bits per byte (3 seeds)."
+    same = [row(entry, s, 2.0 + s / 10) for entry in "abc" for s in range(3)]
+    assert in_short(same).endswith("This comparison shows no difference between A and any other entry.")
+    assert in_short([row("a", value=None, status="failed")]) == "No training came to its end."
+    failed = [row("a", value=None, status="failed"), row("b", 0, 1.0)]
+    assert in_short(failed) == "B has the lowest mean: 1.0000 bits per byte (1 seed)."
+
+
+def test_an_overview_cell_tells_failures():
+    failed = row("b", 1, None, status="failed", kind="task", solved=False)
+    (line,) = summarise([row("b", 0, 0.5, kind="task", solved=True), failed])
+    assert cell(line) == "0.5000\nsolved 1 of 2\n1 failed"
+    assert cell(None) == "–"
 
 
 def _of_the_browser_itself(url):

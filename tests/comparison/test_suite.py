@@ -8,8 +8,10 @@ import yaml
 from tiny import block, task_data, text_data
 
 from matrixstate.comparison import TextSuite, load_suite, make_suite
-from matrixstate.comparison.suite import TaskSuite, with_number
+from matrixstate.comparison.entries import with_number
+from matrixstate.comparison.suite import TaskSuite
 from matrixstate.comparison.suite_files import as_data
+from matrixstate.comparison.suite_set import SuiteSet, load_any, make_set
 from matrixstate.errors import ConfigError
 
 
@@ -109,12 +111,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/compare/*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_suites_are_whole(path):
-    suite = load_suite(path)
+    suite = load_any(path)
     assert suite.seeds >= 3
-    assert suite.control is not None
+    for part in suite.parts.values() if isinstance(suite, SuiteSet) else (suite,):
+        assert part.control is not None
 
 
-def test_the_suite_of_the_document_is_whole():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "compare.md").read_text(encoding="utf-8"), re.DOTALL)
-    suite = make_suite({"name": "document", **yaml.safe_load(text)})
-    assert [entry.training.weight_decay for entry in suite.entries] == [0.1, 0.01]
+def test_the_suites_of_the_document_are_whole():
+    document = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    suite, parts = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL))
+    entries = make_suite({"name": "document", **suite}).entries
+    assert [entry.training.weight_decay for entry in entries] == [0.1, 0.01]
+    several = make_set({"name": "document", **parts})
+    assert [part.kind for part in several.parts.values()] == ["task", "task", "text"]

@@ -7,6 +7,8 @@ from small import text_file
 
 from matrixstate.comparison import make_suite
 from matrixstate.comparison.runner import Comparison, make_plan
+from matrixstate.comparison.set_runner import ComparisonSet, make_set_plan
+from matrixstate.comparison.suite_set import make_set
 
 
 def block(mixer: Any = "conv", hidden: int = 8) -> dict[str, Any]:
@@ -51,6 +53,26 @@ def task_data(**changes: Any) -> dict[str, Any]:
     }
 
 
+def set_data(directory: Path, **changes: Any) -> dict[str, Any]:
+    """Two entries, two seeds, a few steps; on parity, on a cycle and on a text."""
+    text = text_data(directory)
+    return {
+        "name": "tiny-set",
+        "title": "Two <tasks> and a text",
+        "seeds": 2,
+        "evaluate_length": 32,
+        "evaluate_sequences": 4,
+        "training": {**text["training"], "length": 8, "max_batch": 8},
+        "models": text["models"],
+        "parts": {
+            "parity": {"title": "Parity & co", "task": "parity"},
+            "cycle": {"task": "cycle_navigation", "training": {"length": 12}, "learning_rates": [1e-3, 1e-2]},
+            "text": {"data": text["data"], "training": {"steps": 7}},
+        },
+        **changes,
+    }
+
+
 class Notes:
     """A listener that keeps what it is told."""
 
@@ -73,4 +95,11 @@ def compared(out: Path, data: dict[str, Any], workers: int = 1) -> tuple[Compari
     """A comparison carried out, in this process unless there are more workers."""
     notes, comparison = Notes(), Comparison.create(out, make_plan(make_suite(data)))
     comparison.run(workers, notes)
+    return comparison, notes
+
+
+def compared_set(out: Path, data: dict[str, Any]) -> tuple[ComparisonSet, Notes]:
+    """A comparison of several parts, carried out in this process."""
+    notes, comparison = Notes(), ComparisonSet.create(out, make_set_plan(make_set(data)))
+    comparison.run(1, notes)
     return comparison, notes

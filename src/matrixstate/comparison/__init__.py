@@ -1,21 +1,26 @@
 """Models side by side at a matched budget: suites, statistics, figures and a report; and the demo."""
 
 from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, train_entry
+from matrixstate.comparison.entries import MatchConfig, TextEntry
 from matrixstate.comparison.figure import draw_curves
-from matrixstate.comparison.suite import MatchConfig, SuiteConfig, TextEntry, TextSuite
+from matrixstate.comparison.suite import SuiteConfig, TextSuite
 from matrixstate.comparison.suite_files import load_suite, make_suite
+from matrixstate.comparison.suite_set import SuiteSet, load_any, make_set
 
 __all__ = [
     "DEMO",
     "Entry",
     "MatchConfig",
     "SuiteConfig",
+    "SuiteSet",
     "TextEntry",
     "TextSuite",
     "demo_config",
     "demo_data",
     "draw_curves",
+    "load_any",
     "load_suite",
+    "make_set",
     "make_suite",
     "train_entry",
 ]

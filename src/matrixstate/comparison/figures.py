@@ -25,11 +25,11 @@ def draw_all(directory: Path) -> list[Path]:
         figure = draw(rows, points)
         if figure is not None:
             out.mkdir(exist_ok=True)
-            drawn.append(_save(figure, out / name))
+            drawn.append(save_both(figure, out / name))
     return drawn
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_both(figure: Any, path: Path) -> Path:
     """Writes path.png and path.svg, the latter the same for the same figure."""
     import matplotlib as mpl
 
@@ -75,7 +75,7 @@ def draw_values(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     figure = new_figure(8, 0.5 * len(lines) + 1.6)
     axes = figure.add_subplot()
     for place, line in enumerate(lines):
-        _one_entry(axes, line, place, look.colour[line.first.entry])
+        draw_entry(axes, line, place, look.colour[line.first.entry])
     control = next((line for line in lines if line.is_control), None)
     if control is not None and len(lines) > 1:
         axes.axvline(control.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
@@ -84,7 +84,7 @@ def draw_values(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     dashed = "; dashed: the control" if control is not None and len(lines) > 1 else ""
     axes.set_xlabel(f"{first.metric}, {first.better} is better{dashed}")
     axes.set_title("Dots: seeds. Bars: mean and interval", fontsize=10)
-    _bare(axes, "x")
+    bare(axes, "x")
     return figure
 
 
@@ -92,7 +92,8 @@ def _with_solved(line: Line) -> str:
     return line.title if line.solved is None else f"{line.title}\nsolved {line.solved[0]} of {line.solved[1]}"
 
 
-def _one_entry(axes: Any, line: Line, place: int, colour: str) -> None:
+def draw_entry(axes: Any, line: Line, place: int, colour: str) -> None:
+    """One row: every seed as a dot, the mean as a bar, its interval as a line."""
     seen = list(line.values.values())
     spread = [place + 0.12 * (i - (len(seen) - 1) / 2) / max(1, len(seen) - 1) * 2 for i in range(len(seen))]
     axes.plot(seen, spread, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
@@ -125,7 +126,7 @@ def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_ylabel("nats per token")
     growing = "Training loss; it rises where the sequences grow. Means over seeds"
     axes.set_title("Marks: validation. Thin: training. Means over seeds" if validation else growing, fontsize=10)
-    _bare(axes, "both")
+    bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -163,7 +164,7 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     axes.set_xlabel("position in the sequence")
     axes.set_ylabel(label)
     axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)
-    _bare(axes, "both")
+    bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -183,7 +184,7 @@ def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_xlabel("step")
     axes.set_ylabel("log₁₀ of the largest norm of a state")
     axes.set_title("Size of the states in training, every seed", fontsize=10)
-    _bare(axes, "both")
+    bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -204,7 +205,7 @@ def draw_state_bytes(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     axes.set_xlabel(f"state in bytes, after {rows[0].train_length:,} tokens")
     axes.set_ylabel(rows[0].metric)
     axes.set_title("Dots: seeds. Bars: means", fontsize=10)
-    _bare(axes, "both")
+    bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -237,7 +238,7 @@ def _limits(axes: Any, shown: Sequence[float]) -> None:
         axes.set_ylim(min(shown) - room, max(shown) + room)
 
 
-def _bare(axes: Any, grid: str) -> None:
+def bare(axes: Any, grid: str) -> None:
     """Light grid lines, no frame above or on the right."""
     axes.grid(axis=grid, alpha=0.25)
     for side in ("top", "right"):

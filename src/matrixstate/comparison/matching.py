@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from matrixstate.comparison.suite import EntryConfig, SuiteConfig, varied_path, with_number
+from matrixstate.comparison.entries import EntryConfig, varied_path, with_number
+from matrixstate.comparison.suite import SuiteConfig
 from matrixstate.errors import ConfigError
 from matrixstate.models import Counts, LanguageModel, ModelConfig, count
 
@@ -107,7 +108,7 @@ def _fit(suite: SuiteConfig, entry: EntryConfig, shape: Shape, budget: float) ->
     if by == "wall_time":
         steps = max(1, round(budget / step_seconds(entry.model, shape)))
         return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
-    path = varied_path(suite, entry)
+    path = varied_path(suite.match, entry)
     if by is None or path is None:
         return _describe(entry, entry.model, shape)
 

@@ -132,7 +132,21 @@ class Size:
     flops: int
 
 
-R = TypeVar("R", Result, Trial, Point, Size)
+@dataclass(frozen=True, kw_only=True)
+class OfPart:
+    """The first columns of a table over several parts."""
+
+    comparison: str
+    """The title of the whole."""
+    part: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartResult(Result, OfPart):
+    """One row of results.csv where a comparison has several parts: a result, and the part it belongs to."""
+
+
+R = TypeVar("R", Result, PartResult, Trial, Point, Size)
 
 
 def write_rows(path: Path, kind: type[R], rows: Iterable[R]) -> None:
@@ -186,6 +200,14 @@ def by_entry(rows: Sequence[R]) -> dict[str, list[R]]:
     groups: dict[str, list[R]] = {}
     for row in rows:
         groups.setdefault(row.entry, []).append(row)
+    return groups
+
+
+def by_part(rows: Sequence[PartResult]) -> dict[str, list[PartResult]]:
+    """Rows grouped by part, in the order of their first rows."""
+    groups: dict[str, list[PartResult]] = {}
+    for row in rows:
+        groups.setdefault(row.part, []).append(row)
     return groups
 
 

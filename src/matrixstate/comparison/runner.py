@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import yaml
 
+from matrixstate.comparison.entries import TaskEntry
 from matrixstate.comparison.jobs import Job, change, read_json
 from matrixstate.comparison.matching import Matched, Shape, match
-from matrixstate.comparison.pool import run_jobs
+from matrixstate.comparison.progress import Listener, finish
 from matrixstate.comparison.results import (
     CURVES,
     MATCHING,
@@ -23,7 +25,7 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig, TaskEntry, TaskSuite, TextSuite
+from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.comparison.suite_files import as_data, make_suite
 from matrixstate.configs import decode, encode, flatten
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
@@ -31,19 +33,6 @@ from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.training import CHOICES
 from matrixstate.training.run import environment, replace_file, write_json
-
-
-class Listener(Protocol):
-    """Is told how a comparison goes."""
-
-    def begin(self, what: str, jobs: int, finished: int, steps: int) -> None:
-        """There are so many jobs, so many of them finished; the others have so many steps left."""
-
-    def update(self, steps: int, running: Sequence[str]) -> None:
-        """So many of the steps left are done now, and these jobs are running."""
-
-    def ended(self, name: str, found: dict[str, Any]) -> None:
-        """One job has come to its end."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +74,29 @@ def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
     return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
 
 
+@contextmanager
+def making(directory: Path) -> Iterator[None]:
+    """Makes a directory to write into. Raises ConfigError if it holds anything or cannot be written."""
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"--out: expected a new or empty directory or a comparison, got {directory}")
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {directory}: {error.strerror}") from error
+
+
+@contextmanager
+def opening(directory: Path) -> Iterator[None]:
+    """Raises CheckpointError for what reading a comparison's files can raise."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"compare: expected a comparison in {directory}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"compare: {directory} is damaged: {' '.join(str(error).split())}") from error
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A directory: suite.yaml, matching.json, environment.json, data/, runs/, CSV files, figures/ and report.html."""
@@ -96,46 +108,39 @@ class Comparison:
     @classmethod
     def create(cls, directory: Path, plan: Plan) -> "Comparison":
         """A new comparison in a directory that must be new or empty."""
-        try:
-            if directory.exists() and any(directory.iterdir()):
-                raise ConfigError(f"--out: expected a new or empty directory or a comparison, got {directory}")
-            directory.mkdir(parents=True, exist_ok=True)
+        with making(directory):
             if plan.text is not None:
                 plan.text.write(directory / "data")
-            write_json(directory / "environment.json", {**environment(), "threads": 1})
+            write_environment(directory)
             sizes = [{**dataclasses.asdict(one), "model": encode(one.model, CHOICES)} for one in plan.sizes]
             write_json(directory / "matching.json", {"sizes": sizes})
             _write_suite(directory, plan.suite)  # last: with it the directory is a comparison
-        except OSError as error:
-            raise ConfigError(f"--out: cannot write {directory}: {error.strerror}") from error
         return cls(directory, plan.suite, plan.sizes)
 
     @classmethod
     def open(cls, directory: Path) -> "Comparison":
         """A comparison that was begun. Raises CheckpointError if it is missing or damaged."""
-        try:
+        with opening(directory):
             data = yaml.safe_load((directory / "suite.yaml").read_text(encoding="utf-8"))
             sizes = (read_json(directory / "matching.json") or {})["sizes"]
             models = [decode(ModelConfig, one["model"], CHOICES) for one in sizes]
             matched = [Matched(**{**one, "model": model}) for one, model in zip(sizes, models, strict=True)]
             return cls(directory, make_suite(data), matched)
-        except OSError as error:
-            raise CheckpointError(f"compare: expected a comparison in {directory}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, ConfigError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"compare: {directory} is damaged: {' '.join(str(error).split())}") from error
 
     def extend(self, suite: SuiteConfig) -> "Comparison":
         """The same comparison with as many seeds as `suite`. Raises ConfigError if anything else differs."""
-        ours, theirs = flatten(as_data(self.suite)), flatten(as_data(suite))
-        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key != "seeds"]
-        if keys:
-            raise ConfigError(
-                f"--out: {self.directory} holds another suite: {key}: {ours.get(key)!r} there, {theirs.get(key)!r} here"
-                for key in keys
-            )
+        differences = self.differences(suite)
+        if differences:
+            raise ConfigError(f"--out: {self.directory} holds another suite: {one}" for one in differences)
         if suite.seeds != self.suite.seeds:
             _write_suite(self.directory, suite)
         return Comparison(self.directory, suite, self.sizes)
+
+    def differences(self, suite: SuiteConfig) -> list[str]:
+        """A sentence for every option but the number of seeds in which `suite` is another than this comparison's."""
+        ours, theirs = flatten(as_data(self.suite)), flatten(as_data(suite))
+        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key != "seeds"]
+        return [f"{key}: {ours.get(key)!r} there, {theirs.get(key)!r} here" for key in keys]
 
     def job(self, size: Matched, kind: Literal["trial", "final"], rate: float, seed: int) -> Job:
         """The job of one entry, rate and seed."""
@@ -179,28 +184,12 @@ class Comparison:
 
     def run(self, workers: int, listener: Listener) -> None:
         """Does what is not done yet and writes the CSV files. Raises pool.Interrupted when a signal stopped it."""
-        self._run("trials", [job for jobs in self.trials().values() for job in jobs], workers, listener)
-        self._run("training", self.finals(), workers, listener)
+        finish("trials", [job for jobs in self.trials().values() for job in jobs], workers, listener, self.name_of)
+        finish("training", self.finals(), workers, listener, self.name_of)
         self.write_tables()
 
-    def _run(self, what: str, jobs: Sequence[Job], workers: int, listener: Listener) -> None:
-        ahead = 0
-        begun = {job: int(job.progress()["step"]) for job in jobs if job.result() is None}
-        steps = sum(job.steps - step for job, step in begun.items())
-        listener.begin(what, len(jobs), len(jobs) - len(begun), steps)
-
-        def told(running: dict[Job, int], ended: Job | None) -> None:
-            nonlocal ahead
-            if ended is not None:
-                ahead += ended.steps - begun[ended]
-                listener.ended(self.name_of(ended), ended.result() or {})
-            now = sum(max(0, step - begun[job]) for job, step in running.items())
-            listener.update(ahead + now, [self.name_of(job) for job in running])
-
-        run_jobs(jobs, workers, told)
-
     def name_of(self, job: Job) -> str:
-        """What a job is called where there is one line for it."""
+        """What a job is called where there is one line for it: ENTRY/seed-N or ENTRY/trial-RATE."""
         return "/".join(job.directory.parts[-2:])
 
     def write_tables(self) -> None:
@@ -278,4 +267,14 @@ class Comparison:
 
 
 def _write_suite(directory: Path, suite: SuiteConfig) -> None:
-    replace_file(directory / "suite.yaml", yaml.safe_dump(as_data(suite), sort_keys=False, allow_unicode=True))
+    write_yaml(directory / "suite.yaml", as_data(suite))
+
+
+def write_yaml(path: Path, data: Any) -> None:
+    """Replaces a YAML file, keys in their order."""
+    replace_file(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def write_environment(directory: Path) -> None:
+    """Leaves environment.json: what the jobs run on."""
+    write_json(directory / "environment.json", {**environment(), "threads": 1})

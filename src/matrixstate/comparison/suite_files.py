@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
     if "task" in data and (names or "data" in data):
         raise ConfigError("task: expected either a task or a text (data, --text), got both")
     if names:
-        data = {**data, "data": {**(data.get("data") or {}), "files": names}}
+        data = {**data, "data": with_files(data.get("data"), names)}
     common = {} if data.get("training") is None else data["training"]
     if not isinstance(common, dict):
         raise ConfigError(f"training: expected a mapping of options, got {common!r}")
@@ -36,6 +36,13 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
     except ConfigError as error:
         kind = TaskTrainingConfig if "task" in data else TrainingConfig
         raise ConfigError(_said_once(error.problems, kind, common)) from error
+
+
+def with_files(data: Any, files: Sequence[str]) -> dict[str, Any]:
+    """What `data` says of a text, with these files. Raises ConfigError if it is no mapping."""
+    if not (data is None or isinstance(data, dict)):
+        raise ConfigError(f"data: expected a mapping of options, got {data!r}")
+    return {**(data or {}), "files": list(files)}
 
 
 def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,14 @@ def headlines(rows: Sequence[Result]) -> list[str]:
     return [*_best(whole), *_against_control(lines), *_solved(lines), *_failures(lines)]
 
 
+def in_short(rows: Sequence[Result]) -> str:
+    """The first of the headlines, and what they say of the best entry, or of all, against the control."""
+    said, lines = headlines(rows)[0], [line for line in summarise(rows) if line.mean is not None]
+    against = _against_control(lines)
+    none_differs = len(against) == len(lines)  # a sentence per other entry, and before them that one
+    return f"{said} {against[0]}" if against and (none_differs or not lines[0].is_control) else said
+
+
 def _best(lines: Sequence[Line]) -> list[str]:
     best = lines[0]
     seeds = f"{len(best.values)} seed{'s' if len(best.values) > 1 else ''}"

@@ -1,0 +1,167 @@
+"""Comparisons of several parts, run with one pool of workers, in a directory from which they can be gone on with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from matrixstate.comparison.jobs import Job
+from matrixstate.comparison.progress import Listener, finish
+from matrixstate.comparison.results import RESULTS, PartResult, Result, read_rows, write_rows
+from matrixstate.comparison.runner import (
+    Comparison,
+    Plan,
+    make_plan,
+    making,
+    opening,
+    write_environment,
+    write_yaml,
+)
+from matrixstate.comparison.suite import SuiteConfig
+from matrixstate.comparison.suite_files import with_seeds
+from matrixstate.comparison.suite_set import SuiteSet, gathered, make_set
+from matrixstate.errors import CheckpointError, ConfigError
+
+PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """What will be trained in every part."""
+
+    suite: SuiteSet
+    parts: dict[str, Plan]
+
+
+def make_set_plan(suite: SuiteSet) -> SetPlan:
+    """Reads the texts and meets the budget of every part. Raises ConfigError for all parts at once; writes nothing."""
+    plans, found = {}, {}
+    for name, part in suite.parts.items():
+        try:
+            plans[name] = make_plan(part)
+        except ConfigError as error:
+            found[name] = error.problems
+    if found:
+        raise ConfigError(gathered(found, suite.own))
+    return SetPlan(suite, plans)
+
+
+@dataclass(frozen=True)
+class ComparisonSet:
+    """A directory: suite.yaml, environment.json, results.csv over all parts, figures/, report.html, and parts/NAME/.
+
+    Each of the latter is an ordinary comparison, with its own budget, data, trials and tables.
+    """
+
+    directory: Path
+    suite: SuiteSet
+    parts: dict[str, Comparison]
+
+    @classmethod
+    def create(cls, directory: Path, plan: SetPlan) -> "ComparisonSet":
+        """A new comparison in a directory that must be new or empty. Raises ConfigError if it is not."""
+        with making(directory):
+            parts = {name: Comparison.create(directory / PARTS / name, one) for name, one in plan.parts.items()}
+            write_environment(directory)
+            write_yaml(directory / "suite.yaml", plan.suite.source)  # last: with it the directory is a comparison
+        return cls(directory, plan.suite, parts)
+
+    @classmethod
+    def open(cls, directory: Path) -> "ComparisonSet":
+        """A comparison that was begun. Raises CheckpointError if it is missing, damaged or at odds with its parts."""
+        with opening(directory):
+            suite = make_set(yaml.safe_load((directory / "suite.yaml").read_text(encoding="utf-8")))
+        parts = {name: Comparison.open(directory / PARTS / name) for name in suite.parts}
+        differences = _differences(parts, suite)
+        if differences:
+            found = "; ".join(differences)
+            raise CheckpointError(f"compare: {directory / 'suite.yaml'} is not what its parts were made of: {found}")
+        return cls(directory, suite, _with_seeds(parts, suite))
+
+    def extend(self, suite: SuiteSet) -> "ComparisonSet":
+        """The same comparison with as many seeds as `suite`. Raises ConfigError if anything else differs."""
+        heads = {"name": (self.suite.name, suite.name), "title": (self.suite.title, suite.title)}
+        heads["parts"] = (list(self.suite.parts), list(suite.parts))
+        differences = [
+            f"{key}: {ours!r} there, {theirs!r} here" for key, (ours, theirs) in heads.items() if ours != theirs
+        ]
+        if list(self.suite.parts) == list(suite.parts):
+            differences += _differences(self.parts, suite)
+        if differences:
+            raise ConfigError(f"--out: {self.directory} holds another suite: {one}" for one in differences)
+        for name, part in self.parts.items():
+            part.extend(suite.parts[name])
+        if suite.seeds != self.suite.seeds:
+            write_yaml(self.directory / "suite.yaml", suite.source)
+        return ComparisonSet(self.directory, suite, _with_seeds(self.parts, suite))
+
+    def trials(self) -> list[Job]:
+        """The trials of every part."""
+        return [job for part in self.parts.values() for jobs in part.trials().values() for job in jobs]
+
+    def finals(self) -> list[Job]:
+        """The jobs of the comparison, by seed, then part, then entry."""
+        return sorted((job for part in self.parts.values() for job in part.finals()), key=lambda job: job.seed)
+
+    def run(self, workers: int, listener: Listener) -> None:
+        """Does what is not done yet and writes the CSV files. Raises pool.Interrupted when a signal stopped it."""
+        finish("trials", self.trials(), workers, listener, self.name_of)
+        finish("training", self.finals(), workers, listener, self.name_of)
+        self.write_tables()
+
+    def name_of(self, job: Job) -> str:
+        """What a job is called where there is one line for it: PART/ENTRY/seed-N or PART/ENTRY/trial-RATE."""
+        part, _, *place = job.directory.relative_to(self.directory / PARTS).parts
+        return "/".join((part, *place))
+
+    def write_tables(self) -> None:
+        """Writes every part's CSV files, and results.csv over all of them."""
+        rows = []
+        for name, part in self.parts.items():
+            part.write_tables()
+            found = read_rows(part.directory / RESULTS, Result)
+            rows += [PartResult(comparison=self.suite.heading, part=name, **vars(row)) for row in found]
+        write_rows(self.directory / RESULTS, PartResult, rows)
+
+
+def _differences(parts: Mapping[str, Comparison], suite: SuiteSet) -> list[str]:
+    return gathered({name: part.differences(suite.parts[name]) for name, part in parts.items()}, suite.own)
+
+
+def _with_seeds(parts: Mapping[str, Comparison], suite: SuiteSet) -> dict[str, Comparison]:
+    return {
+        name: Comparison(part.directory, with_seeds(part.suite, suite.seeds), part.sizes)
+        for name, part in parts.items()
+    }
+
+
+def is_set(directory: Path) -> bool:
+    """Whether what lies there is a comparison of several parts."""
+    return (directory / PARTS).is_dir()
+
+
+def open_any(directory: Path) -> Comparison | ComparisonSet:
+    """The comparison that was begun there. Raises CheckpointError if it is missing or damaged."""
+    return ComparisonSet.open(directory) if is_set(directory) else Comparison.open(directory)
+
+
+def plan_any(suite: SuiteConfig | SuiteSet) -> Plan | SetPlan:
+    """What will be trained. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    return make_set_plan(suite) if isinstance(suite, SuiteSet) else make_plan(suite)
+
+
+def prepare(directory: Path, suite: SuiteConfig | SuiteSet) -> Comparison | ComparisonSet:
+    """The comparison in `directory`, new or begun with the same suite. Raises ConfigError if it holds another."""
+    if not (directory / "suite.yaml").exists():
+        plan = plan_any(suite)
+        if isinstance(plan, SetPlan):
+            return ComparisonSet.create(directory, plan)
+        return Comparison.create(directory, plan)
+    begun = open_any(directory)
+    if isinstance(begun, ComparisonSet) and isinstance(suite, SuiteSet):
+        return begun.extend(suite)
+    if isinstance(begun, Comparison) and not isinstance(suite, SuiteSet):
+        return begun.extend(suite)
+    there, here = ("a suite", "one of several parts")[:: -1 if is_set(directory) else 1]
+    raise ConfigError(f"--out: {directory} holds another suite: {there} there, {here} here")

@@ -1,0 +1,204 @@
+"""Suites of several parts: the same entries on several tasks or texts, from one YAML file."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matrixstate.comparison.suite import PLAIN, SuiteConfig, TaskSuite, TextSuite, is_plain
+from matrixstate.comparison.suite_files import make_suite, with_files
+from matrixstate.configs import load_yaml, override
+from matrixstate.errors import ConfigError
+from matrixstate.training import TrainingConfig
+from matrixstate.training.tasks import TaskTrainingConfig
+
+SHARED = ("name", "seeds", "first_seed", "models", "control")
+"""What all parts have alike, so that no part may say it."""
+TRAININGS: dict[type[SuiteConfig], type] = {TaskSuite: TaskTrainingConfig, TextSuite: TrainingConfig}
+
+
+@dataclass(frozen=True)
+class SuiteSet:
+    """Several suites with the same entries and seeds: one comparison of several parts."""
+
+    name: str
+    """Names the directory where none is given."""
+    title: str | None
+    """Heads the report. Default: the name."""
+    parts: dict[str, SuiteConfig]
+    """Each part's suite, by its name, in the order of the file."""
+    source: dict[str, Any]
+    """The plain data that it was made of; `make_set` makes an equal set of it."""
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.name
+
+    @property
+    def own(self) -> dict[str, dict[str, Any]]:
+        """What each part says for itself."""
+        return {name: part or {} for name, part in self.source["parts"].items()}
+
+    @property
+    def seeds(self) -> int:
+        """How many times each entry is trained, in every part."""
+        return next(iter(self.parts.values())).seeds
+
+    def with_seeds(self, seeds: int | None) -> "SuiteSet":
+        """The same set with another number of seeds, or as it is for None. Raises ConfigError for fewer than one."""
+        return self if seeds is None else make_set({**self.source, "seeds": seeds})
+
+
+def load_any(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig | SuiteSet:
+    """What a YAML file describes: a set if it has `parts`, else a suite.
+
+    Takes "a.b=value" overrides, and text files for the part that learns a text. Raises ConfigError with all mistakes.
+    """
+    data = override(load_yaml(path), assignments)
+    data.setdefault("name", path.stem)
+    return make_set(data, files=files) if "parts" in data else make_suite(data, files=files)
+
+
+def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteSet:
+    """The set that plain data describes: what stands beside `parts` holds for every part that says no other.
+
+    `training` is merged, option by option: the common one, over it the part's, over it the entry's. Where tasks and
+    texts stand side by side, a common option that only one kind knows holds for the parts of that kind. Raises
+    ConfigError with the mistakes of all parts at once, those of the common options said once.
+    """
+    data = override(data, assignments)
+    data = _with_text(data, [str(file.absolute()) for file in files])
+    parts, problems = _parts(data)
+    common = {key: value for key, value in data.items() if key not in ("parts", "name", "title")}
+    kinds = {name: _kind(part, common) for name, part in parts.items()}
+    name, title = data.get("name"), data.get("title")
+    if not (isinstance(name, str) and is_plain(name)):
+        problems.append(f"name: expected {PLAIN}, got {name!r}")
+    if not (title is None or isinstance(title, str)):
+        problems.append(f"title: expected text, got {title!r}")
+    if not isinstance(_given(common, "training"), dict):
+        problems.append(f"training: expected a mapping of options, got {common.pop('training')!r}")
+    suites, found = {}, {}
+    for part, own in parts.items():
+        others = set(kinds.values()) - {kinds[part]}
+        try:
+            suites[part] = make_suite({**_merged(_fitting(common, own, kinds[part], others), own), "name": part})
+        except ConfigError as error:
+            found[part] = error.problems
+    problems += gathered(found, parts)
+    if problems:
+        raise ConfigError(problems)
+    assert isinstance(name, str)
+    return SuiteSet(name, title, suites, data)
+
+
+def _parts(data: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What each part says for itself, and what has not the form of a part. Raises ConfigError where there are none."""
+    parts = data.get("parts")
+    if not isinstance(parts, dict) or not parts:
+        raise ConfigError(f"parts: expected a mapping from names to options, got {parts!r}")
+    found, problems = {}, []
+    for name, part in parts.items():
+        if not (isinstance(name, str) and is_plain(name)):
+            problems.append(f"parts: expected names of {PLAIN}, got {name!r}")
+        elif not (part is None or isinstance(part, dict)):
+            problems.append(f"parts.{name}: expected a mapping of options, got {part!r}")
+        else:
+            own = part or {}
+            problems += [f"parts.{name}.{key}: expected beside parts, for all of them" for key in SHARED if key in own]
+            found[name] = {key: value for key, value in own.items() if key not in SHARED}
+    return found, problems
+
+
+def _kind(part: Mapping[str, Any], common: Mapping[str, Any]) -> type[SuiteConfig]:
+    return TaskSuite if "task" in part or ("task" in common and "data" not in part) else TextSuite
+
+
+def _with_text(data: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:
+    """The data with the text files in the one part that learns a text."""
+    if not files:
+        return data
+    parts, _ = _parts(data)
+    texts = [name for name, part in parts.items() if _kind(part, data) is TextSuite]
+    if len(texts) != 1:
+        raise ConfigError(f"--text: expected one part that learns a text, got {', '.join(texts) or 'none'}")
+    (name,) = texts
+    given = with_files(parts[name].get("data", data.get("data")), files)
+    return {**data, "parts": {**data["parts"], name: {**(data["parts"][name] or {}), "data": given}}}
+
+
+def _fitting(
+    common: dict[str, Any], own: Mapping[str, Any], kind: type[SuiteConfig], others: Iterable[type[SuiteConfig]]
+) -> dict[str, Any]:
+    """The common options without those that only parts of another kind, present in the set, can take."""
+
+    def training(options: Any) -> Any:
+        return _known(options, TRAININGS[kind], [TRAININGS[other] for other in others])
+
+    def entry(options: Any) -> Any:
+        said = isinstance(options, dict) and "training" in options
+        return {**options, "training": training(options["training"])} if said else options
+
+    kept = _known(common, kind, others)
+    if not {"task", "data"} & own.keys():  # then a part has both if both are common, and is refused for it
+        kept |= {key: common[key] for key in ("task", "data") if key in common}
+    if "training" in kept:
+        kept["training"] = training(kept["training"])
+    if isinstance(kept.get("models"), list):
+        kept["models"] = [entry(one) for one in kept["models"]]
+    return kept
+
+
+def _known(options: Any, kind: type, others: Iterable[type]) -> Any:
+    """The options without those that the others know and `kind` does not."""
+    if not isinstance(options, dict):
+        return options
+    foreign = {name for other in others for name in _names(other)} - _names(kind)
+    return {key: value for key, value in options.items() if key not in foreign}
+
+
+def _names(config: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
+
+
+def _merged(common: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's suite: its own options over the common ones; those of `training` one by one."""
+    merged, training = {**common, **own}, _given(own, "training")
+    if isinstance(training, dict):  # else the suite refuses it
+        merged["training"] = {**_given(common, "training"), **training}
+    return merged
+
+
+def _given(options: Mapping[str, Any], key: str) -> Any:
+    """What is given for `key`; an empty mapping where nothing is."""
+    return {} if options.get(key) is None else options[key]
+
+
+def gathered(found: Mapping[str, Iterable[str]], parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The problems of all parts with the parts' names in front; one in a common option once, and bare if in all.
+
+    `found` maps a part to its problems, `parts` to what it says for itself.
+    """
+    own, shared = list[str](), dict[str, dict[str, str]]()  # the latter: what is alike -> part -> problem
+    for part, problems in found.items():
+        for problem in problems:
+            path = problem.partition(":")[0]
+            if _says(parts[part], path.split(".")):
+                own.append(f"parts.{part}.{problem}")
+            else:
+                alike = path if ": unknown key" in problem else problem  # which keys are near depends on the part
+                shared.setdefault(alike, {}).setdefault(part, problem)
+    said = []
+    for problem in shared.values():
+        text = next((text for text in problem.values() if "did you mean" in text), next(iter(problem.values())))
+        where = "" if len(problem) == len(parts) else f"parts.{', parts.'.join(problem)}: "
+        said.append(f"{where}{text}")
+    return [*said, *own]
+
+
+def _says(part: Any, path: Sequence[str]) -> bool:
+    """Whether a part itself says what lies at `path`; only `training` is merged deeper than its first key."""
+    if path[0] != "training" or len(path) == 1:
+        return path[0] in part
+    return isinstance(part.get("training"), dict) and path[1] in part["training"]
