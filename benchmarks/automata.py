@@ -25,7 +25,7 @@ TRAINED, TESTED = 40, 256
 NAMES = ("cycle_navigation", "even_pairs", "modular_arithmetic", "parity")
 MRU = {"heads": 4, "builder": "reshape_identity", "norm": True}
 MODELS: dict[str, MixerConfig] = {
-    "gru": GRUConfig(head_size=128),
+    "gru": GRUConfig(head_size=128, conv=0),
     "m2rnn": M2RNNConfig(
         heads=4, key_size=2, value_size=64, key_heads=4, query_heads=4, conv=0, input_std=0.25,
         weight_kind="orthogonal", forget_start="fast",

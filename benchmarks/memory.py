@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py --out DIR --text tinyshakespeare.txt [--configs conv-text rotary] [--seeds 0 1 2]
 
-Passages of 96 characters of a real text, each followed by itself. The models are those of configs/shakespeare, trained
-on windows of 194 characters at random places and tested on windows that begin where a passage does, so that the loss by
-position shows the first and the second reading. One thread. Trainings that are finished are not repeated.
+Passages of a real text, each followed by itself. The models are those of configs/shakespeare, trained on windows of the
+length of a pair at random places and tested on windows that begin where a pair does, so that the loss by position shows
+the first and the second reading. One thread. Trainings that are finished are not repeated.
 """
 
 import argparse
@@ -21,8 +21,6 @@ from matrixstate.models import LanguageModel
 from matrixstate.training import Run, load_config, load_model, start, train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "shakespeare"
-PASSAGE = 96
-WINDOW = 2 * (PASSAGE + 1)  # each passage ends in a line break
 
 
 def main() -> None:
@@ -33,26 +31,28 @@ def main() -> None:
                         default=["conv-text", "rotary", "mru-text", "m2rnn-text", "gated-deltanet"])  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--passage", type=int, default=32, help="characters")
     parser.add_argument("--figure", type=Path, help="draw the loss by position there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     text = options.out / "twice.txt"
-    text.write_text(twice(options.text.read_text(encoding="utf-8")), encoding="utf-8")
+    text.write_text(twice(options.text.read_text(encoding="utf-8"), options.passage), encoding="utf-8")
     losses = {name: [run_once(options, text, name, seed) for seed in options.seeds] for name in options.configs}
     print("| config | seeds | first reading, nats | second reading | its second half |\n|---|---:|---:|---:|---:|")
     for name, seeds in losses.items():
-        parts = [(1, PASSAGE), (PASSAGE + 1, WINDOW - 1), (PASSAGE + PASSAGE // 2, WINDOW - 1)]
+        n = options.passage
+        parts = [(1, n), (n + 1, 2 * n + 1), (n + 1 + n // 2, 2 * n + 1)]
         means = [statistics.mean(statistics.mean(each[a:b]) for each in seeds) for a, b in parts]
         print(f"| {name} | {len(seeds)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     if options.figure:
-        draw(losses, options.figure)
+        draw(losses, options.passage, options.figure)
 
 
-def twice(text: str) -> str:
+def twice(text: str, length: int) -> str:
     """Every passage of the text, and again, each on a line of its own."""
     plain = " ".join(text.split())
-    passages = [plain[i : i + PASSAGE] for i in range(0, len(plain) - PASSAGE, PASSAGE)]
+    passages = [plain[i : i + length] for i in range(0, len(plain) - length, length)]
     return "".join(f"{passage}\n{passage}\n" for passage in passages)
 
 
@@ -60,46 +60,48 @@ def run_once(options: argparse.Namespace, text: Path, name: str, seed: int) -> l
     """Nats at every position of a window, of a model that is trained unless its result is there."""
     result = options.out / f"{name}-{seed}.json"
     if not result.exists():
-        changes = [f"data.files=[{text.resolve()}]", f"seed={seed}", f"training.sequence={WINDOW}"]
+        window = 2 * (options.passage + 1)  # each passage ends in a line break
+        changes = [f"data.files=[{text.resolve()}]", f"seed={seed}", f"training.sequence={window}"]
         config = load_config(CONFIGS / f"{name}.yaml", [*changes, f"training.steps={options.steps}"])
         run: Run = start(options.out / f"{name}-{seed}", config)
         train(run)
-        result.write_text(json.dumps(by_position(load_model(run), run)) + "\n")
+        result.write_text(json.dumps(by_position(load_model(run), run, options.passage)) + "\n")
         print(f"{name}, seed {seed}: done", flush=True)
     return json.loads(result.read_text())
 
 
 @torch.no_grad()
-def by_position(model: LanguageModel, run: Run) -> list[float]:
+def by_position(model: LanguageModel, run: Run, passage: int) -> list[float]:
     """Nats per character at each place of the pairs of passages of the validation text."""
     corpus = open_corpus(run.data)
     tokens = torch.from_numpy(corpus.validation.astype("int64"))
     newline = corpus.tokenizer.encode("\n")[0]
-    ends = [int(i) for i in (tokens[: 2 * WINDOW] == newline).nonzero()]
+    window = 2 * (passage + 1)
+    ends = [int(i) for i in (tokens[: 2 * window] == newline).nonzero()]
     # a pair begins after the second of two ends between which the same passage stands
     first = next(
         i
         for i in (end + 1 for end in ends)
-        if (tokens[i : i + PASSAGE] == tokens[i + WINDOW // 2 : i + WINDOW // 2 + PASSAGE]).all()
+        if (tokens[i : i + passage] == tokens[i + passage + 1 : i + 2 * passage + 1]).all()
     )
-    windows = tokens[first:].unfold(0, WINDOW, WINDOW)
-    sums = torch.zeros(WINDOW - 1)
+    windows = tokens[first:].unfold(0, window, window)
+    sums = torch.zeros(window - 1)
     for part in windows.split(64):
         logits, _ = model(part[:, :-1])
         sums += cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none").view(len(part), -1).sum(0)
     return [float("nan"), *(sums / len(windows)).tolist()]  # nothing precedes the first
 
 
-def draw(losses: dict[str, list[list[float]]], path: Path) -> None:
-    """Mean loss over all seeds at every position, smoothed over five."""
+def draw(losses: dict[str, list[list[float]]], passage: int, path: Path) -> None:
+    """Mean loss over all seeds at every position, smoothed over three."""
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     for (name, seeds), colour in zip(losses.items(), COLOURS, strict=False):
         mean = torch.tensor(seeds).mean(dim=0)[1:]
-        smooth = mean.unfold(0, 5, 1).mean(dim=1)
-        axes.plot(range(3, 3 + len(smooth)), smooth, color=colour, label=name, linewidth=1.5)
-    axes.axvline(PASSAGE + 1, color="0.5", linestyle="--", linewidth=1)
-    axes.text(PASSAGE + 3, axes.get_ylim()[1] * 0.95, "the passage again", color="0.4", va="top")
+        smooth = mean.unfold(0, 3, 1).mean(dim=1)
+        axes.plot(range(2, 2 + len(smooth)), smooth, color=colour, label=name, linewidth=1.5)
+    axes.axvline(passage + 1, color="0.5", linestyle="--", linewidth=1)
+    axes.text(passage + 1.5, axes.get_ylim()[1] * 0.95, "the passage again", color="0.4", va="top")
     axes.set_xlabel("position in the window")
     axes.set_ylabel("nats per character")
     axes.set_ylim(0, 3)
