@@ -23,7 +23,7 @@ from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 from matrixstate.evaluation.tracking import track
 from matrixstate.layers import MLPConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
-from matrixstate.training.correction import states_by_answer, with_codebooks, with_correction
+from matrixstate.training.correction import find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, load_task_model, train_task
 
 LENGTH = 128  # of the longest training sequences
@@ -113,7 +113,7 @@ def trained(options: argparse.Namespace, every: int, seed: int) -> tuple[Languag
 
 def corrected(model: LanguageModel, config: TaskRunConfig, every: int) -> LanguageModel:
     """The model, corrected by its own states."""
-    codes = states_by_answer(model, config.task, LENGTH, config.seed)
+    codes = find_codes(model, config.task, LENGTH, seed=config.seed)
     answers = len(next(iter(codes.values())))
     return with_codebooks(model, with_correction(config.sized_model(), every, answers), codes)
 

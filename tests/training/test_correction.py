@@ -11,7 +11,7 @@ from matrixstate.errors import ConfigError
 from matrixstate.evaluation.tracking import track
 from matrixstate.layers import GRUConfig, MLPConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
-from matrixstate.training.correction import READ, states_by_answer, with_codebooks, with_correction
+from matrixstate.training.correction import READ, find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, correct_run, load_task_model, train_task
 
 PLAIN = MRUConfig(heads=2, state_size=32, channels=32, builder="reshape_identity", norm=True)
@@ -44,7 +44,7 @@ def same_weights(one, other):
 
 
 def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
-    train_task(tmp_path / "fitted", config_of(CORRECTED, codebooks="fitted"))
+    train_task(tmp_path / "fitted", config_of(CORRECTED, codebooks="answers"))
     correct_run(plain, tmp_path / "corrected", every=4)
     (before, a), (after, b) = load_task_model(tmp_path / "fitted"), load_task_model(tmp_path / "corrected")
     assert a == b
@@ -53,7 +53,7 @@ def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
 
 def test_codes_are_the_mean_states_of_an_answer(plain):
     model, config = load_task_model(plain)
-    (means,) = states_by_answer(model, config.task, LENGTH).values()
+    (means,) = find_codes(model, config.task, LENGTH).values()
     tokens, _ = config.task.at(0, READ, -(-100 * 6 // (LENGTH - 8)), LENGTH)
     found = {answer: [] for answer in range(6)}
     for t in range(8, LENGTH):
@@ -68,7 +68,7 @@ def test_codes_are_the_mean_states_of_an_answer(plain):
 def test_wrong_matrices_are_corrected(plain):
     """Weights that are a little off drift when uncorrected, and do not with the codes of the right ones."""
     model, config = load_task_model(plain)
-    codes = states_by_answer(model, config.task, LENGTH)
+    codes = find_codes(model, config.task, LENGTH)
     corrected = with_codebooks(model, with_correction(config.sized_model(), 4, 6), codes)
     torch.manual_seed(0)
     noise = 0.01 * torch.randn_like(model.layers[0].mixer.up.weight)
@@ -80,9 +80,22 @@ def test_wrong_matrices_are_corrected(plain):
     assert right[1] == 1
 
 
+def test_clusters_correct_without_answers(plain, tmp_path):
+    """More clusters than states, found without looking at answers, keep slightly wrong matrices right."""
+    model, config = correct_run(plain, tmp_path / "clusters", every=4, codes=24)
+    assert config.model.blocks[0].mixer.codes == 24
+    torch.manual_seed(0)
+    model.layers[0].mixer.up.weight.data += 0.01 * torch.randn_like(model.layers[0].mixer.up.weight)
+    assert track(model, config.task, (2048,), sequences=16).tail_accuracy(2048) == 1
+    train_task(tmp_path / "again", config_of(dataclasses.replace(CORRECTED, codes=24), codebooks="clusters"))
+    trained, same = load_task_model(tmp_path / "again")
+    assert same == config
+    assert same_weights(trained, load_task_model(tmp_path / "clusters")[0])
+
+
 def test_nothing_changes_before_the_first_correction(plain):
     model, config = load_task_model(plain)
-    codes = states_by_answer(model, config.task, LENGTH)
+    codes = find_codes(model, config.task, LENGTH)
     corrected = with_codebooks(model, with_correction(config.sized_model(), LENGTH + 1, 9), codes)
     tokens, _ = config.task.at(0, 0, 3, LENGTH)
     torch.testing.assert_close(corrected(tokens)[0], model(tokens)[0])
@@ -92,18 +105,18 @@ def test_nothing_changes_before_the_first_correction(plain):
 def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     model, config = load_task_model(plain)
     task, sizes = config.task, config.sized_model()
-    codes = states_by_answer(model, task, LENGTH)
+    codes = find_codes(model, task, LENGTH)
     with pytest.raises(ConfigError, match="codes: expected at least 6, the answers that the model gives, got 5"):
         with_codebooks(model, with_correction(sizes, 4, 5), codes)
     with pytest.raises(ConfigError, match="expected a training length of more than 8 steps, got 8"):
-        states_by_answer(model, task, 8)
+        find_codes(model, task, 8)
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies in layer 0"):
-        states_by_answer(with_codebooks(model, with_correction(sizes, 4, 6), codes), task, LENGTH)
+        find_codes(with_codebooks(model, with_correction(sizes, 4, 6), codes), task, LENGTH)
     gru = LanguageModel(dataclasses.replace(sizes, blocks=(BlockConfig(GRUConfig(conv=0)),)))
     with pytest.raises(ConfigError, match="expected a model with an MRU, got one without"):
-        states_by_answer(gru, task, LENGTH)
+        find_codes(gru, task, LENGTH)
     with pytest.raises(ConfigError, match="codebooks: expected trained without an MRU that corrects its state"):
-        config_of(PLAIN, codebooks="fitted")
+        config_of(PLAIN, codebooks="answers")
     writes = dataclasses.replace(PLAIN, write=True, rescale=False)
     train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):

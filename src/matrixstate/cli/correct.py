@@ -14,6 +14,7 @@ def correct(
     run: Positional[Path],
     *,
     every: int = 8,
+    codes: int | None = None,
     sharpness: float = 16.0,
     out: Path | None = None,
     length: int = 8192,
@@ -23,12 +24,13 @@ def correct(
 ) -> int:
     """Give a trained MRU error correction, without training it again, and measure how far it tracks then.
 
-    Every few steps its states snap to codes: the mean states at which the model gave the same answer. For tasks whose
-    answer says the whole state, as a group's word problem does.
+    Every few steps its states snap to codes, which are made of the states that it is seen in.
 
     Args:
         run: The directory of a run on a task, of a model with MRUs that only multiply.
         every: Steps from one correction to the next.
+        codes: How many clusters of states; two or more for every state that is to be told apart. Default: the mean
+            state of every answer, for tasks whose answer says the whole state, as a group's word problem does.
         sharpness: How surely the nearest code is taken.
         out: Directory of the corrected run. Default: RUN-corrected.
         length: Steps of the longest sequences tested.
@@ -38,7 +40,7 @@ def correct(
     """
     set_threads(threads)
     directory = out or run.with_name(f"{run.name}-corrected")
-    model, config = correct_run(run, directory, every, sharpness)
+    model, config = correct_run(run, directory, every, codes, sharpness)
     trained = config.training.length
     doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
     found = track(model, config.task, (*doubled, length), sequences=sequences)

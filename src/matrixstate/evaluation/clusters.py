@@ -31,6 +31,26 @@ def cluster(points: Tensor, counts: list[int], generator: torch.Generator) -> Cl
     return max(tries, key=lambda found: found.silhouette)
 
 
+def spherical_centres(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The directions [count, F] of length 1 round which points [N, F] of length 1 lie: spherical k-means.
+
+    Seeds by k-means++, one try, and thirty rounds: for many clusters, of which no more is asked than that they be fine
+    enough. A centre that no point is nearest to stays where it is. Source: Dhillon and Modha, spherical k-means.
+    """
+    drawn = int(torch.randint(len(points), (), generator=generator))
+    seeds, distance = [drawn], torch.full((len(points),), 2.0)
+    while len(seeds) < count:
+        distance = torch.minimum(distance, 1 - points @ points[seeds[-1]]).clamp_min(NOTHING)
+        seeds.append(int(torch.multinomial(distance, 1, generator=generator)))
+    centres = points[seeds]
+    for _ in range(ROUNDS):
+        labels = (points @ centres.T).argmax(dim=1)
+        sums = torch.zeros_like(centres).index_add_(0, labels, points)
+        length = sums.norm(dim=1, keepdim=True)
+        centres = torch.where(length > 0, sums / length.clamp_min(NOTHING), centres)
+    return centres
+
+
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
     """[N], which centre is nearest to each point [N, F]."""
     return torch.cdist(points.double(), centres).argmin(dim=1)

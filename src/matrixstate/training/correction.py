@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import ConfigError
+from matrixstate.evaluation.clusters import spherical_centres
 from matrixstate.evaluation.tracking import HELD_OUT
 from matrixstate.layers.mru import MRU, MRUConfig
 from matrixstate.models import LanguageModel, ModelConfig
@@ -16,12 +18,18 @@ from matrixstate.models import LanguageModel, ModelConfig
 READ = HELD_OUT + 1  # the step whose random numbers these sequences draw; neither training nor evaluation does
 SETTLING = 8  # steps that a state may take from the start to where it moves later
 LENGTH = 64  # steps read of a sequence; over few, little drift blurs the states
-VISITS = 100  # states per answer, on average
+VISITS = 100  # states per answer, on average,
+MEMBERS = 32  # or per cluster
 
 
 def corrects(model: ModelConfig) -> bool:
     """Whether any of its mixers is an MRU that corrects its state."""
     return any(isinstance(block.mixer, MRUConfig) and block.mixer.snap for block in model.blocks)
+
+
+def codes_wanted(model: ModelConfig) -> int:
+    """The entries of the largest codebook that any of its mixers has."""
+    return max(b.mixer.codes for b in model.blocks if isinstance(b.mixer, MRUConfig) and b.mixer.snap)
 
 
 def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: float = 16.0) -> ModelConfig:
@@ -41,29 +49,60 @@ def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: f
     return replace(model, blocks=tuple(blocks))
 
 
-@torch.no_grad()
-def states_by_answer(model: LanguageModel, task: TaskConfig, length: int, seed: int = 0) -> dict[int, Tensor]:
-    """Layer -> [A, H, D, D], the mean states of its MRU at which the model gave each of the A answers it gives.
+class States(NamedTuple):
+    """What N steps left behind."""
 
-    States count up to their scale. A head that does not hold the answer has nearly equal means, which correct nothing
-    and harm nothing, as long as another does.
+    answers: Tensor  # [N], what the model answered
+    products: dict[int, Tensor]  # layer -> [N, H, D, D], the state of its MRU at norm 1
+
+
+def find_codes(
+    model: LanguageModel, task: TaskConfig, length: int, codes: int | None = None, seed: int = 0
+) -> dict[int, Tensor]:
+    """Layer -> [A, H, D, D], the codes of its MRU that the states of a trained model show.
+
+    States count up to their scale, each head by itself. A head that does not hold what is tracked is corrected to
+    something else that does not, as long as another head holds it.
 
     Args:
         model: without correction; is put in evaluation mode and left there.
-        task: one whose answer says the whole state, as a group's word problem does.
+        task: what it was trained on.
         length: of training; sequences of at most 64 steps are read, and the first 8 of them left out.
-        seed: of the sequences.
+        codes: A, the centres of so many clusters of states; where they are to keep different states apart it takes two
+            or more per state. None: the mean states of each of the A answers that the model gives, for tasks whose
+            answer says the whole state, as a group's word problem does.
+        seed: of the sequences and of the clusters.
 
     Raises:
         ConfigError: no MRU, one that does more than multiply, or too short a length.
     """
-    length = min(length, LENGTH)
+    wanted = VISITS * task.vocabulary if codes is None else MEMBERS * codes
+    answers, products = _read(model, task, min(length, LENGTH), wanted, seed)
+    if codes is not None:
+        generator = torch.Generator().manual_seed(seed)
+        return {layer: _centres(states, codes, generator) for layer, states in products.items()}
+    given, which = answers.unique(return_inverse=True)
+    shares = one_hot(which, len(given)).float()
+    shares = shares / shares.sum(dim=0)
+    return {layer: torch.einsum("na,nhij->ahij", shares, states) for layer, states in products.items()}
+
+
+def _centres(states: Tensor, codes: int, generator: torch.Generator) -> Tensor:
+    """[codes, H, D, D], the directions round which each head's states [N, H, D, D] lie."""
+    flat = states.flatten(2)
+    heads = [spherical_centres(flat[:, head], codes, generator) for head in range(flat.shape[1])]
+    return torch.stack(heads, dim=1).unflatten(2, tuple(states.shape[2:]))
+
+
+@torch.no_grad()
+def _read(model: LanguageModel, task: TaskConfig, length: int, wanted: int, seed: int) -> States:
+    """At least `wanted` steps of fresh sequences of that length."""
     layers = [i for i, block in enumerate(model.layers) if isinstance(block.mixer, MRU)]
     if not layers:
         raise ConfigError("correct: expected a model with an MRU, got one without")
     if length <= SETTLING:
         raise ConfigError(f"correct: expected a training length of more than {SETTLING} steps, got {length}")
-    tokens, _ = task.at(seed, READ, -(-VISITS * task.vocabulary // (length - SETTLING)), length)
+    tokens, _ = task.at(seed, READ, -(-wanted // (length - SETTLING)), length)
     state, answers = None, []
     seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for t in range(length):
@@ -73,10 +112,7 @@ def states_by_answer(model: LanguageModel, task: TaskConfig, length: int, seed: 
         answers.append(logits[:, 0].argmax(dim=-1))
         for layer in layers:
             seen[layer].append(_unit_product(model, layer, state.blocks[layer]))
-    given, which = torch.cat(answers).unique(return_inverse=True)
-    shares = one_hot(which, len(given)).float()
-    shares = shares / shares.sum(dim=0)
-    return {layer: torch.einsum("na,nhij->ahij", shares, torch.cat(states)) for layer, states in seen.items()}
+    return States(torch.cat(answers), {layer: torch.cat(states) for layer, states in seen.items()})
 
 
 def _unit_product(model: LanguageModel, layer: int, state: object) -> Tensor:

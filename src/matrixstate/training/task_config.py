@@ -48,9 +48,10 @@ class TaskTrainingConfig:
     """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    codebooks: Literal["trained", "fitted"] = "trained"
-    """Of MRUs that correct their state. trained: with all else, from the first step; fitted: training is without
-    correction, and afterwards the mean states of every answer become the codes. The answer must say the state."""
+    codebooks: Literal["trained", "answers", "clusters"] = "trained"
+    """Of MRUs that correct their state. trained: with all else, from the first step. The other two: training is without
+    correction, and afterwards the codes are made of the model's states. answers: the mean state of every answer, which
+    must say the whole state; clusters: the centres of as many clusters as there are codes."""
     max_skipped: int = 100
     """How many steps with a loss or gradient that is not finite are skipped before the run fails."""
 
@@ -99,7 +100,8 @@ class TaskRunConfig:
             ),
             (
                 self.training.codebooks == "trained" or corrects(self.model),
-                "training.codebooks: expected trained without an MRU that corrects its state (snap), got fitted",
+                "training.codebooks: expected trained without an MRU that corrects its state (snap), "
+                f"got {self.training.codebooks}",
             ),
         )
 

@@ -21,7 +21,7 @@ from matrixstate.errors import ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
-from matrixstate.training.correction import states_by_answer, with_codebooks, with_correction
+from matrixstate.training.correction import codes_wanted, find_codes, with_codebooks, with_correction
 from matrixstate.training.optimizer import learning_rate, make_optimizer
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
@@ -129,23 +129,27 @@ def _begin(directory: Path, config: TaskRunConfig) -> None:
     write_json(directory / "status.json", {"status": "running"})
 
 
-def correct_run(run: Path, directory: Path, every: int, sharpness: float = 16.0) -> tuple[LanguageModel, TaskRunConfig]:
-    """The trained model of a task's run with error correction: what training with `codebooks: fitted` would have given.
+def correct_run(
+    run: Path, directory: Path, every: int, codes: int | None = None, sharpness: float = 16.0
+) -> tuple[LanguageModel, TaskRunConfig]:
+    """The trained model of a task's run with error correction: what training with `codebooks` would have given.
 
     Args:
         run: of a model with uncorrected MRUs.
         directory: new or empty; holds the corrected model's run then, with the log of its training.
         every: steps from one correction to the next.
+        codes: as in `find_codes`: so many clusters of states; None for the mean state of every answer.
         sharpness: `MRUConfig.sharpness`.
 
     Raises:
         ConfigError: an MRU that cannot be corrected, or a directory that holds files or cannot be made.
     """
     model, config = load_task_model(run)
-    codes = states_by_answer(model, config.task, config.training.length, config.seed)
-    sizes = with_correction(config.model, every, len(next(iter(codes.values()))), sharpness)
-    config = dataclasses.replace(config, model=sizes, training=dataclasses.replace(config.training, codebooks="fitted"))
-    model = with_codebooks(model, config.sized_model(), codes)
+    found = find_codes(model, config.task, config.training.length, codes, config.seed)
+    sizes = with_correction(config.model, every, len(next(iter(found.values()))), sharpness)
+    training = dataclasses.replace(config.training, codebooks="answers" if codes is None else "clusters")
+    config = dataclasses.replace(config, model=sizes, training=training)
+    model = with_codebooks(model, config.sized_model(), found)
     _begin(directory, config)
     shutil.copyfile(run / "metrics.jsonl", directory / "metrics.jsonl")
     optimizer = make_optimizer(model, config.training)
@@ -160,8 +164,8 @@ class _Session:
     def __init__(self, config: TaskRunConfig, reporters: Sequence[Reporter]) -> None:
         torch.manual_seed(config.seed)
         self.config, self.reporters = config, reporters
-        sized, fitted = config.sized_model(), config.training.codebooks == "fitted"
-        self.model = LanguageModel(with_correction(sized, 0) if fitted else sized)
+        sized = config.sized_model()
+        self.model = LanguageModel(sized if config.training.codebooks == "trained" else with_correction(sized, 0))
         self.optimizer = make_optimizer(self.model, config.training)
         self.curriculum = Curriculum(config.training, config.seed)
         self.done = self.tokens = self.skipped = 0
@@ -206,11 +210,12 @@ class _Session:
             self.solved_at = self.done, time.process_time() - self._cpu
 
     def finish(self) -> None:
-        """Fits the codebooks, if that is asked for."""
-        config = self.config
-        if config.training.codebooks == "fitted":
-            codes = states_by_answer(self.model, config.task, config.training.length, config.seed)
-            self.model = with_codebooks(self.model, config.sized_model(), codes)
+        """Makes the codebooks, if they are not trained."""
+        config, sized = self.config, self.config.sized_model()
+        if config.training.codebooks != "trained":
+            codes = codes_wanted(sized) if config.training.codebooks == "clusters" else None
+            found = find_codes(self.model, config.task, config.training.length, codes, config.seed)
+            self.model = with_codebooks(self.model, sized, found)
 
     def outcome(self) -> TaskOutcome:
         """The end of training, and how far the model tracks."""
