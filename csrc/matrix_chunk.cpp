@@ -17,6 +17,10 @@ struct Sizes {
           block(WHOLE ? P * P : w.block) {}
 };
 
+INLINE void prefetch(const float* block, int64_t floats) {
+    for (int64_t i = 0; i < floats; i += 64 / sizeof(float)) __builtin_prefetch(block + i, 0, 2);
+}
+
 template <int P, bool WHOLE>
 void scan_forward_of(const ForwardChunk c, const Window& w) {  // by value: no store to a matrix can then change it
     const Sizes<P, WHOLE> s(w);
@@ -24,6 +28,7 @@ void scan_forward_of(const ForwardChunk c, const Window& w) {  // by value: no s
     for (int64_t i = 0; i < c.steps; ++i) {
         const bool reset = c.reset != nullptr && c.reset[i];
         for (int64_t n = 0; n < heads; ++n) {
+            if (c.ahead > 0) prefetch(c.x.at(i + c.ahead, n), s.stride * s.stride);
             const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * s.block;
             const float* v = c.v.data == nullptr ? nullptr : c.v.at(i, n);
             product<P>({before, s.stride, c.x.at(i, n), v, c.h.at(i, n), s.padded_rows, s.D, s.stride});
@@ -36,10 +41,6 @@ void scan_forward_of(const ForwardChunk c, const Window& w) {  // by value: no s
     }
     for (int64_t n = 0; n < w.heads; ++n)
         std::memcpy(c.state + n * s.block, c.h.at(c.steps - 1, n), s.block * sizeof(float));
-}
-
-INLINE void prefetch(const float* block, int64_t floats) {
-    for (int64_t i = 0; i < floats; i += 64 / sizeof(float)) __builtin_prefetch(block + i, 0, 2);
 }
 
 template <int P>

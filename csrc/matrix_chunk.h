@@ -131,6 +131,7 @@ struct ForwardChunk {
     const uint8_t* reset;  // of these steps, or null
     int32_t* exponent;     // [heads] of the state, likewise; null: nothing is rescaled
     int32_t* exponents;    // of these steps, H apart
+    int64_t ahead;         // steps from which to prefetch x; 0: nowhere
 };
 
 void scan_forward(const ForwardChunk& chunk, const Window& window);

@@ -6,6 +6,9 @@ namespace MATRIXSTATE_ISA {
 namespace {
 
 constexpr int64_t LARGE = 16 << 20;  // bytes of h from which on it is written past the caches
+// Floats of x to prefetch from. The hardware stops at the end of a page; matrices of order 32 come in bursts that it does
+// better itself.
+constexpr int64_t AHEAD = 2048;
 
 // One task, forwards through time.
 struct Scan {
@@ -57,6 +60,8 @@ struct Scan {
             c.exponent = exponent;
             c.exponents = in.exponents + row * w.H + w.head;
         }
+        const int64_t ahead = divide_up(AHEAD, w.heads * square.block);
+        if (x.in_place() && w.P <= 16 && begin + steps + ahead <= w.T) c.ahead = ahead;
         scan_forward(c, w);
     }
 };

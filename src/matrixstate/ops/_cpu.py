@@ -8,6 +8,9 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 
+_LIBRARY = torch.library.Library("matrixstate", "FRAGMENT")
+_KERNELS: dict[str, Callable[..., Any]] = {}  # of every operator, on the CPU
+
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
     """Why the compiled kernels cannot run such inputs; None if they can."""
@@ -24,16 +27,68 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         schema = torch.library.infer_schema(function, mutates_args=())
-        torch.library.define(f"matrixstate::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(f"matrixstate::{name}", "cpu")(function)
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, function, "CPU")
+        _KERNELS[name] = function
         return function
 
     return register
 
 
+def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[Any, tuple, Any], None]) -> None:
+    """Makes matrixstate::`name` differentiable; arguments as those of torch.library.register_autograd.
+
+    Its calls cost a third: where nothing but the CPU is left to dispatch to, they go straight to the kernel. The
+    operator may return a list of tensors, but take none.
+    """
+    operator, kernel = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
+    after_autograd, cpu = torch._C._after_autograd_keyset, torch._C.DispatchKey.CPU
+    lists = str(operator._schema.returns[0].type) == "List[Tensor]"
+
+    def below(keys: Any, *arguments: Any) -> Any:
+        keys &= after_autograd
+        if keys.highestPriorityTypeId() == cpu:
+            return kernel(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():  # something traces, fakes or transforms it
+            return operator.redispatch(keys, *arguments)
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keys: Any, *arguments: Any) -> tuple:
+            output = below(keys, *arguments)
+            keep(ctx, arguments, output)
+            return tuple(output) if lists else output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor | None) -> tuple:
+            return None, *backward(ctx, *gradients)
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
+            return below(keys, *arguments)
+        output = Differentiable.apply(keys, *arguments)
+        return list(output) if lists else output
+
+    Differentiable.__name__ = f"Differentiable_{name}"  # what the nodes of a graph are called
+    _LIBRARY.impl(name, run, "Autograd", with_keyset=True)
+
+
+def differentiable_once(name: str, op: str) -> None:
+    """Says of matrixstate::`name`, the backward of `op`, that it has no backward itself."""
+
+    def refuse(ctx: Any, *gradients: Tensor) -> tuple:
+        raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
+
+    differentiable(name, refuse, lambda ctx, arguments, output: None)
+
+
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors as the native side takes them: contiguous and without a graph."""
-    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+    """The tensors as the native side takes them: contiguous and without a graph. Most are so already."""
+    return [t if t is None or _is_dense(t) else t.detach().contiguous() for t in tensors]
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and not tensor.requires_grad
 
 
 def plain(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -56,13 +111,6 @@ def call_checked(function: Callable[..., None], *arguments: Any) -> None:
 
 def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised dense tensor; the shape and dtype of `like` where none are given."""
-    return torch.empty(shape or like.shape, dtype=dtype or like.dtype, device=like.device)
-
-
-def no_second_derivative(op: str) -> Callable[..., Any]:
-    """The backward of a backward operator that has none."""
-
-    def refuse(ctx: Any, *gradients: Tensor) -> None:
-        raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
-
-    return refuse
+    if shape:
+        return like.new_empty(shape, dtype=dtype)
+    return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)

@@ -83,9 +83,14 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str)
     Raises:
         BackendUnavailable: none can; the message has every backend's reason.
     """
+    return _choose(op, wanted, _preferred.get(), device, dtype, details)
+
+
+@cache
+def _choose(op: str, wanted: str, preferred: str, device: str, dtype: torch.dtype, details: tuple[str, ...]) -> str:
     known = [backend.name for backend in OPS[op]]
-    if wanted == "auto" and _preferred.get() in known:
-        wanted = _preferred.get()
+    if wanted == "auto" and preferred in known:
+        wanted = preferred
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
     refusals = []

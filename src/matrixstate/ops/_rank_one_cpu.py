@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
+from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
 
 Absent = Tensor | None
 DIFFERENTIABLE = 9  # the first so many arguments, and the state
@@ -119,7 +119,7 @@ def register(op: str) -> None:
         given = [None if x is None else g for x, g in zip(tensors[:DIFFERENTIABLE], gradients, strict=True)]
         return *given, None, None, dstate, None
 
-    torch.library.register_autograd(f"matrixstate::{name}", differentiate, setup_context=_keep_for_backward)
-    torch.library.register_autograd(f"matrixstate::{name}_backward", no_second_derivative(op))
+    differentiable(name, differentiate, _keep_for_backward)
+    differentiable_once(f"{name}_backward", op)
     register_flop_formula(getattr(torch.ops.matrixstate, name))(_flops)
     register_flop_formula(run_backward)(_backward_flops)

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain, unsupported
+from matrixstate.ops._cpu import (
+    call_checked,
+    dense,
+    differentiable,
+    differentiable_once,
+    floats,
+    fresh,
+    operator,
+    plain,
+    unsupported,
+)
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.causal_conv_cpu
 
@@ -73,5 +83,5 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
     return dx, dweight, None if bias is None else dbias, dstate, None, None
 
 
-torch.library.register_autograd("matrixstate::causal_conv_cpu", _differentiate, setup_context=_keep_for_backward)
-torch.library.register_autograd("matrixstate::causal_conv_cpu_backward", no_second_derivative("causal_conv"))
+differentiable("causal_conv_cpu", _differentiate, _keep_for_backward)
+differentiable_once("causal_conv_cpu_backward", "causal_conv")

@@ -7,7 +7,17 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain, unsupported
+from matrixstate.ops._cpu import (
+    call_checked,
+    dense,
+    differentiable,
+    differentiable_once,
+    floats,
+    fresh,
+    operator,
+    plain,
+    unsupported,
+)
 from matrixstate.ops.m2rnn.step import M2RNNWeights
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m2rnn_scan_cpu
@@ -87,8 +97,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Ten
     return *gradients, None, None, None
 
 
-torch.library.register_autograd("matrixstate::m2rnn_scan_cpu", _differentiate, setup_context=_keep_for_backward)
-torch.library.register_autograd("matrixstate::m2rnn_scan_cpu_backward", no_second_derivative("m2rnn_scan"))
+differentiable("m2rnn_scan_cpu", _differentiate, _keep_for_backward)
+differentiable_once("m2rnn_scan_cpu_backward", "m2rnn_scan")
 
 
 @register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)

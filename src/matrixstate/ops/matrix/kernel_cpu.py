@@ -7,7 +7,7 @@ from torch import Tensor
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator
+from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
 
 
 def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
@@ -126,13 +126,7 @@ def _differentiate_normalised(ctx: Any, dh: Tensor | None, dsize: Tensor | None)
     return torch.ops.matrixstate.matrix_normalise_cpu_backward(m, size, dh, dsize), None
 
 
-torch.library.register_autograd(
-    "matrixstate::matrix_normalise_cpu", _differentiate_normalised, setup_context=_keep_matrices
-)
-torch.library.register_autograd(
-    "matrixstate::matrix_normalise_cpu_backward", no_second_derivative("scaled_matrix_scan")
-)
-torch.library.register_autograd("matrixstate::matrix_scan_cpu", _differentiate, setup_context=_keep_for_backward)
-torch.library.register_autograd(
-    "matrixstate::matrix_scan_cpu_backward", no_second_derivative("matrix_scan, scaled_matrix_scan")
-)
+differentiable("matrix_normalise_cpu", _differentiate_normalised, _keep_matrices)
+differentiable_once("matrix_normalise_cpu_backward", "scaled_matrix_scan")
+differentiable("matrix_scan_cpu", _differentiate, _keep_for_backward)
+differentiable_once("matrix_scan_cpu_backward", "matrix_scan, scaled_matrix_scan")

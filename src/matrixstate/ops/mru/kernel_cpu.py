@@ -8,7 +8,16 @@ from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import call_checked, dense, floats, fresh, no_second_derivative, operator, plain
+from matrixstate.ops._cpu import (
+    call_checked,
+    dense,
+    differentiable,
+    differentiable_once,
+    floats,
+    fresh,
+    operator,
+    plain,
+)
 from matrixstate.ops.matrix import ScaledState
 from matrixstate.ops.mru.step import MRUWeights
 
@@ -154,8 +163,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) 
     return *wanted, None, None, None, None, None, None, None
 
 
-torch.library.register_autograd("matrixstate::mru_scan_cpu", _differentiate, setup_context=_keep_for_backward)
-torch.library.register_autograd("matrixstate::mru_scan_cpu_backward", no_second_derivative("mru_scan"))
+differentiable("mru_scan_cpu", _differentiate, _keep_for_backward)
+differentiable_once("mru_scan_cpu_backward", "mru_scan")
 
 
 @register_flop_formula(torch.ops.matrixstate.mru_scan_cpu)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, fresh, no_second_derivative, operator, unsupported
+from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator, unsupported
 
 __all__ = ["unsupported"]
 
@@ -89,5 +89,5 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
     return dx, dkeys.sum(0), dvalues.sum(0), dmatrix, None, None, None, None
 
 
-torch.library.register_autograd("matrixstate::snap_scan_cpu", _differentiate, setup_context=_keep_for_backward)
-torch.library.register_autograd("matrixstate::snap_scan_cpu_backward", no_second_derivative("snap_scan"))
+differentiable("snap_scan_cpu", _differentiate, _keep_for_backward)
+differentiable_once("snap_scan_cpu_backward", "snap_scan")
