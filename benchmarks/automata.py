@@ -24,6 +24,7 @@ from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_
 TRAINED, TESTED = 40, 256
 NAMES = ("cycle_navigation", "even_pairs", "modular_arithmetic", "parity")
 MRU = {"heads": 4, "builder": "reshape_identity", "norm": True}
+LARGE = {**MRU, "state_size": 4 * 12**2, "channels": 192, "conv": 4}  # heads of order 12
 MODELS: dict[str, MixerConfig] = {
     "gru": GRUConfig(head_size=128, conv=0),
     "m2rnn": M2RNNConfig(
@@ -31,7 +32,8 @@ MODELS: dict[str, MixerConfig] = {
         weight_kind="orthogonal", forget_start="fast",
     ),
     "mru": MRUConfig(state_size=4 * 4**2, channels=64, **MRU),
-    "mru-large": MRUConfig(state_size=4 * 12**2, channels=192, conv=4, **MRU),  # heads of order 12
+    "mru-large": MRUConfig(**LARGE),
+    "mru-large-corrected": MRUConfig(**LARGE, snap=8, codes=512, code_groups=4),
 }  # fmt: skip
 
 
@@ -69,8 +71,9 @@ def run_once(out: Path, task: str, model: str, seed: int, steps: int) -> dict:
         return json.loads(result.read_text())
     shutil.rmtree(directory, ignore_errors=True)
     sizes = ModelConfig(width=64, blocks=(BlockConfig(MODELS[model], MLPConfig(64)),), tied=False)
-    careful = {"clip": 0.3, "threshold": 0.9} if model == "m2rnn" else {}
-    training = TaskTrainingConfig(steps=steps, length=TRAINED, start=3, batch=128, **careful)
+    options = {"clip": 0.3, "threshold": 0.9} if model == "m2rnn" else {}
+    options |= {"codebooks": "clusters"} if model.endswith("corrected") else {}
+    training = TaskTrainingConfig(steps=steps, length=TRAINED, start=3, batch=128, **options)
     outcome = train_task(directory, TaskRunConfig(model, sizes, TASKS[task](), training, TESTED, 256, seed))
     accuracy = outcome.tracking.accuracy(TRAINED - 1, TESTED)
     result.write_text(json.dumps({"accuracy": accuracy, "cpu_seconds": outcome.cpu_seconds}) + "\n")

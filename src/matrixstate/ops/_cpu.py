@@ -9,6 +9,7 @@ from torch import Tensor
 from matrixstate.errors import ShapeError
 
 _LIBRARY = torch.library.Library("matrixstate", "FRAGMENT")
+INSIDE = ("_after_autograd_keyset", "_AutoDispatchBelowAutograd", "_any_requires_grad")
 _KERNELS: dict[str, Callable[..., Any]] = {}  # of every operator, on the CPU
 
 
@@ -39,8 +40,12 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
     """Makes matrixstate::`name` differentiable; arguments as those of torch.library.register_autograd.
 
     Its calls cost a third: where nothing but the CPU is left to dispatch to, they go straight to the kernel. The
-    operator may return a list of tensors, but take none.
+    operator may return a list of tensors, but take none. Where a release of PyTorch has not what this needs of its
+    inside, register_autograd does the work.
     """
+    if not all(hasattr(torch._C, inside) for inside in INSIDE):
+        torch.library.register_autograd(f"matrixstate::{name}", backward, setup_context=keep)
+        return
     operator, kernel = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
     after_autograd, cpu = torch._C._after_autograd_keyset, torch._C.DispatchKey.CPU
     lists = str(operator._schema.returns[0].type) == "List[Tensor]"
@@ -79,7 +84,7 @@ def differentiable_once(name: str, op: str) -> None:
     def refuse(ctx: Any, *gradients: Tensor) -> tuple:
         raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
 
-    differentiable(name, refuse, lambda ctx, arguments, output: None)
+    differentiable(name, refuse, lambda ctx, inputs, output: None)
 
 
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
