@@ -131,7 +131,11 @@ def draw(rows: list[dict], options: argparse.Namespace, path: Path) -> None:
     axes.axhline(LENGTH, color="0.5", linestyle="--", linewidth=1)
     axes.text(len(every) - 1, LENGTH * 1.1, "longest in training", ha="right", color="0.4")
     axes.axhline(options.longest, color="0.8", linewidth=1)
+    axes.text(len(every) - 1, options.longest * 1.1, "tested to here", ha="right", color="0.4")
+    axes.set_ylim(LENGTH / 1.5, options.longest * 1.6)
     axes.set_yscale("log", base=2)
+    ticks = [LENGTH * 2**k for k in range((options.longest // LENGTH).bit_length())]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xticks(range(len(every)), [str(n) if n else "never" for n in every])
     axes.set_xlabel("steps between corrections")
     axes.set_ylabel("length with the last eighth right by 99.9 %")
