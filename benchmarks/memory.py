@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the directory of the runs and their results")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--configs", nargs="*", metavar="NAME",
-                        default=["conv-text", "rotary", "mru-text", "m2rnn-text", "gated-deltanet"])  # fmt: skip
+                        default=["conv-text", "rotary", "mru-text", "m2rnn-text", "hybrid-m2rnn-text", "gated-deltanet"])  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--passage", type=int, default=32, help="characters")
@@ -101,10 +101,10 @@ def draw(losses: dict[str, list[list[float]]], passage: int, path: Path) -> None
         smooth = mean.unfold(0, 3, 1).mean(dim=1)
         axes.plot(range(2, 2 + len(smooth)), smooth, color=colour, label=name, linewidth=1.5)
     axes.axvline(passage + 1, color="0.5", linestyle="--", linewidth=1)
-    axes.text(passage + 1.5, axes.get_ylim()[1] * 0.95, "the passage again", color="0.4", va="top")
+    axes.set_ylim(0, 3.2)
+    axes.text(passage + 2, 3.15, "the passage again", color="0.4", va="top")
     axes.set_xlabel("position in the window")
     axes.set_ylabel("nats per character")
-    axes.set_ylim(0, 3)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     save_figure(figure, path)
