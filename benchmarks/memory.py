@@ -22,13 +22,14 @@ from matrixstate.training import Run, load_config, load_model, start, train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "shakespeare"
 
+COMPARED = ["conv-text", "rotary", "mru-text", "m2rnn-text", "hybrid-m2rnn-text", "gated-deltanet"]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the directory of the runs and their results")
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--configs", nargs="*", metavar="NAME",
-                        default=["conv-text", "rotary", "mru-text", "m2rnn-text", "hybrid-m2rnn-text", "gated-deltanet"])  # fmt: skip
+    parser.add_argument("--configs", nargs="*", metavar="NAME", default=COMPARED)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--passage", type=int, default=32, help="characters")
