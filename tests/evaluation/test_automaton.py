@@ -14,7 +14,7 @@ from matrixstate.data.tasks import ParityConfig, WordProblemConfig, group, runni
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation import automaton
 from matrixstate.evaluation.automaton import _merge, recover_automaton
-from matrixstate.evaluation.clusters import cluster
+from matrixstate.evaluation.clusters import cluster, spherical_centres
 from matrixstate.layers import AttentionConfig, GRUConfig, MLPConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
@@ -140,6 +140,20 @@ def test_states_that_answer_alike_after_everything_are_merged():
     assert len(set(_merge(successors, np.array([0, 1, 1, 0])))) == 2
     assert len(set(_merge(successors, np.array([0, 1, 1, 2])))) == 4
     assert len(set(_merge(np.array([[1], [2], [3], [3]]), np.array([0, 0, 0, 1])))) == 4
+
+
+def test_spherical_centres_find_directions():
+    torch.manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(5, 7), dim=1)
+    noisy = torch.nn.functional.normalize(directions.repeat(40, 1) + 0.03 * torch.randn(200, 7), dim=1)
+    found = spherical_centres(noisy, 10, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(10))
+    cosines = found @ directions.T
+    assert cosines.amax(dim=0).min() > 0.99  # every direction has a centre
+    assert cosines.amax(dim=1).min() > 0.99  # and no centre is between two
+    assert torch.equal(found, spherical_centres(noisy, 10, torch.Generator().manual_seed(0)))
+    same = spherical_centres(directions[:1].expand(6, 7), 3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(same, directions[:1].expand(3, 7))
 
 
 def test_clusters_are_as_many_as_part_best():

@@ -117,6 +117,12 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
         find_codes(gru, task, LENGTH)
     with pytest.raises(ConfigError, match="codebooks: expected trained without an MRU that corrects its state"):
         config_of(PLAIN, codebooks="answers")
+    for changes, said in (
+        ({"code_groups": 1}, "code_groups: expected 2, one per head, where codebooks are made of answers, got 1"),
+        ({"codes": 5}, "codes: expected at least 6, the task's answers, got 5"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config_of(dataclasses.replace(CORRECTED, **changes), codebooks="answers")
     writes = dataclasses.replace(PLAIN, write=True, rescale=False)
     train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):

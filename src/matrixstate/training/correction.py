@@ -22,14 +22,9 @@ VISITS = 100  # states per answer, on average,
 MEMBERS = 32  # or per cluster
 
 
-def corrects(model: ModelConfig) -> bool:
-    """Whether any of its mixers is an MRU that corrects its state."""
-    return any(isinstance(block.mixer, MRUConfig) and block.mixer.snap for block in model.blocks)
-
-
-def codes_wanted(model: ModelConfig) -> int:
-    """The entries of the largest codebook that any of its mixers has."""
-    return max(b.mixer.codes for b in model.blocks if isinstance(b.mixer, MRUConfig) and b.mixer.snap)
+def corrected_mixers(model: ModelConfig) -> list[MRUConfig]:
+    """Its MRUs that correct their state."""
+    return [block.mixer for block in model.blocks if isinstance(block.mixer, MRUConfig) and block.mixer.snap]
 
 
 def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: float = 16.0) -> ModelConfig:

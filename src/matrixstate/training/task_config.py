@@ -14,7 +14,7 @@ from matrixstate.data.tasks import TASKS, TaskConfig
 from matrixstate.errors import CheckpointError, ConfigError, require
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import CHOICES
-from matrixstate.training.correction import corrects
+from matrixstate.training.correction import corrected_mixers
 
 TASK_CHOICES: Choices = {**CHOICES, TaskConfig: TASKS}
 
@@ -98,12 +98,30 @@ class TaskRunConfig:
                 given is None or given >= wanted,
                 f"model.vocabulary: expected at least {wanted}, the task's, got {given}",
             ),
-            (
-                self.training.codebooks == "trained" or corrects(self.model),
-                "training.codebooks: expected trained without an MRU that corrects its state (snap), "
-                f"got {self.training.codebooks}",
-            ),
+            *self._codebooks(),
         )
+
+    def _codebooks(self) -> Iterable[tuple[bool, str]]:
+        """Checks that codes made of states, which are every head's own, have a place."""
+        kind = self.training.codebooks
+        if kind == "trained":
+            return
+        mixers = corrected_mixers(self.model)
+        yield (
+            bool(mixers),
+            f"training.codebooks: expected trained without an MRU that corrects its state (snap), got {kind}",
+        )
+        for mixer in mixers:
+            fewest = self.task.vocabulary if kind == "answers" else 1
+            yield (
+                mixer.code_groups == mixer.heads,
+                f"model: code_groups: expected {mixer.heads}, one per head, where codebooks are made of {kind}, "
+                f"got {mixer.code_groups}",
+            )
+            yield (
+                mixer.codes >= fewest,
+                f"model: codes: expected at least {fewest}, the task's answers, got {mixer.codes}",
+            )
 
     def sized_model(self) -> ModelConfig:
         """The model with the task's vocabulary where it names none."""

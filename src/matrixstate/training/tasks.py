@@ -21,7 +21,7 @@ from matrixstate.errors import ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
-from matrixstate.training.correction import codes_wanted, find_codes, with_codebooks, with_correction
+from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks, with_correction
 from matrixstate.training.optimizer import learning_rate, make_optimizer
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
@@ -213,7 +213,8 @@ class _Session:
         """Makes the codebooks, if they are not trained."""
         config, sized = self.config, self.config.sized_model()
         if config.training.codebooks != "trained":
-            codes = codes_wanted(sized) if config.training.codebooks == "clusters" else None
+            most = max(mixer.codes for mixer in corrected_mixers(sized))
+            codes = most if config.training.codebooks == "clusters" else None
             found = find_codes(self.model, config.task, config.training.length, codes, config.seed)
             self.model = with_codebooks(self.model, sized, found)
 
