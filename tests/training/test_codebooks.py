@@ -123,6 +123,10 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     ):
         with pytest.raises(ConfigError, match=said):
             config_of(dataclasses.replace(CORRECTED, **changes), codebooks="answers")
+    with pytest.raises(
+        ConfigError, match="training.length: expected more than 8 for codebooks made of clusters, got 8"
+    ):
+        dataclasses.replace(config_of(CORRECTED), training=TaskTrainingConfig(length=8, batch=32, codebooks="clusters"))
     writes = dataclasses.replace(PLAIN, write=True, rescale=False)
     train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):

@@ -14,7 +14,7 @@ from matrixstate.data.tasks import TASKS, TaskConfig
 from matrixstate.errors import CheckpointError, ConfigError, require
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import CHOICES
-from matrixstate.training.correction import corrected_mixers
+from matrixstate.training.correction import SETTLING, corrected_mixers
 
 TASK_CHOICES: Choices = {**CHOICES, TaskConfig: TASKS}
 
@@ -110,6 +110,10 @@ class TaskRunConfig:
         yield (
             bool(mixers),
             f"training.codebooks: expected trained without an MRU that corrects its state (snap), got {kind}",
+        )
+        yield (
+            self.training.length > SETTLING,
+            f"training.length: expected more than {SETTLING} for codebooks made of {kind}, got {self.training.length}",
         )
         for mixer in mixers:
             fewest = self.task.vocabulary if kind == "answers" else 1
