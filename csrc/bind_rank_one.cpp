@@ -7,7 +7,7 @@ using nb::arg;
 
 // The arrays that both directions take besides q, k and v.
 struct RankOneOptions {
-    const OptionalArray &read, &write, &log_decay, &log_decay_v, &log_input, &bonus, &reset;
+    const OptionalArray &read, &write, &beta, &log_decay, &log_decay_v, &log_input, &bonus, &reset;
     bool read_before;
 };
 
@@ -21,15 +21,17 @@ static RankOneInputs inputs(const Checker& check, const Array& q, const Array& k
     check.require(threads > 0, "threads must be positive");
     check.require(s.M > 0, "k must have at least as many rows as q");
     check.require(!options.write || options.read, "write must be None where read is");
-    const bool plain = !options.read && s.M == 1;
+    check.require(!options.beta || !options.read, "read must be None where beta is given");
+    const bool plain = !options.read && !options.beta && s.M == 1;
     check.require(plain || !(options.log_decay_v || options.log_input || options.bonus || options.read_before),
-                  "log_decay_v, log_input, bonus and read_before need one row a step and no read");
+                  "log_decay_v, log_input, bonus and read_before need one row a step, no read and no beta");
     check.require(options.read_before || !options.bonus, "bonus needs read_before");
     in.q = check.input("q", q, {s.B, s.T, s.H, s.K}, q);
     in.k = check.input("k", k, {s.B, rows, s.H, s.K}, q);
     in.v = check.input("v", v, {s.B, rows, s.H, s.V}, q);
     if (options.read) in.read = check.input("read", *options.read, {s.B, rows, s.H, s.K}, q);
     if (options.write) in.write = check.input("write", *options.write, {s.B, rows, s.H, s.K}, q);
+    in.beta = check.floats("beta", options.beta, {s.B, rows, s.H});
     in.per_channel = options.log_decay && options.log_decay->ndim() == 4;
     in.log_decay = in.per_channel ? check.floats("log_decay", options.log_decay, {s.B, s.T, s.H, s.K})
                                   : check.floats("log_decay", options.log_decay, {s.B, s.T, s.H});
@@ -43,16 +45,16 @@ static RankOneInputs inputs(const Checker& check, const Array& q, const Array& k
 }
 
 static void forward(const Array& q, const Array& k, const Array& v, const OptionalArray& read,
-                    const OptionalArray& write, const OptionalArray& log_decay, const OptionalArray& log_decay_v,
-                    const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
+                    const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
+                    const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
                     bool read_before, const Array& state, const Array& y, const Array& last, const OptionalArray& kept,
                     const OptionalArray& kept_reads, int threads) {
     const Checker check("rank_one_forward");
     RankOneForward in{};
-    const RankOneOptions options{read, write, log_decay, log_decay_v, log_input, bonus, reset, read_before};
+    const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
-    check.require(kept_reads.has_value() == (kept.has_value() && read.has_value()), "kept_reads goes with kept and read");
+    check.require(kept_reads.has_value() == (kept.has_value() && in.reads()), "kept_reads goes with kept and read or beta");
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
     in.last = check.floats("last", last, {s.B, s.H, s.K, s.V});
@@ -63,19 +65,19 @@ static void forward(const Array& q, const Array& k, const Array& v, const Option
 }
 
 static void backward(const Array& q, const Array& k, const Array& v, const OptionalArray& read,
-                     const OptionalArray& write, const OptionalArray& log_decay, const OptionalArray& log_decay_v,
-                     const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
+                     const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
+                     const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
                      bool read_before, const Array& kept, const OptionalArray& kept_reads, const Array& dy,
                      const Array& dlast, const Array& dq, const Array& dk, const Array& dv, const OptionalArray& dread,
-                     const OptionalArray& dwrite, const OptionalArray& dlog_decay, const OptionalArray& dlog_decay_v,
-                     const OptionalArray& dlog_input, const OptionalArray& dbonus, const Array& dstate, int threads) {
+                     const OptionalArray& dwrite, const OptionalArray& dbeta, const OptionalArray& dlog_decay,
+                     const OptionalArray& dlog_decay_v, const OptionalArray& dlog_input, const OptionalArray& dbonus, const Array& dstate, int threads) {
     const Checker check("rank_one_backward");
     RankOneBackward in{};
-    const RankOneOptions options{read, write, log_decay, log_decay_v, log_input, bonus, reset, read_before};
+    const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
     const auto together = [](const OptionalArray& a, const OptionalArray& b) { return a.has_value() == b.has_value(); };
-    check.require(together(read, kept_reads) && together(read, dread) && together(write, dwrite) &&
+    check.require(kept_reads.has_value() == in.reads() && together(read, dread) && together(beta, dbeta) && together(write, dwrite) &&
                       together(log_decay, dlog_decay) && together(log_decay_v, dlog_decay_v) &&
                       together(log_input, dlog_input) && together(bonus, dbonus),
                   "gradients must be given for exactly the inputs that are");
@@ -88,6 +90,7 @@ static void backward(const Array& q, const Array& k, const Array& v, const Optio
     in.dv = check.output("dv", dv, {s.B, s.rows(), s.H, s.V}, q);
     if (dread) in.dread = check.output("dread", *dread, {s.B, s.rows(), s.H, s.K}, q);
     if (dwrite) in.dwrite = check.output("dwrite", *dwrite, {s.B, s.rows(), s.H, s.K}, q);
+    in.dbeta = check.floats("dbeta", dbeta, {s.B, s.rows(), s.H});
     in.dlog_decay = in.per_channel ? check.floats("dlog_decay", dlog_decay, {s.B, s.T, s.H, s.K})
                                    : check.floats("dlog_decay", dlog_decay, {s.B, s.T, s.H});
     in.dlog_decay_v = check.floats("dlog_decay_v", dlog_decay_v, {s.B, s.T, s.H, s.V});
@@ -101,18 +104,20 @@ static void backward(const Array& q, const Array& k, const Array& v, const Optio
 void bind_rank_one(nb::module_& m) {
     m.attr("RANK_ONE_INTERVAL") = RANK_ONE_INTERVAL;
     m.def("rank_one_forward", &forward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
-          arg("read").noconvert().none(), arg("write").noconvert().none(), arg("log_decay").noconvert().none(),
+          arg("read").noconvert().none(), arg("write").noconvert().none(), arg("beta").noconvert().none(),
+          arg("log_decay").noconvert().none(),
           arg("log_decay_v").noconvert().none(), arg("log_input").noconvert().none(), arg("bonus").noconvert().none(),
           arg("reset").noconvert().none(), arg("read_before"), arg("state").noconvert(), arg("y").noconvert(),
           arg("last").noconvert(), arg("kept").noconvert().none(), arg("kept_reads").noconvert().none(),
           arg("threads"));
     m.def("rank_one_backward", &backward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
-          arg("read").noconvert().none(), arg("write").noconvert().none(), arg("log_decay").noconvert().none(),
+          arg("read").noconvert().none(), arg("write").noconvert().none(), arg("beta").noconvert().none(),
+          arg("log_decay").noconvert().none(),
           arg("log_decay_v").noconvert().none(), arg("log_input").noconvert().none(), arg("bonus").noconvert().none(),
           arg("reset").noconvert().none(), arg("read_before"), arg("kept").noconvert(),
           arg("kept_reads").noconvert().none(), arg("dy").noconvert(), arg("dlast").noconvert(),
           arg("dq").noconvert(), arg("dk").noconvert(), arg("dv").noconvert(), arg("dread").noconvert().none(),
-          arg("dwrite").noconvert().none(), arg("dlog_decay").noconvert().none(),
+          arg("dwrite").noconvert().none(), arg("dbeta").noconvert().none(), arg("dlog_decay").noconvert().none(),
           arg("dlog_decay_v").noconvert().none(), arg("dlog_input").noconvert().none(),
           arg("dbonus").noconvert().none(), arg("dstate").noconvert(), arg("threads"));
 }

@@ -20,11 +20,13 @@ struct RankOneSizes {
 };
 
 // All arrays are dense and row-major; null where absent. Inputs are never written, outputs are written in full.
-// Without `read` there is no rank-one part; log_decay_v, log_input, bonus and read_before are for that case and M = 1.
+// Without `read` and `beta` there is no rank-one part; log_decay_v, log_input, bonus and read_before are for that case and
+// M = 1. `beta` stands for the delta rule: read = d k, write = -beta k, and beta k in the place of k.
 struct RankOneInputs {
     RankOneSizes sizes;
     Input q, k, v;             // [B, T, H, K], [B, T M, H, K], [B, T M, H, V]
     Input read, write;         // like k; read without write: write = -k
+    const float* beta;         // [B, T M, H], instead of both
     const float* log_decay;    // of d, at the first row of a step: [B, T, H, K] if per_channel, else [B, T, H]
     bool per_channel;
     const float* log_decay_v;  // of c: [B, T, H, V]
@@ -33,6 +35,7 @@ struct RankOneInputs {
     bool read_before;
     const uint8_t* reset;      // [B, T]
     int threads;               // changes no result
+    bool reads() const { return read.data != nullptr || beta != nullptr; }
 };
 
 struct RankOneForward : RankOneInputs {
@@ -40,7 +43,7 @@ struct RankOneForward : RankOneInputs {
     Output y;            // [B, T, H, V]
     float* last;         // [B, H, K, V]
     float* kept;         // [B, H, intervals, K, V]: S before every RANK_ONE_INTERVAL-th row, or null
-    float* kept_reads;   // [B, T M, H, V]: read[j]ᵀ S[j-1]; null without kept or read
+    float* kept_reads;   // [B, T M, H, V]: read[j]ᵀ S[j-1]; null without kept or reads()
 };
 
 struct RankOneBackward : RankOneInputs {
@@ -48,7 +51,7 @@ struct RankOneBackward : RankOneInputs {
     Input dy;                        // [B, T, H, V]
     const float* dlast;              // [B, H, K, V]
     Output dq, dk, dv, dread, dwrite;  // like q, k, v, read, write; likewise absent
-    float *dlog_decay, *dlog_decay_v, *dlog_input, *dbonus, *dstate;
+    float *dbeta, *dlog_decay, *dlog_decay_v, *dlog_input, *dbonus, *dstate;
 };
 
 }  // namespace matrixstate

@@ -88,14 +88,15 @@ class RankOneBack {
         const int64_t K = in_.sizes.K, row = rows_.rows[i], step = rows_.steps[i], start = rows_.starts[i];
         const int64_t columns = row * in_.sizes.V + at_.first;
         if (in_.log_input != nullptr) {
-            const float whole = dot(of_.dwriters, rows_.writers, i), weight = exponential(in_.log_input[row]);
+            const float whole = dot(of_.dwriters, rows_.writers, i), weight = rows_.weight_of(i);
             write(sinks_.dlog_input, shared(row), 1, &whole);
             for (int64_t c = 0; c < of_.K; c += LANES) store(of_.dwriters.at(i, c), weight * load(of_.dwriters.at(i, c)));
         }
         if (in_.bonus != nullptr) add_own(i);
+        if (in_.beta != nullptr) leave_rule(i);
         write_row(sinks_.dk, shared(row) * K, K, of_.dwriters, i);
         write_row(in_.dv, columns, at_.count, of_.dvalues, i);
-        if (KIND != Kind::outer) write_row(sinks_.dread, shared(row) * K, K, of_.dreaders, CHUNK + i);
+        if (in_.read.data != nullptr) write_row(sinks_.dread, shared(row) * K, K, of_.dreaders, CHUNK + i);
         if (KIND == Kind::general) write_row(sinks_.dwrite, shared(row) * K, K, of_.dwriters, CHUNK + i);
         if (step >= 0) write_row(sinks_.dq, shared(step) * K, K, of_.dreaders, i);
         if (rows_.shrinks) write_row({in_.dlog_decay_v, Dtype::float32}, columns, at_.count, of_.dshrink, i);
@@ -105,6 +106,19 @@ class RankOneBack {
         for (int64_t c = 0; c < of_.K; c += LANES) sum += load(of_.ddecay.at(i, c));
         const float whole = sums_of<1>(&sum)[0];
         write(sinks_.dlog_decay, shared(start), 1, &whole);
+    }
+
+    // From the gradients of the delta rule's read = d k and of what it writes, beta k, to those of k, beta and the decay.
+    void leave_rule(int64_t i) {
+        const float whole = dot(of_.dwriters, rows_.keys, i);
+        const Vec beta = splat(rows_.weight_of(i));
+        write(sinks_.dbeta, shared(rows_.rows[i]), 1, &whole);
+        for (int64_t c = 0; c < of_.K; c += LANES) {
+            const Vec dread = load(of_.dreaders.at(CHUNK + i, c)), read = load(rows_.readers.at(CHUNK + i, c));
+            const Vec decay = rows_.decays ? load(rows_.decay.at(i, c)) : splat(1);
+            store(of_.dwriters.at(i, c), beta * load(of_.dwriters.at(i, c)) + decay * dread);
+            if (rows_.decays) store(of_.ddecay.at(i, c), load(of_.ddecay.at(i, c)) + read * dread);
+        }
     }
 
     // What a row reads of itself: y = (sum of q bonus k) v.

@@ -32,7 +32,7 @@ struct Chunk {
         const int64_t K = cut.padded, V = cut.width;
         const auto take = [&](int64_t height, int64_t width) { return take_matrix(pieces, height, width); };
         writers = take(W, K), readers = take(R, K), values = take(W, V), incoming = take(R, V);
-        keys = in.log_input != nullptr ? take(CHUNK, K) : writers.part(0, CHUNK);
+        keys = in.log_input != nullptr || in.beta != nullptr ? take(CHUNK, K) : writers.part(0, CHUNK);
         from_readers = readers, to_end = writers, from_incoming = incoming, to_end_v = values;
         if (decays) decay = take(CHUNK, K), upto = take(CHUNK + 1, K), after = take(CHUNK, K);
         if (decays) from_readers = take(R, K), to_end = take(W, K);
@@ -61,7 +61,7 @@ struct Chunk {
         }
         read_keys(in.k, rows, keys);
         read_values(in.v, rows, values.part(0, CHUNK));
-        if (in.log_input != nullptr) weigh_keys();
+        if (in.log_input != nullptr || in.beta != nullptr) weigh_keys();
         if (KIND != Kind::outer) read_what_was_read();
         if (KIND == Kind::general) read_keys(in.write, rows, writers.part(CHUNK, CHUNK));
         if (decays) read_decays();
@@ -72,11 +72,17 @@ struct Chunk {
     void read_readers() const {
         read_keys(in.q, steps, readers.part(0, CHUNK));
         read_values(in.dy, steps, incoming.part(0, CHUNK));
-        if (KIND != Kind::outer) read_keys(in.read, rows, readers.part(CHUNK, CHUNK));
+        if (in.beta != nullptr) read_with_keys();
+        else if (KIND != Kind::outer) read_keys(in.read, rows, readers.part(CHUNK, CHUNK));
         for (int r = 0; decays && r < READERS; ++r)
             scale(from_readers.part(r * CHUNK, CHUNK), readers.part(r * CHUNK, CHUNK), upto.part(1 - shift[r], CHUNK));
         if (shrinks) scale(from_incoming, incoming, upto_v.part(1 - shift[0], CHUNK));
         if (decays && !by_channel) find_between();
+    }
+
+    // What the key of row i is multiplied with where it is written.
+    float weight_of(int64_t i) const {
+        return in.beta != nullptr ? in.beta[rows[i]] : exponential(in.log_input[rows[i]]);
     }
 
     // The decay of row k of the state over the whole chunk.
@@ -118,9 +124,16 @@ struct Chunk {
         read_rows(from, index, in.sizes.V, at.first, at.count, to);
     }
 
+    // The delta rule reads the decayed state.
+    void read_with_keys() const {
+        for (int64_t i = 0; i < CHUNK; ++i)
+            for (int64_t c = 0; c < keys.columns; c += LANES)
+                store(readers.at(CHUNK + i, c), decays ? load(decay.at(i, c)) * load(keys.at(i, c)) : load(keys.at(i, c)));
+    }
+
     void weigh_keys() const {
         for (int64_t i = 0; i < CHUNK; ++i) {
-            const Vec weight = splat(i < count ? exponential(in.log_input[rows[i]]) : 0);
+            const Vec weight = splat(i < count ? weight_of(i) : 0);
             for (int64_t c = 0; c < keys.columns; c += LANES) store(writers.at(i, c), weight * load(keys.at(i, c)));
         }
     }

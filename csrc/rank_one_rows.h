@@ -20,7 +20,7 @@ enum class Kind {
 };
 
 INLINE Kind kind_of(const RankOneInputs& in) {
-    if (in.read.data == nullptr) return Kind::outer;
+    if (!in.reads()) return Kind::outer;
     return in.write.data == nullptr ? Kind::delta : Kind::general;
 }
 
@@ -73,14 +73,16 @@ struct Place {
     }
 };
 
-// The inputs of one row in float32, padded with zeros: `decay` is d itself, `key` is e^input k.
+// The inputs of one row in float32, padded with zeros: `decay` is d itself, `key` is e^input k; `beta` is in `k` and `read`.
 struct RowInputs {
     float *q, *k, *key, *read, *write, *decay;  // [padded]
     float *v, *decay_v;                         // [width]
 };
 
 inline void fill(float* to, int64_t count, float value) {
-    for (int64_t i = 0; i < count; ++i) to[i] = value;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(to + i, splat(value));
+    for (; i < count; ++i) to[i] = value;
 }
 
 // to = e^from, both padded to whole vectors.
@@ -106,6 +108,14 @@ inline void read_row(const RankOneInputs& in, const ColumnCut& cut, const Column
     else if (in.per_channel) exponentials(in.log_decay + place.step * s.K, s.K, row.decay);
     else fill(row.decay, cut.padded, exponential(in.log_decay[place.step]));
     if (in.log_decay_v != nullptr) exponentials(in.log_decay_v + place.step * s.V + at.first, at.count, row.decay_v);
+    if (in.beta != nullptr) {
+        const Vec beta = splat(in.beta[place.row]);
+        for (int64_t i = 0; i < cut.padded; i += LANES) {
+            const Vec key = load(row.k + i);
+            store(row.read + i, load(row.decay + i) * key);
+            store(row.k + i, beta * key);
+        }
+    }
     if (in.log_input != nullptr) {
         const Vec weight = splat(exponential(in.log_input[place.step]));
         for (int64_t i = 0; i < cut.padded; i += LANES) store(row.key + i, weight * load(row.k + i));

@@ -10,7 +10,7 @@ namespace {
 
 // The gradients themselves, or partial sums of slices of columns and of the batch.
 struct RankOneSinks {
-    Output dq, dk, dread, dwrite, dlog_decay, dlog_input, dbonus;
+    Output dq, dk, dread, dwrite, dbeta, dlog_decay, dlog_input, dbonus;
 };
 
 class RankOneSums {
@@ -19,15 +19,17 @@ class RankOneSums {
         : dq_(rows(in, cut, in.dq, 1, in.sizes.K)), dk_(rows(in, cut, in.dk, in.sizes.M, in.sizes.K)),
           dread_(rows(in, cut, in.dread, in.sizes.M, in.sizes.K)),
           dwrite_(rows(in, cut, in.dwrite, in.sizes.M, in.sizes.K)),
+          beta_(rows(in, cut, floats(in.dbeta), in.sizes.M, 1)),
           decay_(rows(in, cut, floats(in.dlog_decay), 1, in.per_channel ? in.sizes.K : 1)),
           input_(rows(in, cut, floats(in.dlog_input), 1, 1)),
           bonus_(floats(in.dbonus), in.dbonus == nullptr ? 0 : in.sizes.H, in.sizes.B * cut.slices, in.sizes.K) {}
 
     RankOneSinks sinks() const {
-        return {dq_.sink(), dk_.sink(), dread_.sink(), dwrite_.sink(), decay_.sink(), input_.sink(), bonus_.sink()};
+        return {dq_.sink(), dk_.sink(), dread_.sink(), dwrite_.sink(), beta_.sink(), decay_.sink(),
+                input_.sink(), bonus_.sink()};
     }
     void finish(int threads) const {
-        for (const Shared* one : {&dq_, &dk_, &dread_, &dwrite_, &decay_, &input_, &bonus_}) one->finish(threads);
+        for (const Shared* one : {&dq_, &dk_, &dread_, &dwrite_, &beta_, &decay_, &input_, &bonus_}) one->finish(threads);
     }
 
   private:
@@ -38,7 +40,7 @@ class RankOneSums {
         return Shared(to, to.data == nullptr ? 0 : s.B * s.T * s.H * many, cut.slices, size);
     }
 
-    const Shared dq_, dk_, dread_, dwrite_, decay_, input_, bonus_;
+    const Shared dq_, dk_, dread_, dwrite_, beta_, decay_, input_, bonus_;
 };
 
 }  // namespace

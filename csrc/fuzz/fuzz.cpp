@@ -147,6 +147,8 @@ static void share_options(Arrays& arrays, RankOneForward& forward, Dtype dtype) 
         if (forward.read_before && pick(0, 1)) forward.bonus = arrays.input(s.H * s.K).floats();
         if (pick(0, 1)) forward.log_decay_v = arrays.input(steps * s.V, Dtype::float32, -3, 0).floats();
         if (pick(0, 1)) forward.log_input = arrays.input(steps).floats();
+    } else if (pick(0, 2) == 0) {
+        forward.beta = arrays.input(steps * s.M, Dtype::float32, 0, 2).floats();
     } else {
         forward.read = arrays.input(steps * s.M * s.K, dtype, -0.2f, 0.2f).in();
         if (pick(0, 1)) forward.write = arrays.input(steps * s.M * s.K, dtype, -0.2f, 0.2f).in();
@@ -173,7 +175,7 @@ static bool run_rank_one(const Kernels& kernels) {
     forward.y = arrays.output(steps * V, dtype).out();
     forward.last = arrays.output(states).floats();
     forward.kept = arrays.output(states * forward.sizes.intervals()).floats();
-    if (forward.read.data != nullptr) forward.kept_reads = arrays.output(rows * V).floats();
+    if (forward.reads()) forward.kept_reads = arrays.output(rows * V).floats();
     kernels.rank_one_forward(forward);
 
     RankOneBackward backward{};
@@ -186,6 +188,7 @@ static bool run_rank_one(const Kernels& kernels) {
     backward.dv = arrays.output(rows * V, dtype).out();
     if (forward.read.data != nullptr) backward.dread = arrays.output(rows * K, dtype).out();
     if (forward.write.data != nullptr) backward.dwrite = arrays.output(rows * K, dtype).out();
+    if (forward.beta) backward.dbeta = arrays.output(rows).floats();
     if (forward.log_decay) backward.dlog_decay = arrays.output(steps * (forward.per_channel ? K : 1)).floats();
     if (forward.log_decay_v) backward.dlog_decay_v = arrays.output(steps * V).floats();
     if (forward.log_input) backward.dlog_input = arrays.output(steps).floats();

@@ -16,6 +16,7 @@ from matrixstate.ops import (
     attention,
     causal_conv,
     delta_scan,
+    gated_delta_product,
     gru_scan,
     lstm_scan,
     m2rnn_scan,
@@ -49,6 +50,7 @@ class Case:
     backend: str = "reference"
     dtype: torch.dtype = torch.float64
     resets: bool = True  # whether these sizes allow a reset
+    caller: str = ""  # the function that errors name, where it is not the op itself
 
     def __str__(self) -> str:
         return self.name
@@ -338,6 +340,36 @@ def delta(
     )
 
 
+def rule(
+    backend: str, decay: str = "none", micro_steps: int = 1, K: int = 3, V: int = 5, heads: int = 2, batch: int = B
+) -> Case:
+    """The delta rule, which the kernel of delta_scan knows as such; decay and micro-steps as in `delta`."""
+    per_row: tuple[int, ...] = () if decay == "head" else (K,)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        inputs = {"q": _normal(batch, T, heads, K, dtype=dtype)}
+        inputs["k"] = _normal(batch, T, micro_steps, heads, K, dtype=dtype, scale=0.7 / K**0.5)
+        inputs["v"] = _normal(batch, T, micro_steps, heads, V, dtype=dtype)
+        inputs["beta"] = 2 * _kept(batch, T, micro_steps, heads, dtype=dtype)
+        return inputs | ({"log_decay": _decay(batch, T, heads, *per_row, dtype=dtype)} if decay != "none" else {})
+
+    def call(s: Inputs, fixed: Inputs, state: Tensor | None, **options: Any) -> tuple[Any, ...]:
+        q, k, v, beta = s["q"], *(s[name].flatten(1, 2) for name in ("k", "v", "beta"))
+        options |= {"micro_steps": micro_steps, "state": state, "chunk": 4}
+        return gated_delta_product(q, k, v, beta, s.get("log_decay"), **options)
+
+    return Case(
+        f"delta rule, {backend}, decay {decay}, {micro_steps} micro-steps, K {K}, V {V}, {heads} heads, batch {batch}",
+        "delta_scan",
+        sequence,
+        call,
+        lambda dtype: _normal(batch, heads, K, V, dtype=_accumulation(dtype)),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        caller="gated_delta_product",
+    )
+
+
 def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, grad_clip: float | None = None) -> Case:
     """kind: rnn, gru, "gru, reset after" or lstm; inputs of the rnn and weights of the lstm are shared by all heads."""
     names = {"rnn": ("",), "gru": ("", "f", "r"), "lstm": ("", "i", "f", "o")}[kind.split(",")[0]]
@@ -414,6 +446,11 @@ CASES = [
         for decay, write, micro_steps in DELTA
         # The chunked form's sums of logarithms leave rounding, not zeros, in gradients of decays before a reset.
         if backend != "chunked" or micro_steps == 1 or decay == "none"
+    ),
+    *(
+        rule(backend, decay, micro_steps)
+        for backend in ("reference", "cpu")
+        for decay, micro_steps in (("none", 1), ("head", 1), ("channel", 2))
     ),
     *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
     _attention(None, "reference"),

@@ -4,7 +4,23 @@ import dataclasses
 
 import pytest
 import torch
-from cases import CASES, B, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, scaled, snap
+from cases import (
+    CASES,
+    B,
+    cell,
+    conv,
+    copy,
+    delta,
+    differentiable,
+    floats,
+    m2rnn,
+    matrix,
+    mru,
+    outer,
+    rule,
+    scaled,
+    snap,
+)
 
 from closeness import assert_as_good_as
 from conftest import need
@@ -44,6 +60,10 @@ SHAPES = [
     delta("cpu", "channel", write=False, K=16, V=130, heads=5),
     delta("cpu", "channel", write=False, K=64, V=64, heads=1, batch=1),
     delta("cpu", "head", micro_steps=2, K=9, V=33, heads=3, batch=3),
+    rule("cpu", K=1, V=1, heads=1, batch=1),
+    rule("cpu", "head", K=17, V=16, heads=1),
+    rule("cpu", "channel", K=33, V=70, batch=1),
+    rule("cpu", "head", micro_steps=3, K=16, V=130, heads=3),
     outer("cpu", "none", K=1, V=1, heads=1, batch=1),
     outer("cpu", "head", "pre", K=33, V=70, heads=1),
     outer("cpu", "row and column", K=16, V=64, heads=5),
@@ -263,7 +283,8 @@ def test_the_operators_keep_the_promises_of_pytorch():
 
 def test_the_operators_of_the_recurrent_scans_keep_the_promises_of_pytorch():
     ops = torch.ops.matrixstate
-    for case in (delta("cpu", "head", write=False), outer("cpu", "channel", "pre"), cell("cpu", "lstm")):
+    delta_rule = rule("cpu", "head")
+    for case in (delta("cpu", "head", write=False), delta_rule, outer("cpu", "channel", "pre"), cell("cpu", "lstm")):
         need(case.op, "cpu")
         sequence, fixed, state, reset = draw(case, 5, torch.float32)
         case.run(sequence, fixed, state)  # registers the operators
@@ -274,6 +295,7 @@ def test_the_operators_of_the_recurrent_scans_keep_the_promises_of_pytorch():
             continue
         rows = {n: v.detach().flatten(1, 2).requires_grad_() for n, v in sequence.items() if v.ndim == 5}
         inputs, read = [(sequence | rows)[n] for n in "qkv"], rows.get("read")
-        options = (sequence["log_decay"], None, sequence.get("log_input"), fixed.get("bonus"))
+        beta = sequence["beta"].detach().flatten(1, 2).requires_grad_() if case is delta_rule else None
+        options = (beta, sequence["log_decay"], None, sequence.get("log_input"), fixed.get("bonus"))
         operator = ops.delta_scan_cpu if case.op == "delta_scan" else ops.outer_scan_cpu
         torch.library.opcheck(operator, (*inputs, read, None, *options, reset, case.op == "outer_scan", state, True))

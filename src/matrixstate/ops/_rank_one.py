@@ -16,6 +16,7 @@ def scan(
     *,
     read: Absent = None,
     write: Absent = None,
+    beta: Absent = None,
     log_decay: Absent = None,
     log_decay_v: Absent = None,
     log_input: Absent = None,
@@ -23,7 +24,8 @@ def scan(
     read_before: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Runs the operator of `op`; names and shapes as in csrc/rank_one.h. kernel_cpu of that op registers it."""
-    narrow = [None if x is None else x.to(torch.float32) for x in (log_decay, log_decay_v, log_input, bonus)]
+    weights = (beta, log_decay, log_decay_v, log_input, bonus)
+    narrow = [None if x is None else x.to(torch.float32) for x in weights]
     tensors = (q, k, v, read, write, *narrow)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*tensors, state))
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")

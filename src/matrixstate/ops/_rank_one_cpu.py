@@ -10,10 +10,14 @@ from matrixstate import _native
 from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
 
 Absent = Tensor | None
-DIFFERENTIABLE = 9  # the first so many arguments, and the state
+DIFFERENTIABLE = 10  # the first so many arguments, and the state
 
 
-def _outputs(q: Tensor, k: Tensor, v: Tensor, read: Absent, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _reads(read: Any, beta: Any) -> bool:
+    return read is not None or beta is not None
+
+
+def _outputs(q: Tensor, k: Tensor, v: Tensor, reads: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     (B, T, H, K), rows, V = q.shape, k.shape[1], v.shape[3]
     intervals = -(-rows // _native.RANK_ONE_INTERVAL) if keep else 0
     narrow = {"dtype": torch.float32}
@@ -21,7 +25,7 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, read: Absent, keep: bool) -> tuple
         fresh(q, B, T, H, V),
         fresh(q, B, H, K, V, **narrow),
         fresh(q, B, H, intervals, K, V, **narrow),
-        fresh(q, B, rows if keep and read is not None else 0, H, V, **narrow),
+        fresh(q, B, rows if keep and reads else 0, H, V, **narrow),
     )
 
 
@@ -31,6 +35,7 @@ def _forward(
     v: Tensor,
     read: Tensor | None,
     write: Tensor | None,
+    beta: Tensor | None,
     log_decay: Tensor | None,
     log_decay_v: Tensor | None,
     log_input: Tensor | None,
@@ -41,9 +46,10 @@ def _forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, the last state, and what backward starts from: states every few rows and what each row read."""
-    y, last, kept, kept_reads = outputs = _outputs(q, k, v, read, keep)
-    inputs = dense(q, k, v, read, write, log_decay, log_decay_v, log_input, bonus, reset)
-    for_backward = (kept if keep else None, kept_reads if keep and read is not None else None)
+    reads = _reads(read, beta)
+    y, last, kept, kept_reads = outputs = _outputs(q, k, v, reads, keep)
+    inputs = dense(q, k, v, read, write, beta, log_decay, log_decay_v, log_input, bonus, reset)
+    for_backward = (kept if keep else None, kept_reads if keep and reads else None)
     _native.rank_one_forward(*inputs, read_before, *dense(state), y, last, *for_backward, torch.get_num_threads())
     return outputs
 
@@ -54,6 +60,7 @@ def _backward(
     v: Tensor,
     read: Tensor | None,
     write: Tensor | None,
+    beta: Tensor | None,
     log_decay: Tensor | None,
     log_decay_v: Tensor | None,
     log_input: Tensor | None,
@@ -66,20 +73,20 @@ def _backward(
     dlast: Tensor,
 ) -> list[Tensor]:
     """The gradients of the tensors before `reset` (empty where absent) and of the first state."""
-    tensors = (q, k, v, read, write, log_decay, log_decay_v, log_input, bonus)
+    tensors = (q, k, v, read, write, beta, log_decay, log_decay_v, log_input, bonus)
     gradients = [None if x is None else fresh(x) for x in (*tensors, dlast)]
-    inputs, starts = dense(*tensors, reset), (kept, None if read is None else kept_reads)
+    inputs, starts = dense(*tensors, reset), (kept, kept_reads if _reads(read, beta) else None)
     incoming = dense(dy, dlast)
     _native.rank_one_backward(*inputs, read_before, *starts, *incoming, *gradients, torch.get_num_threads())
     return [fresh(q, 0) if gradient is None else gradient for gradient in gradients]
 
 
-def _fake_forward(q, k, v, read, write, log_decay, log_decay_v, log_input, bonus, reset, read_before, state, keep):
-    return _outputs(q, k, v, read, keep)
+def _fake_forward(q, k, v, read, write, beta, *arguments):
+    return _outputs(q, k, v, _reads(read, beta), keep=arguments[-1])
 
 
 def _fake_backward(q, k, v, *arguments):
-    optional, dlast = arguments[:6], arguments[-1]
+    optional, dlast = arguments[: DIFFERENTIABLE - 3], arguments[-1]
     return [fresh(q, 0) if x is None else fresh(x) for x in (q, k, v, *optional, dlast)]
 
 
@@ -91,14 +98,14 @@ def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> N
     ctx.like = y.shape, last.shape
 
 
-def _flops(q, k, v, read=None, *rest, **shapes) -> int:
+def _flops(q, k, v, read=None, write=None, beta=None, *rest, **shapes) -> int:
     """Those of the sums over K and of the outer products, as PyTorch counts the reference's."""
-    products = 1 if read is None else 2
+    products = 2 if _reads(read, beta) else 1
     return 2 * q[0] * q[2] * q[3] * v[3] * (q[1] + products * k[1])
 
 
-def _backward_flops(q, k, v, read=None, *rest, **shapes) -> int:
-    return 2 * _flops(q, k, v, read)
+def _backward_flops(*inputs, **shapes) -> int:
+    return 2 * _flops(*inputs)
 
 
 def register(op: str) -> None:

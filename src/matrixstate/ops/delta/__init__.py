@@ -56,18 +56,14 @@ def delta_scan(
     are further choices of read and write.
     """
     op = "delta_scan"
-    dtype = _check(op, q, k, v, read, write, log_decay, micro_steps, chunk)
-    B, T, H, K = q.shape
-    V = v.shape[-1]
-    expect_reset(op, reset, q)
-    if state is None:
-        state = q.new_zeros(B, H, K, V, dtype=dtype)
-    expect(op, "state", state, (B, H, K, V), q, dtype)
-    chosen = choose(op, backend, q.device.type, q.dtype)
+    rows = {"k": k, "read": read, "write": write}
+    chosen, state = _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend)
+    B, T, H, _ = q.shape
     if T == 0:
-        return q.new_zeros(B, 0, H, V), state
+        return q.new_zeros(B, 0, H, v.shape[-1]), state
     if chosen == "cpu":
         return _rank_one.scan(op, q, k, v, state, reset, read=read, write=write, log_decay=log_decay)
+    dtype = state.dtype
     if log_decay is not None:
         log_decay = log_decay.to(dtype)[..., None] if log_decay.ndim == 3 else log_decay.to(dtype)
     write = -k if write is None else write
@@ -156,21 +152,23 @@ def gated_delta_product(
     Source: Siems et al. 2025, "DeltaProduct".
     """
     op = "gated_delta_product"
+    chosen, state = _begin(op, q, v, {"k": k}, log_decay, micro_steps, state, reset, chunk, backend)
     expect(op, "beta", beta, tuple(k.shape[:3]), k, beta.dtype)
-    scaled = beta[..., None].to(k.dtype) * k
-    read = k
+    if chosen == "cpu" and q.shape[1] > 0:
+        return _rank_one.scan("delta_scan", q, k, v, state, reset, beta=beta, log_decay=log_decay)
+    keys, beta = k.to(state.dtype), beta.to(state.dtype)
+    read = keys
     if log_decay is not None:  # the rank-one part acts on the decayed state: (I - b k kᵀ) diag(a)
+        log_decay = log_decay.to(state.dtype)
         decay = log_decay.exp() if log_decay.ndim == 4 else log_decay.exp()[..., None]
-        first = k[:, ::micro_steps] * decay.to(k.dtype)
-        if micro_steps == 1:
-            read = first
-        else:
-            rest = k.unflatten(1, (-1, micro_steps))[:, :, 1:]
-            read = torch.cat([first[:, :, None], rest], dim=2).flatten(1, 2)
-    return delta_scan(
-        q,
-        scaled,
-        v,
+        read = keys[:, ::micro_steps] * decay
+        if micro_steps > 1:
+            rest = keys.unflatten(1, (-1, micro_steps))[:, :, 1:]
+            read = torch.cat([read[:, :, None], rest], dim=2).flatten(1, 2)
+    y, last = delta_scan(
+        q.to(state.dtype),
+        beta[..., None] * keys,
+        v.to(state.dtype),
         read=read,
         log_decay=log_decay,
         micro_steps=micro_steps,
@@ -179,20 +177,26 @@ def gated_delta_product(
         chunk=chunk,
         backend=backend,
     )
+    return y.to(q.dtype), last
 
 
-def _check(op, q, k, v, read, write, log_decay, micro_steps, chunk) -> torch.dtype:
+def _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend) -> tuple[str, Tensor]:
+    """Checks all inputs, `rows` being those with one key per micro-step; returns the backend and the first state."""
     expect_floating(op, "q", q, "B T H K")
     expect_floating(op, "v", v, "B T·m H V")
     B, T, H, K = q.shape
     if micro_steps < 1 or chunk < 1:
         raise ShapeError(f"{op}: micro_steps and chunk must be at least 1, got {micro_steps} and {chunk}")
-    rows = T * micro_steps
-    expect(op, "v", v, (B, rows, H, v.shape[-1]), q)
-    for name, x in (("k", k), ("read", read), ("write", write)):
+    expect(op, "v", v, (B, T * micro_steps, H, v.shape[-1]), q)
+    for name, x in rows.items():
         if x is not None:
-            expect(op, name, x, (B, rows, H, K), q)
+            expect(op, name, x, (B, T * micro_steps, H, K), q)
     if log_decay is not None:
         wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
         expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)
-    return accumulation_dtype(q.dtype)
+    expect_reset(op, reset, q)
+    dtype = accumulation_dtype(q.dtype)
+    if state is None:
+        state = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype)
+    expect(op, "state", state, (B, H, K, v.shape[-1]), q, dtype)
+    return choose("delta_scan", backend, q.device.type, q.dtype), state
