@@ -17,8 +17,9 @@ struct Sizes {
           block(WHOLE ? P * P : w.block) {}
 };
 
+template <int WRITE = 0>
 INLINE void prefetch(const float* block, int64_t floats) {
-    for (int64_t i = 0; i < floats; i += 64 / sizeof(float)) __builtin_prefetch(block + i, 0, 2);
+    for (int64_t i = 0; i < floats; i += 64 / sizeof(float)) __builtin_prefetch(block + i, WRITE, 2);
 }
 
 template <int P, bool WHOLE>
@@ -61,6 +62,7 @@ void scan_backward_of(const BackwardChunk c, const Window& w) {
                 prefetch(c.x.at(there, n), s.stride * s.stride);
                 prefetch(c.dh.at(there, n), s.block);
                 prefetch(c.before.at(there + 1, n), s.block);
+                if (c.dx.data != nullptr && c.dx_sink == nullptr) prefetch<1>(c.dx.at(there, n), s.stride * s.stride);
             }
             float *g = c.g.at(i, n), *carry = c.carry == nullptr ? nullptr : c.carry + n * s.block;
             const float power = c.power == nullptr ? 1.0f : c.power[i * heads + n];
