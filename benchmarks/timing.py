@@ -21,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[[], Any]
+WARM_UP = 0.02  # seconds of every contestant before each of its turns
 
 
 @dataclass
@@ -43,6 +44,7 @@ def run_all(contests: list[Contest], title: str) -> None:
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     about = environment()
+    let_allocator_settle()
     print(f"{title}\n" + "  ".join(f"{key}: {value}" for key, value in about.items()))
     failed = 0
     for contest in contests:
@@ -82,6 +84,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def let_allocator_settle() -> None:
+    """Frees a block as large as glibc ever learns from: from then on it keeps what is freed for the next call.
+
+    In a training the first step's larger tensors do that. Before, every call pays for fresh pages, its baselines too.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def peak_multiply_adds() -> float:
     """The processor's float32 multiply-adds per second at one thread, in vectors of the instruction set in use."""
     from matrixstate import _native
@@ -107,7 +117,9 @@ def _interleave(contestants: dict[str, Run], rounds: int, clock: Callable[[], fl
     for _ in range(rounds):
         for name, run in contestants.items():
             time.sleep(0.02)  # thread pools of the one before go on spinning for a while, on our account
-            run()  # not timed: brings code and data back into the caches, as a training's last step has left them
+            warm = time.perf_counter() + WARM_UP
+            while time.perf_counter() < warm:  # at least once, until clock and caches are as in the midst of a training
+                run()
             begin = clock()
             run()
             times[name].append(clock() - begin)
