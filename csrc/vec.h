@@ -158,11 +158,12 @@ INLINE void write(Output array, int64_t at, int64_t count, const float* from) {
     else convert<Dtype::float32, Dtype::bfloat16>(from, 0, array.data, at, count);
 }
 
-// Asks for the cache lines of numbers that will soon be written.
-INLINE void expect_write(Output array, int64_t at, int64_t count) {
-    const int64_t size = array.dtype == Dtype::float32 ? 4 : 2;
-    const char* begin = static_cast<const char*>(array.data) + at * size;
-    for (int64_t byte = 0; byte < count * size; byte += 64) __builtin_prefetch(begin + byte, 1);
+// The same past the caches where it is whole lines, for what is read much later. `from` must be aligned.
+INLINE void write_past(Output array, int64_t at, int64_t count, const float* from) {
+    float* to = static_cast<float*>(array.data) + at;
+    if (array.dtype != Dtype::float32 || reinterpret_cast<uintptr_t>(to) % 64 != 0 || count * sizeof(float) % 64 != 0)
+        return write(array, at, count, from);
+    for (int64_t i = 0; i < count; i += LANES) stream(to + i, load(from + i));
 }
 
 }  // namespace
