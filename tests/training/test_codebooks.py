@@ -102,6 +102,23 @@ def test_nothing_changes_before_the_first_correction(plain):
     assert torch.equal(corrected.layers[0].mixer.codebook.codes[1, 6], codes[0][0, 1:])  # the first again
 
 
+def test_an_mru_that_writes_beside_one_that_is_corrected_is_left_as_it_is(tmp_path):
+    writes = dataclasses.replace(PLAIN, write=True, rescale=False)
+    config = config_of(CORRECTED, steps=2, codebooks="answers")
+    blocks = (*config.model.blocks, BlockConfig(writes, MLPConfig(32)))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, blocks=blocks))
+    train_task(tmp_path / "run", config)
+    model, _ = load_task_model(tmp_path / "run")
+    assert [layer.mixer.codebook is not None for layer in model.layers] == [True, False]
+    assert list(find_codes(_without_correction(model), config.task, LENGTH)) == [0]
+
+
+def _without_correction(model):
+    plain = LanguageModel(with_correction(model.config, 0))
+    plain.load_state_dict({n: w for n, w in model.state_dict().items() if "codebook" not in n})
+    return plain
+
+
 def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     model, config = load_task_model(plain)
     task, sizes = config.task, config.sized_model()
@@ -110,7 +127,7 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
         with_codebooks(model, with_correction(sizes, 4, 5), codes)
     with pytest.raises(ConfigError, match="expected a training length of more than 8 steps, got 8"):
         find_codes(model, task, 8)
-    with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies in layer 0"):
+    with pytest.raises(ConfigError, match=r"expected an uncorrected MRU that only multiplies, got others in layers \[0\]"):
         find_codes(with_codebooks(model, with_correction(sizes, 4, 6), codes), task, LENGTH)
     gru = LanguageModel(dataclasses.replace(sizes, blocks=(BlockConfig(GRUConfig(conv=0)),)))
     with pytest.raises(ConfigError, match="expected a model with an MRU, got one without"):

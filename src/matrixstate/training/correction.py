@@ -54,7 +54,7 @@ class States(NamedTuple):
 def find_codes(
     model: LanguageModel, task: TaskConfig, length: int, codes: int | None = None, seed: int = 0
 ) -> dict[int, Tensor]:
-    """Layer -> [A, H, D, D], the codes of its MRU that the states of a trained model show.
+    """Layer -> [A, H, D, D], the codes that the states of a trained model show, of every MRU that only multiplies.
 
     States count up to their scale, each head by itself. A head that does not hold what is tracked is corrected to
     something else that does not, as long as another head holds it.
@@ -69,7 +69,7 @@ def find_codes(
         seed: of the sequences and of the clusters.
 
     Raises:
-        ConfigError: no MRU, one that does more than multiply, or too short a length.
+        ConfigError: no MRU, none that only multiplies, or too short a length.
     """
     wanted = VISITS * task.vocabulary if codes is None else MEMBERS * codes
     answers, products = _read(model, task, min(length, LENGTH), wanted, seed)
@@ -99,24 +99,28 @@ def _read(model: LanguageModel, task: TaskConfig, length: int, wanted: int, seed
         raise ConfigError(f"correct: expected a training length of more than {SETTLING} steps, got {length}")
     tokens, _ = task.at(seed, READ, -(-wanted // (length - SETTLING)), length)
     state, answers = None, []
-    seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    seen: dict[int, list[Tensor]] = {}
     for t in range(length):
         logits, state = model.eval()(tokens[:, t : t + 1], state)
         if t < SETTLING:
             continue
         answers.append(logits[:, 0].argmax(dim=-1))
         for layer in layers:
-            seen[layer].append(_unit_product(model, layer, state.blocks[layer]))
+            product = _unit_product(model, layer, state.blocks[layer])
+            if product is not None:
+                seen.setdefault(layer, []).append(product)
+    if not seen:
+        raise ConfigError(f"correct: expected an uncorrected MRU that only multiplies, got others in layers {layers}")
     return States(torch.cat(answers), {layer: torch.cat(states) for layer, states in seen.items()})
 
 
-def _unit_product(model: LanguageModel, layer: int, state: object) -> Tensor:
-    """The state [N, H, D, D] of an MRU at norm 1. Raises ConfigError if it is not a product alone."""
+def _unit_product(model: LanguageModel, layer: int, state: object) -> Tensor | None:
+    """The state [N, H, D, D] of an MRU at norm 1; None if it is not a product alone."""
     mixer = model.layers[layer].mixer
     assert isinstance(mixer, MRU)
     found = mixer.state_matrices(state)  # pyright: ignore[reportArgumentType]
     if found is None or not found.product:
-        raise ConfigError(f"correct: expected an uncorrected MRU that only multiplies in layer {layer}, got another")
+        return None
     return found.matrix / torch.linalg.matrix_norm(found.matrix, keepdim=True).clamp_min(1e-30)
 
 

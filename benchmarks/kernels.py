@@ -1,0 +1,44 @@
+"""Puts results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
+
+The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py` and `outer.py` write with --json; the table goes into
+docs/speed.md. Left out: shapes so small that the call, not the kernel, is what is timed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tables import markdown, write_section
+from timing import ROOT
+
+SHORTEST = 0.5e-3  # seconds of ours from which on a shape is shown
+NAMES = {"PyTorch": "", " in PyTorch": "", " (plain)": "", "composed": "our own parts, unfused"}
+
+
+def row(contest: dict) -> list[str]:
+    times = {name: time["min"] for name, time in contest["cpu_seconds"].items()}
+    ours = times.pop("ours")
+    against = ", ".join(f"{short(name)} {time / ours:.1f}x" for name, time in times.items())
+    share = f"{contest['bound'] / ours:.0%}" if contest["bound"] else "–"
+    both = contest["wall_1_thread"] / contest["wall_2_threads"]
+    return [contest["name"], f"{1e3 * ours:.2f}", against, share, f"{both:.1f}x"]
+
+
+def short(name: str) -> str:
+    for long, brief in NAMES.items():
+        name = name.replace(long, brief)
+    return name.strip()
+
+
+def main() -> None:
+    results = [json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:]]
+    contests = [c for result in results for c in result["contests"] if "cpu_seconds" in c]
+    shown = [row(c) for c in contests if c["cpu_seconds"]["ours"]["min"] >= SHORTEST]
+    head = ["op, direction, sizes", "ours, ms", "times as long", "of the bound", "one thread over two"]
+    made = sorted({f"commit {r['commit']}, load average {r['load']}" for r in results})
+    about = f"{results[0]['cpu']} ({results[0]['instruction_set']}), torch {results[0]['torch']}; {'; '.join(made)}."
+    write_section(ROOT / "docs" / "speed.md", "kernels", [*markdown(head, shown), "", about])
+
+
+if __name__ == "__main__":
+    main()
