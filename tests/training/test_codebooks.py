@@ -127,7 +127,9 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
         with_codebooks(model, with_correction(sizes, 4, 5), codes)
     with pytest.raises(ConfigError, match="expected a training length of more than 8 steps, got 8"):
         find_codes(model, task, 8)
-    with pytest.raises(ConfigError, match=r"expected an uncorrected MRU that only multiplies, got others in layers \[0\]"):
+    with pytest.raises(
+        ConfigError, match=r"expected an uncorrected MRU that only multiplies, got others in layers \[0\]"
+    ):
         find_codes(with_codebooks(model, with_correction(sizes, 4, 6), codes), task, LENGTH)
     gru = LanguageModel(dataclasses.replace(sizes, blocks=(BlockConfig(GRUConfig(conv=0)),)))
     with pytest.raises(ConfigError, match="expected a model with an MRU, got one without"):
