@@ -46,15 +46,16 @@ static RankOneInputs inputs(const Checker& check, const Array& q, const Array& k
 
 static void forward(const Array& q, const Array& k, const Array& v, const OptionalArray& read,
                     const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
-                    const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
-                    bool read_before, const Array& state, const Array& y, const Array& last, const OptionalArray& kept,
-                    const OptionalArray& kept_reads, int threads) {
+                    const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus,
+                    const OptionalArray& reset, bool read_before, const Array& state, const Array& y, const Array& last,
+                    const OptionalArray& kept, const OptionalArray& kept_reads, int threads) {
     const Checker check("rank_one_forward");
     RankOneForward in{};
     const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
-    check.require(kept_reads.has_value() == (kept.has_value() && in.reads()), "kept_reads goes with kept and read or beta");
+    check.require(kept_reads.has_value() == (kept.has_value() && in.reads()),
+                  "kept_reads goes with kept and read or beta");
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
     in.last = check.floats("last", last, {s.B, s.H, s.K, s.V});
@@ -66,20 +67,21 @@ static void forward(const Array& q, const Array& k, const Array& v, const Option
 
 static void backward(const Array& q, const Array& k, const Array& v, const OptionalArray& read,
                      const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
-                     const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus, const OptionalArray& reset,
-                     bool read_before, const Array& kept, const OptionalArray& kept_reads, const Array& dy,
-                     const Array& dlast, const Array& dq, const Array& dk, const Array& dv, const OptionalArray& dread,
-                     const OptionalArray& dwrite, const OptionalArray& dbeta, const OptionalArray& dlog_decay,
-                     const OptionalArray& dlog_decay_v, const OptionalArray& dlog_input, const OptionalArray& dbonus, const Array& dstate, int threads) {
+                     const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus,
+                     const OptionalArray& reset, bool read_before, const Array& kept, const OptionalArray& kept_reads,
+                     const Array& dy, const Array& dlast, const Array& dq, const Array& dk, const Array& dv,
+                     const OptionalArray& dread, const OptionalArray& dwrite, const OptionalArray& dbeta,
+                     const OptionalArray& dlog_decay, const OptionalArray& dlog_decay_v,
+                     const OptionalArray& dlog_input, const OptionalArray& dbonus, const Array& dstate, int threads) {
     const Checker check("rank_one_backward");
     RankOneBackward in{};
     const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
     const auto together = [](const OptionalArray& a, const OptionalArray& b) { return a.has_value() == b.has_value(); };
-    check.require(kept_reads.has_value() == in.reads() && together(read, dread) && together(beta, dbeta) && together(write, dwrite) &&
-                      together(log_decay, dlog_decay) && together(log_decay_v, dlog_decay_v) &&
-                      together(log_input, dlog_input) && together(bonus, dbonus),
+    check.require(kept_reads.has_value() == in.reads() && together(read, dread) && together(write, dwrite) &&
+                      together(beta, dbeta) && together(log_decay, dlog_decay) &&
+                      together(log_decay_v, dlog_decay_v) && together(log_input, dlog_input) && together(bonus, dbonus),
                   "gradients must be given for exactly the inputs that are");
     in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
     in.kept_reads = check.floats("kept_reads", kept_reads, {s.B, s.rows(), s.H, s.V});
@@ -105,16 +107,16 @@ void bind_rank_one(nb::module_& m) {
     m.attr("RANK_ONE_INTERVAL") = RANK_ONE_INTERVAL;
     m.def("rank_one_forward", &forward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
           arg("read").noconvert().none(), arg("write").noconvert().none(), arg("beta").noconvert().none(),
-          arg("log_decay").noconvert().none(),
-          arg("log_decay_v").noconvert().none(), arg("log_input").noconvert().none(), arg("bonus").noconvert().none(),
-          arg("reset").noconvert().none(), arg("read_before"), arg("state").noconvert(), arg("y").noconvert(),
+          arg("log_decay").noconvert().none(), arg("log_decay_v").noconvert().none(),
+          arg("log_input").noconvert().none(), arg("bonus").noconvert().none(), arg("reset").noconvert().none(),
+          arg("read_before"), arg("state").noconvert(), arg("y").noconvert(),
           arg("last").noconvert(), arg("kept").noconvert().none(), arg("kept_reads").noconvert().none(),
           arg("threads"));
     m.def("rank_one_backward", &backward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
           arg("read").noconvert().none(), arg("write").noconvert().none(), arg("beta").noconvert().none(),
-          arg("log_decay").noconvert().none(),
-          arg("log_decay_v").noconvert().none(), arg("log_input").noconvert().none(), arg("bonus").noconvert().none(),
-          arg("reset").noconvert().none(), arg("read_before"), arg("kept").noconvert(),
+          arg("log_decay").noconvert().none(), arg("log_decay_v").noconvert().none(),
+          arg("log_input").noconvert().none(), arg("bonus").noconvert().none(), arg("reset").noconvert().none(),
+          arg("read_before"), arg("kept").noconvert(),
           arg("kept_reads").noconvert().none(), arg("dy").noconvert(), arg("dlast").noconvert(),
           arg("dq").noconvert(), arg("dk").noconvert(), arg("dv").noconvert(), arg("dread").noconvert().none(),
           arg("dwrite").noconvert().none(), arg("dbeta").noconvert().none(), arg("dlog_decay").noconvert().none(),
