@@ -9,6 +9,19 @@
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
+
+// c = a b (+ add): blocks but for a, whose element (r, k) is a[r * a_stride + k] or, transposed, a[k * a_stride + r].
+struct Product {
+    const float* a;
+    int64_t a_stride;
+    const float* b;    // [count][P]
+    const float* add;  // [rows][P] or null
+    float* c;          // [rows][P]; may be `add`
+    int64_t rows;      // a multiple of 4
+    int64_t count;
+    int64_t columns;   // P
+};
+
 namespace {
 
 constexpr int64_t padded_order(int64_t columns) {
@@ -50,18 +63,6 @@ INLINE void store_row(float* to, RowVec<W> x) { *reinterpret_cast<typename Short
 template <int P>
 constexpr int width() { return P > 0 && P < LANES ? P : LANES; }
 
-// c = a b (+ add): blocks but for a, whose element (r, k) is a[r * a_stride + k] or, transposed, a[k * a_stride + r].
-struct Product {
-    const float* a;
-    int64_t a_stride;
-    const float* b;    // [count][P]
-    const float* add;  // [rows][P] or null
-    float* c;          // [rows][P]; may be `add`
-    int64_t rows;      // a multiple of 4
-    int64_t count;
-    int64_t columns;   // P
-};
-
 template <bool TRANSPOSED, int P, int ROWS, int VECS>
 INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
     constexpr int W = width<P>(), STEPS = 4;
@@ -97,11 +98,10 @@ INLINE void product_tiles(const Product& p) {
     }
 }
 
-template <int P, bool TRANSPOSED = false>
+// WHOLE: rows, count and a_stride are P as well. The compiler then neither computes nor keeps addresses.
+template <int P, bool TRANSPOSED, bool WHOLE>
 INLINE void product(const Product& p) {
-    // Where the compiler knows the sizes it neither computes nor keeps addresses.
-    const bool whole = P > 0 && p.rows == P && p.count == P && p.a_stride == P;
-    if (whole) product_tiles<TRANSPOSED, P>({p.a, P, p.b, p.add, p.c, P, P, P});
+    if constexpr (WHOLE) product_tiles<TRANSPOSED, P>({p.a, P, p.b, p.add, p.c, P, P, P});
     else product_tiles<TRANSPOSED, P>(p);
 }
 

@@ -70,7 +70,7 @@ class Forward : Blocks<Cell> {
     // Asks for what the step will read and write, while the product runs.
     template <int PHASE>
     INLINE static void expect(const View& v, const Place& at) {
-        UNROLL for (int g = Cell::first_gate(PHASE); g < Cell::end_gate(PHASE); ++g)
+        for (int g = Cell::first_gate(PHASE); g < Cell::end_gate(PHASE); ++g)
             __builtin_prefetch(v.x[g] + at.b * v.x_row[g] + at.unit);
         UNROLL for (int k = Cell::first_gate(PHASE); k < KEPT; ++k)
             __builtin_prefetch(v.gates + k * v.gate + at.dense, 1);

@@ -32,7 +32,7 @@ void scan_forward_of(const ForwardChunk c, const Window& w) {  // by value: no s
             if (c.ahead > 0) prefetch(c.x.at(i + c.ahead, n), s.stride * s.stride);
             const float* before = reset ? c.start : i > 0 ? c.h.at(i - 1, n) : c.state + n * s.block;
             const float* v = c.v.data == nullptr ? nullptr : c.v.at(i, n);
-            product<P>({before, s.stride, c.x.at(i, n), v, c.h.at(i, n), s.padded_rows, s.D, s.stride});
+            product<P, false, WHOLE>({before, s.stride, c.x.at(i, n), v, c.h.at(i, n), s.padded_rows, s.D, s.stride});
             if (c.exponent != nullptr) {
                 if (reset) c.exponent[n] = 0;
                 c.exponents[i * w.H + n] = c.exponent[n] += rescale<P>(c.h.at(i, n), s.block);
@@ -71,7 +71,7 @@ void scan_backward_of(const BackwardChunk c, const Window& w) {
             if (c.dx.data != nullptr) {  // (the state before)ᵀ g
                 const bool first = i == 0 && c.first != nullptr;
                 const float* before = c.is_reset(i) ? c.start : first ? c.first + n * s.block : c.before.at(i, n);
-                product<P, true>({before, s.stride, g, nullptr, c.dx.at(i, n), round_up(s.D, 4), s.rows, s.stride});
+                product<P, true, WHOLE>({before, s.stride, g, nullptr, c.dx.at(i, n), round_up(s.D, 4), s.rows, s.stride});
             }
             if (c.dx_sink != nullptr) c.dx_sink->write(c.begin + i, n, c.dx.at(i, n));
             if (carry == nullptr) continue;
@@ -80,7 +80,7 @@ void scan_backward_of(const BackwardChunk c, const Window& w) {
                 continue;
             }
             transpose<P>(c.x.at(i, n), c.transposed, s.stride);
-            product<P>({g, s.stride, c.transposed, nullptr, carry, s.padded_rows, s.D, s.stride});
+            product<P, false, WHOLE>({g, s.stride, c.transposed, nullptr, carry, s.padded_rows, s.D, s.stride});
         }
 }
 

@@ -46,7 +46,7 @@ struct Backward : MruTask {
             restore(interval);
             build<ORDER>(t, steps);
             advance<ORDER>(t, steps);
-            with_order(PC, [&](auto columns) { from_read_out<ORDER, decltype(columns)::value>(t, steps); });
+            from_read_out<ORDER>(t, steps);
             for (int64_t i = steps - 1; i >= 0; --i)
                 for (int64_t n = 0; n < heads; ++n) step_back<ORDER>(t + i, i, n);
         }
@@ -78,16 +78,16 @@ struct Backward : MruTask {
     }
 
     // y = scale m W gives W scale mᵀ dy, and m scale dy Wᵀ and what the scale itself hands on.
-    template <int ORDER, int COLUMNS>
+    template <int ORDER>
     void from_read_out(int64_t t, int64_t steps) const {
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < heads; ++n) {
                 const Reading r = readings[i * heads + n];
                 float *state = m_at(i + 1, n), *to = dm + (i * heads + n) * block, *sum = ddown + n * read_block_size;
                 read_dy(at(t + i, n) * s.D * s.C, r.scale);
-                multiply<COLUMNS, true>({state, P, dy, nullptr, one_ddown, rows, s.D, PC});
+                multiply_transposed({state, P, dy, nullptr, one_ddown, rows, s.D, PC});
                 add<0>(sum, 1.0f, one_ddown, rows * PC);  // one sum over rows and steps would be far longer
-                multiply<ORDER>({dy, PC, down_t + n * PC * P, nullptr, to, rows, s.C, P});
+                multiply({dy, PC, down_t + n * PC * P, nullptr, to, rows, s.C, P});
                 if (r.pull == 0) continue;
                 const float along = dot<ORDER>(to, state, rows * P) / r.squares;
                 add<ORDER>(to, r.pull * along, state, rows * P);
@@ -116,13 +116,13 @@ struct Backward : MruTask {
         add<ORDER>(g, 1.0f, own, rows * P);
         if (in.rescale) times<ORDER>(g, power[i * heads + n], g, rows * P);
         if (in.v.data != nullptr) write_square(backward.dv, at(t, n) * s.D * s.D, masked ? nullptr : g);
-        transpose<ORDER>(matrix, transposed, P);
+        transpose_block(matrix, transposed, P);
         if (masked) {
             write(backward.delements, at(t, n) * builder.elements(), builder.elements(), zeros);
             if (in.decay != nullptr) backward.ddecay[at(t, n)] = 0;
         } else {
             const float* before = reset ? start : m_at(i, n);
-            multiply<ORDER, true>({before, P, g, nullptr, dx, rows, s.D, P});
+            multiply_transposed({before, P, g, nullptr, dx, rows, s.D, P});
             if (in.decay != nullptr) backward.ddecay[at(t, n)] = dot<ORDER>(dx, matrix, rows * P);
             if (f != 1) times<ORDER>(dx, f, dx, rows * P);
             element_gradient<ORDER>(at(t, n) * builder.elements());
@@ -132,7 +132,7 @@ struct Backward : MruTask {
             return;
         }
         if (f != 1) times<ORDER>(transposed, f, transposed, block);  // rounds as advance() does
-        multiply<ORDER>({g, P, transposed, nullptr, own, rows, s.D, P});
+        multiply({g, P, transposed, nullptr, own, rows, s.D, P});
     }
 
     void write_square(Output to, int64_t place, const float* from) const {

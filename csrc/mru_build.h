@@ -2,20 +2,14 @@
 // Blocks are [P][P]; what is padded stays zero.
 #pragma once
 
-#include "block.h"
 #include "mru.h"
+#include "products.h"
 #include "rescale.h"
 #include "sigmoid.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
-
-// One copy of the product for each kind, as this kernel has many and none is on its own short.
-template <int P, bool TRANSPOSED = false>
-__attribute__((noinline)) void multiply(const Product& p) {
-    product<P, TRANSPOSED>(p);
-}
 
 // The matrices of one task: their order, and memory for what is made of one of them.
 struct Builder {
@@ -182,7 +176,7 @@ INLINE void build_matrices(const Builder& b, Input elements, int64_t at, float* 
             continue;
         }
         ldu_factors<P>(b, blocks);
-        multiply<P>({b.lower, b.P, b.upper, nullptr, blocks, round_up(b.D, 4), b.D, b.P});
+        multiply({b.lower, b.P, b.upper, nullptr, blocks, round_up(b.D, 4), b.D, b.P});
     }
 }
 
@@ -192,8 +186,8 @@ INLINE void skew_gradient(const Builder& b, float* g, const float* transposed, O
     const int64_t rows = round_up(b.D, 4);  // with N = (X + I)/2 = (I - A)^-1: dA = 2 Nᵀ g Nᵀ
     times<P>(transposed, 0.5f, b.upper, b.floats());
     for (int64_t i = 0; i < b.D; ++i) b.upper[i * b.P + i] += 0.5f;
-    multiply<P>({b.upper, b.P, g, nullptr, b.lower, rows, b.D, b.P});
-    multiply<P>({b.lower, b.P, b.upper, nullptr, g, rows, b.D, b.P});
+    multiply({b.upper, b.P, g, nullptr, b.lower, rows, b.D, b.P});
+    multiply({b.lower, b.P, b.upper, nullptr, g, rows, b.D, b.P});
     float* to = b.row;
     for (int64_t i = 0; i < b.D; ++i)
         for (int64_t j = 0; j < i; ++j) *to++ = 2 * (g[i * b.P + j] - g[j * b.P + i]);
@@ -205,9 +199,9 @@ INLINE void ldu_gradient(const Builder& b, const float* elements, float* g, floa
     using Row = RowVec<width<P>()>;
     const int64_t rows = round_up(b.D, 4);
     ldu_factors<P>(b, elements);
-    transpose<P>(b.upper, spare, b.P);
-    multiply<P>({g, b.P, spare, nullptr, b.upper, rows, b.D, b.P});        // of L + S
-    multiply<P, true>({b.lower, b.P, g, nullptr, spare, rows, b.D, b.P});  // of U + S
+    transpose_block(b.upper, spare, b.P);
+    multiply({g, b.P, spare, nullptr, b.upper, rows, b.D, b.P});        // of L + S
+    multiply_transposed({b.lower, b.P, g, nullptr, spare, rows, b.D, b.P});  // of U + S
     float mean = 0;
     for (int64_t i = 0; i < b.D; ++i) {
         const int64_t ii = i * b.P + i;

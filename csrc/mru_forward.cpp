@@ -28,7 +28,7 @@ struct Forward : MruTask {
             if (forward.kept != nullptr) keep(t / MRU_INTERVAL);
             build<ORDER>(t, steps);
             advance<ORDER>(t, steps);
-            with_order(PC, [&](auto columns) { read_out<decltype(columns)::value>(t, steps); });
+            read_out(t, steps);
             std::memcpy(m, m_at(steps, 0), heads * block * sizeof(float));
         }
         for (int64_t n = 0; n < heads; ++n) {
@@ -45,14 +45,13 @@ struct Forward : MruTask {
         }
     }
 
-    template <int COLUMNS>
     void read_out(int64_t t, int64_t steps) const {
         const Output y = forward.y;
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < heads; ++n) {
                 const float scale = readings[i * heads + n].scale;
                 const int64_t place = at(t + i, n) * s.D * s.C;
-                multiply<COLUMNS>({m_at(i + 1, n), P, down + n * read_block_size, nullptr, out, rows, s.D, PC});
+                multiply({m_at(i + 1, n), P, down + n * read_block_size, nullptr, out, rows, s.D, PC});
                 const bool direct = reads_in_place(y.dtype);
                 times<0>(out, scale, direct ? static_cast<float*>(y.data) + place : out, rows * PC);
                 if (!direct) write_block(y, place, s.D, s.C, out, PC);

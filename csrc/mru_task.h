@@ -138,7 +138,7 @@ struct MruTask {
                     matrix = decayed;
                 }
                 const float* before = is_reset(t + i) ? start : m_at(i, n);
-                multiply<ORDER>({before, P, matrix, added_at(t + i, n), m_at(i + 1, n), rows, s.D, P});
+                multiply({before, P, matrix, added_at(t + i, n), m_at(i + 1, n), rows, s.D, P});
                 finish_step<ORDER>(t + i, i * heads + n, n, m_at(i + 1, n));
             }
     }

@@ -3,8 +3,8 @@
 #include <cfloat>
 #include <cmath>
 
-#include "block.h"
 #include "parallel.h"
+#include "products.h"
 
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
@@ -28,7 +28,6 @@ INLINE void add(float* to, float factor, const float* from, int64_t count) {
 INLINE void clear(float* to, int64_t count) { std::memset(to, 0, count * sizeof(float)); }
 
 // One row of the batch and one group of its heads. Blocks are [P][P], and a group has `heads` of them one after another.
-template <int P_>
 struct Task {
     const SnapInputs& in;
     int64_t b, g, heads, D, P, block, whole;  // floats of a padded matrix, and of a group's
@@ -80,7 +79,7 @@ struct Task {
         for (int64_t n = 0; n < heads; ++n) {
             float* m = a + n * block;
             read_block(in.x, at + n * D * D, D, D, x, P);
-            product<P_>({from + n * block, P, x, nullptr, m, P, P, P});
+            multiply({from + n * block, P, x, nullptr, m, P, P, P});
             scales[n] = scale_of(m);
             for (int64_t i = 0; i < block; i += LANES) store(m + i, load(m + i) * scales[n]);
         }
@@ -115,126 +114,122 @@ struct Task {
     }
 };
 
-template <int P_>
-struct ForwardTask : Task<P_> {
+struct ForwardTask : Task {
     const SnapForward& f;
     float* scales;
 
     ForwardTask(const SnapForward& in, int64_t task, const float* codes, Pieces& pieces)
-        : Task<P_>(in, task, codes, pieces), f(in), scales(pieces.take(this->heads)) {}
+        : Task(in, task, codes, pieces), f(in), scales(pieces.take(heads)) {}
 
     void run() const {
         const int64_t T = f.sizes.T;
-        float* h = this->h;
-        this->read_group(f.state + this->state_at(), h);
-        int32_t phase = f.phase[this->b];
+        read_group(f.state + state_at(), h);
+        int32_t phase = f.phase[b];
         for (int64_t t = 0; t < T; ++t) {
-            if (this->starts(t)) this->identity(h), phase = 0;
-            if (!this->padded(t)) {
-                this->advance(t, h, scales);
+            if (starts(t)) identity(h), phase = 0;
+            if (!padded(t)) {
+                advance(t, h, scales);
                 if (++phase >= f.every) {
                     phase = 0;
-                    this->retrieve(h);
-                    for (int64_t n = 0; n < this->heads; ++n) {
-                        float* m = h + n * this->block;
-                        const float scale = this->scale_of(m);
-                        for (int64_t i = 0; i < this->block; i += LANES) store(m + i, load(m + i) * scale);
+                    retrieve(h);
+                    for (int64_t n = 0; n < heads; ++n) {
+                        float* m = h + n * block;
+                        const float scale = scale_of(m);
+                        for (int64_t i = 0; i < block; i += LANES) store(m + i, load(m + i) * scale);
                     }
-                } else std::memcpy(h, this->a, this->whole * sizeof(float));
+                } else std::memcpy(h, a, whole * sizeof(float));
             }
-            this->write_group(h, f.h + this->step_at(t));
+            write_group(h, f.h + step_at(t));
         }
-        this->write_group(h, f.last + this->state_at());
-        if (this->g == 0) f.after[this->b] = phase;
+        write_group(h, f.last + state_at());
+        if (g == 0) f.after[b] = phase;
     }
 };
 
-template <int P_>
-struct BackwardTask : Task<P_> {
+struct BackwardTask : Task {
     const SnapBackward& f;
     float *scales, *d, *given, *mixed, *turned, *dkeys, *dvalues;
     int32_t* phases;  // before each step, in the place of floats
 
     BackwardTask(const SnapBackward& in, int64_t task, const float* codes, Pieces& pieces)
-        : Task<P_>(in, task, codes, pieces), f(in), scales(pieces.take(this->heads)), d(pieces.take(this->whole)),
-          given(pieces.take(this->whole)), mixed(pieces.take(this->whole)), turned(pieces.take(2 * this->block)),
-          dkeys(pieces.take(in.sizes.M * this->whole)), dvalues(pieces.take(in.sizes.M * this->whole)),
+        : Task(in, task, codes, pieces), f(in), scales(pieces.take(heads)), d(pieces.take(whole)),
+          given(pieces.take(whole)), mixed(pieces.take(whole)), turned(pieces.take(2 * block)),
+          dkeys(pieces.take(in.sizes.M * whole)), dvalues(pieces.take(in.sizes.M * whole)),
           phases(reinterpret_cast<int32_t*>(pieces.take(in.sizes.T))) {}
 
     void run() const {
         const int64_t T = f.sizes.T, M = f.sizes.M;
-        clear(dkeys, M * this->whole), clear(dvalues, M * this->whole);
+        clear(dkeys, M * whole), clear(dvalues, M * whole);
         count_phases();
-        this->read_group(f.dlast + this->state_at(), d);
+        read_group(f.dlast + state_at(), d);
         for (int64_t t = T - 1; t >= 0; --t) {
-            this->read_group(f.dh + this->step_at(t), given);
-            add(d, 1.0f, given, this->whole);
-            if (this->padded(t)) clear_dx(t);
+            read_group(f.dh + step_at(t), given);
+            add(d, 1.0f, given, whole);
+            if (padded(t)) clear_dx(t);
             else step_back(t);
-            if (this->starts(t)) clear(d, this->whole);
+            if (starts(t)) clear(d, whole);
         }
-        this->write_group(d, f.dstate + this->state_at());
-        const int64_t floats = this->heads * this->D * this->D, at = (this->b * f.sizes.G + this->g) * M * floats;
+        write_group(d, f.dstate + state_at());
+        const int64_t floats = heads * D * D, at = (b * f.sizes.G + g) * M * floats;
         for (int64_t m = 0; m < M; ++m) {
-            this->write_group(dkeys + m * this->whole, f.dkeys + at + m * floats);
-            this->write_group(dvalues + m * this->whole, f.dvalues + at + m * floats);
+            write_group(dkeys + m * whole, f.dkeys + at + m * floats);
+            write_group(dvalues + m * whole, f.dvalues + at + m * floats);
         }
     }
 
     void count_phases() const {
-        int32_t phase = f.phase[this->b];
+        int32_t phase = f.phase[b];
         for (int64_t t = 0; t < f.sizes.T; ++t) {
-            if (this->starts(t)) phase = 0;
+            if (starts(t)) phase = 0;
             phases[t] = phase;
-            if (!this->padded(t)) phase = phase + 1 >= f.every ? 0 : phase + 1;
+            if (!padded(t)) phase = phase + 1 >= f.every ? 0 : phase + 1;
         }
     }
 
     void clear_dx(int64_t t) const {
-        clear(this->x, this->block);
-        for (int64_t n = 0; n < this->heads; ++n)
-            write_block(f.dx, this->step_at(t) + n * this->D * this->D, this->D, this->D, this->x, this->P);
+        clear(x, block);
+        for (int64_t n = 0; n < heads; ++n)
+            write_block(f.dx, step_at(t) + n * D * D, D, D, x, P);
     }
 
     // d: the gradient of h[t], becomes that of h[t-1].
     void step_back(int64_t t) const {
-        float* before = this->h;
-        if (this->starts(t)) this->identity(before);
-        else this->read_group(t > 0 ? f.h + this->step_at(t - 1) : f.state + this->state_at(), before);
-        this->advance(t, before, scales);
+        float* before = h;
+        if (starts(t)) identity(before);
+        else read_group(t > 0 ? f.h + step_at(t - 1) : f.state + state_at(), before);
+        advance(t, before, scales);
         if (phases[t] + 1 >= f.every) retrieve_back();
-        const int64_t at = this->step_at(t), P = this->P, D = this->D;
-        for (int64_t n = 0; n < this->heads; ++n) {
-            float *dm = d + n * this->block, *x_turned = turned, *dx = turned + this->block;
-            this->unit_backward(this->a + n * this->block, scales[n], dm);
-            product<P_, true>({before + n * this->block, P, dm, nullptr, dx, P, P, P});
+        const int64_t at = step_at(t);
+        for (int64_t n = 0; n < heads; ++n) {
+            float *dm = d + n * block, *x_turned = turned, *dx = turned + block;
+            unit_backward(a + n * block, scales[n], dm);
+            multiply_transposed({before + n * block, P, dm, nullptr, dx, P, P, P});
             write_block(f.dx, at + n * D * D, D, D, dx, P);
-            read_block(f.x, at + n * D * D, D, D, this->x, P);
-            transpose<P_>(this->x, x_turned, P);
-            product<P_>({dm, P, x_turned, nullptr, dx, P, P, P});
+            read_block(f.x, at + n * D * D, D, D, x, P);
+            transpose_block(x, x_turned, P);
+            multiply({dm, P, x_turned, nullptr, dx, P, P, P});
             std::memcpy(dm, dx, P * P * sizeof(float));
         }
     }
 
     // From the gradient of unit(weights values) to that of a; adds to those of keys and values.
     void retrieve_back() const {
-        const int64_t M = f.sizes.M, whole = this->whole;
-        this->retrieve(mixed);
-        for (int64_t n = 0; n < this->heads; ++n) {
-            float* m = mixed + n * this->block;
-            const float scale = this->scale_of(m);
-            for (int64_t i = 0; i < this->block; i += LANES) store(m + i, load(m + i) * scale);
-            this->unit_backward(m, scale, d + n * this->block);
+        const int64_t M = f.sizes.M;
+        retrieve(mixed);
+        for (int64_t n = 0; n < heads; ++n) {
+            float* m = mixed + n * block;
+            const float scale = scale_of(m);
+            for (int64_t i = 0; i < block; i += LANES) store(m + i, load(m + i) * scale);
+            unit_backward(m, scale, d + n * block);
         }
-        const float* weights = this->weights;
         float along = 0;  // what the weights' sum of 1 takes away
-        for (int64_t m = 0; m < M; ++m) along += weights[m] * inner(this->values + m * whole, d, whole);
+        for (int64_t m = 0; m < M; ++m) along += weights[m] * inner(values + m * whole, d, whole);
         clear(given, whole);
         for (int64_t m = 0; m < M; ++m) {
-            const float dscore = weights[m] * (inner(this->values + m * whole, d, whole) - along);
+            const float dscore = weights[m] * (inner(values + m * whole, d, whole) - along);
             add(dvalues + m * whole, weights[m], d, whole);
-            add(dkeys + m * whole, dscore, this->a, whole);
-            add(given, dscore, this->keys + m * whole, whole);
+            add(dkeys + m * whole, dscore, a, whole);
+            add(given, dscore, keys + m * whole, whole);
         }
         std::memcpy(d, given, whole * sizeof(float));
     }
@@ -251,17 +246,14 @@ void pad_codes(const SnapInputs& in, float* to) {
     }
 }
 
-template <template <int> class Direction, class In>
+template <class Direction, class In>
 void run(const In& in) {
     const SnapSizes& s = in.sizes;
     const int64_t P = padded_order(s.D);
     Buffer codes(2 * s.M * s.H * round_up(P * P, LANES));
     pad_codes(in, codes.data());
-    with_order(P, [&](auto order) {
-        run_tasks(s.B * s.G, in.threads, [&](int64_t task, Pieces& pieces) {
-            return Direction<decltype(order)::value>(in, task, codes.data(), pieces);
-        });
-    });
+    run_tasks(s.B * s.G, in.threads,
+              [&](int64_t task, Pieces& pieces) { return Direction(in, task, codes.data(), pieces); });
 }
 
 }  // namespace

@@ -7,10 +7,6 @@
 #include <type_traits>
 #include <utility>
 
-#ifdef __SSE__
-#include <immintrin.h>
-#endif
-
 #include "memory.h"
 
 #define INLINE inline __attribute__((always_inline))
@@ -38,32 +34,31 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 INLINE Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
 // Past the caches, for outputs too large for them; `to` must be aligned. Needs finish_streaming() before others read.
+// In assembly, here and below, because reading <immintrin.h> takes as long as compiling a small kernel.
 INLINE void stream(float* to, Vec x) {
-#if defined(__AVX512F__)
-    _mm512_stream_ps(to, (__m512)x);
-#elif defined(__AVX__)
-    _mm256_stream_ps(to, (__m256)x);
+#if defined(__AVX__)
+    asm("vmovntps %1, %0" : "=m"(*reinterpret_cast<Unaligned*>(to)) : "v"(x));
 #elif defined(__SSE__)
-    _mm_stream_ps(to, (__m128)x);
+    asm("movntps %1, %0" : "=m"(*reinterpret_cast<Unaligned*>(to)) : "x"(x));
 #else
     store(to, x);
 #endif
 }
 INLINE void finish_streaming() {
 #ifdef __SSE__
-    _mm_sfence();
+    asm volatile("sfence" ::: "memory");
 #endif
 }
 INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 is x, so the compiler leaves only the broadcast
 
 // The smaller of bound and x; NaN where x is. GCC makes the portable form two instructions instead of one.
 INLINE Vec at_most(Vec bound, Vec x) {
-#if defined(__AVX512F__)
-    return (Vec)_mm512_min_ps((__m512)bound, (__m512)x);
-#elif defined(__AVX__)
-    return (Vec)_mm256_min_ps((__m256)bound, (__m256)x);
+#if defined(__AVX__)
+    asm("vminps %2, %1, %0" : "=v"(x) : "v"(bound), "v"(x));
+    return x;
 #elif defined(__SSE__)
-    return (Vec)_mm_min_ps((__m128)bound, (__m128)x);
+    asm("minps %1, %0" : "+x"(bound) : "x"(x));
+    return bound;
 #else
     return bound < x ? bound : x;
 #endif
@@ -71,12 +66,12 @@ INLINE Vec at_most(Vec bound, Vec x) {
 
 // The larger of bound and x; NaN where x is.
 INLINE Vec at_least(Vec bound, Vec x) {
-#if defined(__AVX512F__)
-    return (Vec)_mm512_max_ps((__m512)bound, (__m512)x);
-#elif defined(__AVX__)
-    return (Vec)_mm256_max_ps((__m256)bound, (__m256)x);
+#if defined(__AVX__)
+    asm("vmaxps %2, %1, %0" : "=v"(x) : "v"(bound), "v"(x));
+    return x;
 #elif defined(__SSE__)
-    return (Vec)_mm_max_ps((__m128)bound, (__m128)x);
+    asm("maxps %1, %0" : "+x"(bound) : "x"(x));
+    return bound;
 #else
     return bound > x ? bound : x;
 #endif
