@@ -24,6 +24,12 @@ FAST = f"{RATE}=4.0e-3"
 NARROW_MRU = (f"{MIXER}.heads=16", f"{MIXER}.state_size=256", f"{MIXER}.channels=256", f"{HIDDEN}=328")
 NARROW_M2RNN = (f"{MIXER}.heads=16", f"{HIDDEN}=352")
 UNBOUND = (f"{MIXER}.weight_start=1.0", f"{MIXER}.weight_bound=null")
+
+
+def rate(parameters: str, factor: float) -> str:
+    return f"training.rates=[{{parameters: '{parameters}', factor: {factor}}}]"
+
+
 ROWS = {  # name: (config, overrides)
     "m2rnn": ("m2rnn-text", (FAST, f"{HIDDEN}=156")),
     "m2rnn, W free and started at I": ("m2rnn-text", (FAST, f"{HIDDEN}=156", *UNBOUND)),
@@ -47,6 +53,14 @@ ROWS = {  # name: (config, overrides)
         "m2rnn-text",
         (f"{RATE}=2.0e-3", *NARROW_M2RNN, *UNBOUND),
     ),
+    **{
+        f"m2rnn, {what} at {factor:g} times the rate": (
+            "m2rnn-text",
+            (FAST, f"{HIDDEN}=156", rate(parameters, factor)),
+        )
+        for what, parameters in (("W", "*.mixer.weight"), ("forget gate", "*.mixer.forget_gate.*"))
+        for factor in (0.3, 3)
+    },
     "mru": ("mru-text", (FAST, f"{HIDDEN}=92")),
     "mru, not balanced": ("mru-text", (FAST, f"{HIDDEN}=92", f"{MIXER}.balanced=false")),
     "mru, narrow": ("mru-text", (FAST, *NARROW_MRU)),
@@ -59,6 +73,11 @@ ROWS = {  # name: (config, overrides)
         "mru-text",
         (f"{RATE}=2.0e-3", *NARROW_MRU, f"{MIXER}.conv=0"),
     ),
+    **{
+        f"mru, {what} at {factor:g} times the rate": ("mru-text", (FAST, f"{HIDDEN}=92", rate(parameters, factor)))
+        for what, parameters in (("X", "*.mixer.up.weight"), ("forget gate", "*.mixer.forget*"))
+        for factor in (0.3, 3)
+    },
     "conv": ("conv", ()),
     "conv, rate 4e-3": ("conv", (FAST,)),
     "conv, wide, rate 4e-3": ("conv-wide", (FAST,)),

@@ -13,7 +13,7 @@ from matrixstate.errors import ConfigError, DataError
 from matrixstate.models import LanguageModel
 from matrixstate.training import Run, TrainingConfig, start, train
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints
-from matrixstate.training.optimizer import decays, learning_rate, make_optimizer
+from matrixstate.training.optimizer import RateConfig, decays, learning_rate, make_optimizer
 
 
 def losses(run):
@@ -126,6 +126,28 @@ def test_weight_decay_acts_on_matrices_only(tmp_path):
     groups = make_optimizer(model, config.training).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_some_parameters_may_have_a_rate_of_their_own(tmp_path):
+    def trained(name, **options):
+        run = start(tmp_path / name, small_config(tmp_path, steps=6, **options))
+        train(run)
+        return final_weights(run)
+
+    frozen, once = RateConfig("*.mixer.weight", 0.0), RateConfig("*.mixer.weight", 1.0)
+    plain, same = trained("plain"), trained("same", rates=(once, frozen))  # the first that fits counts
+    held, begin = trained("held", rates=(frozen,)), trained("begin", rates=(RateConfig("*", 0.0),))
+    assert all(torch.equal(plain[name], same[name]) for name in plain)
+    assert {name for name in begin if torch.equal(begin[name], held[name])} == {"blocks.0.mixer.weight"}
+
+
+def test_a_rate_for_no_parameter_is_refused_before_anything_is_written(tmp_path):
+    config = small_config(tmp_path, rates=(RateConfig("*.weight", 2.0), RateConfig("blocks.0.mixr.weight", 2.0)))
+    with pytest.raises(ConfigError, match=r"training.rates.1.parameters: expected the name of a parameter, .*mixr"):
+        start(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="factor: expected 0 or more, got -1"):
+        RateConfig("*", -1)
 
 
 def test_the_rate_rises_and_falls():

@@ -11,6 +11,7 @@ from matrixstate.data import DataConfig
 from matrixstate.errors import require
 from matrixstate.layers import MIXERS, MLPS, MixerConfig, MLPConfig
 from matrixstate.models import PRESETS, ModelConfig
+from matrixstate.training.optimizer import RateConfig
 
 CHOICES: Choices = {MixerConfig: MIXERS, MLPConfig: MLPS, ModelConfig: PRESETS}
 
@@ -37,6 +38,8 @@ class TrainingConfig:
     beta2: float = 0.99
     weight_decay: float = 0.1
     """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
+    rates: tuple[RateConfig, ...] = ()
+    """Other learning rates for some of the parameters."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"

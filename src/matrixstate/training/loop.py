@@ -28,7 +28,7 @@ from matrixstate.training.checkpoint import (
 )
 from matrixstate.training.config import RunConfig
 from matrixstate.training.guard import write_bundle
-from matrixstate.training.optimizer import learning_rate, make_optimizer
+from matrixstate.training.optimizer import expect_rates, learning_rate, make_optimizer, set_rate
 from matrixstate.training.plan import BYTES_PER_PARAMETER
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.run import Run
@@ -62,6 +62,9 @@ def start(directory: Path, config: RunConfig) -> Run:
     RandomWindows(text.parts["train"], config.training.sequence, config.training.batch, config.seed)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
     _expect_memory(config)
+    if config.training.rates:
+        with torch.device("meta"):  # for the names alone
+            expect_rates(LanguageModel(config.model), config.training.rates)
     return Run.create(directory, config, text.write)
 
 
@@ -161,8 +164,7 @@ class _Session:
         random = torch.get_rng_state()
         inputs, targets = self.batches.at(self.done)
         rate = learning_rate(self.config, self.done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         loss, norm, state = self._gradient(inputs, targets)
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()

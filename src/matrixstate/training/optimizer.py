@@ -1,10 +1,28 @@
-"""AdamW with two groups of parameters, and the learning rate over time."""
+"""AdamW with groups of parameters, and the learning rate over time."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import torch
 from torch import nn
+
+from matrixstate.errors import ConfigError, require
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """A learning rate of their own for some parameters."""
+
+    parameters: str
+    """Which, by name, with * for any part of it: *.mixer.weight"""
+    factor: float
+    """Their rate as a multiple of the others'; weight decay, which the rate multiplies, changes with it. 0: frozen."""
+
+    def __post_init__(self) -> None:
+        require((0 <= self.factor < math.inf, f"factor: expected 0 or more, got {self.factor}"))
 
 
 class OptimizerOptions(Protocol):
@@ -24,6 +42,8 @@ class OptimizerOptions(Protocol):
     def beta2(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def rates(self) -> tuple[RateConfig, ...]: ...
 
 
 def decays(parameter: nn.Parameter) -> bool:
@@ -31,15 +51,41 @@ def decays(parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not getattr(parameter, "no_weight_decay", False)
 
 
-def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.AdamW:
-    """AdamW over all parameters, decay on matrices only."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if decays(p)], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+def expect_rates(model: nn.Module, rates: Sequence[RateConfig]) -> None:
+    """Raises ConfigError for rates of parameters that the model does not have."""
+    names = [name for name, _ in model.named_parameters()]
+    problems = [
+        f"training.rates.{i}.parameters: expected the name of a parameter, such as {names[-2]}, or one with * in it, "
+        f"got {rate.parameters!r}"
+        for i, rate in enumerate(rates)
+        if not any(fnmatchcase(name, rate.parameters) for name in names)
     ]
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=betas, fused=True)
+    if problems:
+        raise ConfigError(problems)
+
+
+def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.AdamW:
+    """AdamW over all parameters, decay on matrices only. Of several rates that fit a parameter the first counts.
+
+    Raises ConfigError for rates that fit none.
+    """
+    expect_rates(model, config.rates)
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = next((rate.factor for rate in config.rates if fnmatchcase(name, rate.parameters)), 1.0)
+            groups.setdefault((decays(parameter), factor), []).append(parameter)
+    options = [
+        {"params": parameters, "weight_decay": config.weight_decay if decayed else 0.0, "factor": factor}
+        for (decayed, factor), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(options, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Makes this the learning rate, times the factor of each group of `make_optimizer`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def learning_rate(config: OptimizerOptions, step: int) -> float:

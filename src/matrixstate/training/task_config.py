@@ -15,6 +15,7 @@ from matrixstate.errors import CheckpointError, ConfigError, require
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import CHOICES
 from matrixstate.training.correction import SETTLING, corrected_mixers
+from matrixstate.training.optimizer import RateConfig
 
 TASK_CHOICES: Choices = {**CHOICES, TaskConfig: TASKS}
 
@@ -46,6 +47,8 @@ class TaskTrainingConfig:
     beta2: float = 0.98
     weight_decay: float = 0.01
     """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
+    rates: tuple[RateConfig, ...] = ()
+    """Other learning rates for some of the parameters."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     codebooks: Literal["trained", "answers", "clusters"] = "trained"

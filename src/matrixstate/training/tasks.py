@@ -22,7 +22,7 @@ from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
 from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks, with_correction
-from matrixstate.training.optimizer import learning_rate, make_optimizer
+from matrixstate.training.optimizer import expect_rates, learning_rate, make_optimizer, set_rate
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
 from matrixstate.training.stopping import stopping
@@ -95,6 +95,8 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
+    with torch.device("meta"):  # for the names alone
+        expect_rates(LanguageModel(config.sized_model()), config.training.rates)
     _begin(directory, config)
     try:
         session = _Session(config, reporters)
@@ -179,8 +181,7 @@ class _Session:
         batch = self.curriculum.batch(length)
         tokens, targets = self.config.task.at(self.config.seed, self.done, batch, length)
         rate = learning_rate(config, self.done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self.model.train()
         logits, _ = self.model(tokens)
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
