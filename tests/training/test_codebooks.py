@@ -103,14 +103,20 @@ def test_nothing_changes_before_the_first_correction(plain):
 
 
 def test_an_mru_that_writes_beside_one_that_is_corrected_is_left_as_it_is(tmp_path):
-    writes = dataclasses.replace(PLAIN, write=True, rescale=False)
-    config = config_of(CORRECTED, steps=2, codebooks="answers")
-    blocks = (*config.model.blocks, BlockConfig(writes, MLPConfig(32)))
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, blocks=blocks))
-    train_task(tmp_path / "run", config)
-    model, _ = load_task_model(tmp_path / "run")
+    writes = BlockConfig(dataclasses.replace(PLAIN, write=True, rescale=False), MLPConfig(32))
+
+    def beside(mixer, **training):
+        config = config_of(mixer, steps=2, **training)
+        model = dataclasses.replace(config.model, blocks=(*config.model.blocks, writes))
+        return dataclasses.replace(config, model=model)
+
+    train_task(tmp_path / "run", beside(CORRECTED, codebooks="clusters"))
+    model, config = load_task_model(tmp_path / "run")
     assert [layer.mixer.codebook is not None for layer in model.layers] == [True, False]
     assert list(find_codes(_without_correction(model), config.task, LENGTH)) == [0]
+    train_task(tmp_path / "plain", beside(PLAIN))
+    later, _ = correct_run(tmp_path / "plain", tmp_path / "corrected", every=4, codes=6)
+    assert same_weights(model, later)
 
 
 def _without_correction(model):
@@ -150,6 +156,10 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):
         correct_run(tmp_path / "writes", tmp_path / "out", 4)
+    unscaled = dataclasses.replace(PLAIN, rescale=False)
+    train_task(tmp_path / "unscaled", config_of(unscaled, steps=1))
+    with pytest.raises(ConfigError, match="expected an MRU with rescale true, readout normalised, .*, got none"):
+        correct_run(tmp_path / "unscaled", tmp_path / "out", 4)
     assert not (tmp_path / "out").exists()
 
 

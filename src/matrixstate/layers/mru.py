@@ -118,8 +118,7 @@ class MRUConfig(MixerConfig):
             ),
             (self.snap >= 0, f"snap: expected 0 or more steps, got {self.snap}"),
             (
-                not self.snap
-                or (self.rescale and self.readout == "normalised" and self.method == "auto" and not self.decay),
+                not self.snap or self.correctable,
                 "snap: expected 0 unless rescale is true, readout normalised, method auto, decay and write false, "
                 f"got {self.snap}",
             ),
@@ -133,6 +132,11 @@ class MRUConfig(MixerConfig):
         )
         if self.state_size is not None:
             self.order(self.state_size)
+
+    @property
+    def correctable(self) -> bool:
+        """Whether it may have `snap`."""
+        return self.rescale and self.readout == "normalised" and self.method == "auto" and not self.decay
 
     def order(self, width: int) -> int:
         """D, the order of each head's state. Raises ConfigError if a head's share is no perfect square."""

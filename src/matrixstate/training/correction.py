@@ -28,20 +28,25 @@ def corrected_mixers(model: ModelConfig) -> list[MRUConfig]:
 
 
 def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: float = 16.0) -> ModelConfig:
-    """The same model, every MRU in it corrected every so many steps, each head by a codebook of its own; 0: never.
+    """The same model, its MRUs corrected every so many steps, each head by a codebook of its own; 0: never.
 
-    Raises ConfigError for an MRU that cannot be corrected.
+    MRUs that cannot be corrected, such as those that write, stay as they are. Raises ConfigError where all are such.
     """
 
-    def change(mixer: MRUConfig) -> MRUConfig:
+    def change(mixer: object) -> object:
+        if not isinstance(mixer, MRUConfig) or not mixer.correctable:
+            return mixer
         options = {"snap": every, "codes": codes, "sharpness": sharpness}
         return replace(mixer, **options, code_groups=mixer.heads) if every else replace(mixer, snap=0)
 
-    blocks = [
-        replace(block, mixer=change(block.mixer)) if isinstance(block.mixer, MRUConfig) else block
-        for block in model.blocks
-    ]
-    return replace(model, blocks=tuple(blocks))
+    blocks = tuple(replace(block, mixer=change(block.mixer)) for block in model.blocks)
+    changed = replace(model, blocks=blocks)
+    if every and not corrected_mixers(changed):
+        raise ConfigError(
+            "correct: expected an MRU with rescale true, readout normalised, method auto, decay and write false, "
+            "got none"
+        )
+    return changed
 
 
 class States(NamedTuple):
