@@ -76,12 +76,14 @@ ROWS = {  # name: (config, overrides)
     **{
         f"mru, {what} at {factor:g} times the rate": ("mru-text", (FAST, f"{HIDDEN}=92", rate(parameters, factor)))
         for what, parameters in (("X", "*.mixer.up.weight"), ("forget gate", "*.mixer.forget*"))
-        for factor in (0.3, 3)
+        for factor in (0.1, 0.3, 3)
     },
     "conv": ("conv", ()),
     "conv, rate 4e-3": ("conv", (FAST,)),
     "conv, wide, rate 4e-3": ("conv-wide", (FAST,)),
     "conv, wide, larger start, rate 4e-3": ("conv-text", (FAST,)),
+    "the same, filter at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.conv.weight", 0.3))),
+    "the same, input at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.input.weight", 0.3))),
 }
 
 
