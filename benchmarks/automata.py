@@ -1,10 +1,10 @@
 """Four automata at the protocol of PD-SSM's table: trained on lengths 3 to 40, tested on every length from 40 to 256.
 
-    python benchmarks/automata.py --out DIR [--tasks parity] [--models gru m2rnn mru mru-large] [--seeds 0 1 2 3 4]
+    python benchmarks/automata.py --out DIR [--tasks parity] [--models gru m2rnn mru] [--seeds 0 1 2 3 4]
 
-One thread; models of one block of width 64. Trainings that are finished are not repeated. Training asks after every
-step where the published one asks after the last, and its lengths grow from 3 to 40 as they are mastered; both make it
-easier. The test is the same.
+One thread; the models of configs/compare/automata.yaml. Trainings that are finished are not repeated. Training asks
+after every step where the published one asks after the last, and its lengths grow from 3 to 40 as they are mastered;
+both make it easier. The test is the same.
 """
 
 import argparse
@@ -16,25 +16,14 @@ from pathlib import Path
 
 import torch
 
-from matrixstate.data.tasks import TASKS
-from matrixstate.layers import GRUConfig, M2RNNConfig, MixerConfig, MLPConfig, MRUConfig
-from matrixstate.models import BlockConfig, ModelConfig
-from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
+from matrixstate.configs import decode, load_yaml
+from matrixstate.training.task_config import TASK_CHOICES, TaskRunConfig
+from matrixstate.training.tasks import train_task
 
 TRAINED, TESTED = 40, 256
-NAMES = ("cycle_navigation", "even_pairs", "modular_arithmetic", "parity")
-MRU = {"heads": 4, "builder": "reshape_identity", "norm": True}
-LARGE = {**MRU, "state_size": 4 * 12**2, "channels": 192, "conv": 4}  # heads of order 12
-MODELS: dict[str, MixerConfig] = {
-    "gru": GRUConfig(head_size=128, conv=0),
-    "m2rnn": M2RNNConfig(
-        heads=4, key_size=2, value_size=64, key_heads=4, query_heads=4, conv=0, input_std=0.25,
-        weight_kind="orthogonal", forget_start="fast",
-    ),
-    "mru": MRUConfig(state_size=4 * 4**2, channels=64, **MRU),
-    "mru-large": MRUConfig(**LARGE),
-    "mru-large-corrected": MRUConfig(**LARGE, snap=8, codes=512, code_groups=4),
-}  # fmt: skip
+SUITE = load_yaml(Path(__file__).resolve().parents[1] / "configs" / "compare" / "automata.yaml")
+NAMES = tuple(SUITE["parts"])
+MODELS = {entry["name"]: entry for entry in SUITE["models"]}
 
 
 def main() -> None:
@@ -70,11 +59,17 @@ def run_once(out: Path, task: str, model: str, seed: int, steps: int) -> dict:
     if result.exists():
         return json.loads(result.read_text())
     shutil.rmtree(directory, ignore_errors=True)
-    sizes = ModelConfig(width=64, blocks=(BlockConfig(MODELS[model], MLPConfig(64)),), tied=False)
-    options = {"clip": 0.3, "threshold": 0.9} if model == "m2rnn" else {}
-    options |= {"codebooks": "clusters"} if model.endswith("corrected") else {}
-    training = TaskTrainingConfig(steps=steps, length=TRAINED, start=3, batch=128, **options)
-    outcome = train_task(directory, TaskRunConfig(model, sizes, TASKS[task](), training, TESTED, 256, seed))
+    entry = MODELS[model]
+    data = {
+        "name": model,
+        "model": entry["model"],
+        "task": {"kind": task},
+        "training": {**SUITE["training"], "length": TRAINED, "steps": steps, **entry.get("training", {})},
+        "evaluate_length": TESTED,
+        "evaluate_sequences": 256,
+        "seed": seed,
+    }
+    outcome = train_task(directory, decode(TaskRunConfig, data, TASK_CHOICES))
     accuracy = outcome.tracking.accuracy(TRAINED - 1, TESTED)
     result.write_text(json.dumps({"accuracy": accuracy, "cpu_seconds": outcome.cpu_seconds}) + "\n")
     return {"accuracy": accuracy, "cpu_seconds": outcome.cpu_seconds}

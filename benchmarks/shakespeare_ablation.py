@@ -82,8 +82,8 @@ ROWS = {  # name: (config, overrides)
     "conv, rate 4e-3": ("conv", (FAST,)),
     "conv, wide, rate 4e-3": ("conv-wide", (FAST,)),
     "conv, wide, larger start, rate 4e-3": ("conv-text", (FAST,)),
-    "the same, filter at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.conv.weight", 0.3))),
-    "the same, input at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.input.weight", 0.3))),
+    "conv, wide, larger start, filter at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.conv.weight", 0.3))),
+    "conv, wide, larger start, input at 0.3 times the rate": ("conv-text", (FAST, rate("*.mixer.input.weight", 0.3))),
 }
 
 
@@ -115,7 +115,13 @@ def run_once(name: str, out: Path, text: Path, steps: int, seed: int) -> dict:
     path = directory.with_suffix(".json")
     if not path.exists():
         base, overrides = ROWS[name]
-        settings = [f"data.files=[{text.resolve()}]", f"seed={seed}", f"training.steps={steps}", *overrides]
+        settings = [
+            f"data.files=[{text.resolve()}]",
+            f"seed={seed}",
+            f"training.steps={steps}",
+            "training.rates=[]",
+            *overrides,
+        ]
         run = start(directory, load_config(CONFIGS / f"{base}.yaml", settings))
         train(run)
         model, corpus = load_model(run), open_corpus(run.data)
