@@ -19,6 +19,8 @@ class RankOneScan {
         const RankOneSizes& s = in_.sizes;
         const int64_t head = at_.b * s.H + at_.n;
         read_columns(in_.state + head * s.K * s.V, cut_, at_, state_);
+        for (const Pair<KIND>& pair : pairs_)
+            for (const RowInputs& row : pair.rows) fill(row.decay, cut_.padded, 1);  // for good, where nothing decays
         Pair<KIND>*now = &pairs_[0], *next = &pairs_[1];
         do_nothing(*now);
         for (int64_t row = 0; row < s.rows(); row += now->count) {
@@ -49,12 +51,15 @@ class RankOneScan {
     // Asks for what rows [row, row + count) read and write.
     void wish(int64_t row, int64_t count) {
         const RankOneSizes& s = in_.sizes;
+        if (s.M == 1 && count == wished_ && row + count <= s.rows()) return wishes_.move_on(count);
+        wished_ = count;
         wishes_.clear();
         for (int64_t j = row; j < row + count && j < s.rows(); ++j) {
             const Place place(s, at_, j);
+            const int64_t next = s.H * s.V;
             wishes_.add_row(in_, at_, j);
-            if (place.last) wishes_.add(in_.y, place.step * s.V + at_.first, at_.count);
-            wishes_.add(in_.kept_reads, place.row * s.V + at_.first, at_.count);
+            if (place.last) wishes_.add(in_.y, place.step * s.V + at_.first, at_.count, next);
+            wishes_.add(in_.kept_reads, place.row * s.V + at_.first, at_.count, next);
         }
     }
 
@@ -126,8 +131,8 @@ class RankOneScan {
             store(u + 3 * LANES, db * wa), store(u + 4 * LANES, wb);
             dots[5] += qa * wa, dots[6] += dqb * wa, dots[7] += qb * wb, dots[8] += rb * wa;
         }
-        constexpr int PART = LANES < 8 ? LANES : 8;
-        UNROLL for (int first = 0; first < (KIND == Kind::general ? 12 : 4); first += PART)
+        constexpr int COUNT = KIND == Kind::general ? 12 : 4, PART = COUNT < LANES ? COUNT : LANES;
+        UNROLL for (int first = 0; first < COUNT; first += PART)
             store(pair.dots + first, sums_of<PART>(dots + first));
     }
 
@@ -190,6 +195,7 @@ class RankOneScan {
     Pair<KIND> pairs_[2];
     float* state_;
     Wishes wishes_;
+    int64_t wished_ = 0;  // rows that were asked for last, before those that follow
 };
 
 template <Kind KIND>

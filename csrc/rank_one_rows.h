@@ -73,7 +73,8 @@ struct Place {
     }
 };
 
-// The inputs of one row in float32, padded with zeros: `decay` is d itself, `key` is e^input k; `beta` is in `k` and `read`.
+// The inputs of one row in float32, padded with zeros: `decay` is d itself (left as it is without one), `key` is
+// e^input k; `beta` is in `k` and `read`.
 struct RowInputs {
     float *q, *k, *key, *read, *write, *decay;  // [padded]
     float *v, *decay_v;                         // [width]
@@ -104,9 +105,11 @@ inline void read_row(const RankOneInputs& in, const ColumnCut& cut, const Column
     fill(row.v + at.count, cut.width - at.count, 0);  // the slice before may have been wider
     if (in.read.data != nullptr) read(in.read, place.row * s.K, s.K, row.read);
     if (in.write.data != nullptr) read(in.write, place.row * s.K, s.K, row.write);
-    if (in.log_decay == nullptr || !place.first) fill(row.decay, cut.padded, 1);
-    else if (in.per_channel) exponentials(in.log_decay + place.step * s.K, s.K, row.decay);
-    else fill(row.decay, cut.padded, exponential(in.log_decay[place.step]));
+    if (in.log_decay != nullptr) {
+        if (!place.first) fill(row.decay, cut.padded, 1);
+        else if (in.per_channel) exponentials(in.log_decay + place.step * s.K, s.K, row.decay);
+        else fill(row.decay, cut.padded, exponential(in.log_decay[place.step]));
+    }
     if (in.log_decay_v != nullptr) exponentials(in.log_decay_v + place.step * s.V + at.first, at.count, row.decay_v);
     if (in.beta != nullptr) {
         const Vec beta = splat(in.beta[place.row]);
@@ -127,32 +130,41 @@ inline void read_row(const RankOneInputs& in, const ColumnCut& cut, const Column
 class Wishes {
   public:
     void clear() { count_ = asked_ = 0; }
-    void add(const void* data, Dtype dtype, int64_t at, int64_t count) {
+    // `count` numbers of an array from its element `at` on; `next`: how far on are those of the next row.
+    void add(const void* data, Dtype dtype, int64_t at, int64_t count, int64_t next = 0) {
         if (data == nullptr) return;
         const int64_t size = dtype == Dtype::float32 ? 4 : 2;
-        const char* begin = static_cast<const char*>(data) + at * size;
-        for (int64_t byte = 0; byte < count * size && count_ < MOST; byte += 64) lines_[count_++] = begin + byte;
+        const intptr_t begin = reinterpret_cast<intptr_t>(data) + at * size;
+        for (int64_t byte = 0; byte < count * size && count_ < MOST; byte += 64, ++count_)
+            lines_[count_] = begin + byte, next_[count_] = next * size;
     }
-    void add(Input array, int64_t at, int64_t count) { add(array.data, array.dtype, at, count); }
-    void add(Output array, int64_t at, int64_t count) { add(array.data, array.dtype, at, count); }
-    void add(const float* array, int64_t at, int64_t count) { add(array, Dtype::float32, at, count); }
+    void add(Input array, int64_t at, int64_t count, int64_t next = 0) { add(array.data, array.dtype, at, count, next); }
+    void add(Output array, int64_t at, int64_t count, int64_t next = 0) { add(array.data, array.dtype, at, count, next); }
+    void add(const float* array, int64_t at, int64_t count, int64_t next = 0) {
+        add(array, Dtype::float32, at, count, next);
+    }
     void add_row(const RankOneInputs& in, const Columns& at, int64_t j) {
         const RankOneSizes& s = in.sizes;
         const Place place(s, at, j);
-        if (place.last) add(in.q, place.step * s.K, s.K);
-        for (Input input : {in.k, in.read, in.write}) add(input, place.row * s.K, s.K);
-        add(in.v, place.row * s.V + at.first, at.count);
-        if (in.per_channel && place.first) add(in.log_decay, place.step * s.K, s.K);
+        const int64_t next = s.H * s.K;
+        if (place.last) add(in.q, place.step * s.K, s.K, next);
+        for (Input input : {in.k, in.read, in.write}) add(input, place.row * s.K, s.K, next);
+        add(in.v, place.row * s.V + at.first, at.count, s.H * s.V);
+        if (in.per_channel && place.first) add(in.log_decay, place.step * s.K, s.K, next);
     }
-    INLINE void ask(int64_t i) const { __builtin_prefetch(lines_[i < count_ ? i : 0], 0, 2); }
+    // The same of `rows` rows further on, with one micro-step to a step.
+    void move_on(int64_t rows) {
+        for (int64_t i = 0; i < count_; ++i) lines_[i] += rows * next_[i];
+    }
+    INLINE void ask(int64_t i) const { __builtin_prefetch(reinterpret_cast<const void*>(lines_[i < count_ ? i : 0]), 0, 2); }
     void ask_next(int64_t count) {
         for (; count > 0 && asked_ < count_; --count) ask(asked_++);
     }
 
   private:
     static constexpr int64_t MOST = 1024;
-    const char* lines_[MOST] = {};
-    int64_t count_ = 0, asked_ = 0;
+    intptr_t lines_[MOST] = {};
+    int64_t next_[MOST], count_ = 0, asked_ = 0;
 };
 
 INLINE bool starts_document(const RankOneInputs& in, const Columns& at, int64_t j) {
