@@ -44,8 +44,9 @@ class RankOneScan {
   private:
     void sweep(const Pair<KIND>& now, Pair<KIND>& next) {
         const Sweep<KIND> all{now.update, now.added, now.shrink, next.reading, state_, next.sums, cut_.sizes.K, cut_.width, wishes_};
-        if (KIND == Kind::outer && in_.log_decay_v != nullptr) all.template run<true>();
-        else all.template run<false>();
+        if (KIND == Kind::outer && in_.log_decay_v != nullptr) all.template run<true, true>();
+        else if (KIND != Kind::general && in_.log_decay == nullptr) all.template run<false, false>();
+        else all.template run<true, false>();
     }
 
     // Asks for what rows [row, row + count) read and write.

@@ -53,7 +53,7 @@ struct Sweep {
     const Wishes& wishes;
 
     // N vectors of columns from `column` on, all rows.
-    template <int N, bool SHRINK>
+    template <int N, bool DECAY, bool SHRINK>
     INLINE void columns(int64_t column) const {
         Vec plus[Is::ADDED][N], sum[Is::READ][N] = {}, less[N];
         UNROLL for (int n = 0; n < N; ++n) {
@@ -68,8 +68,8 @@ struct Sweep {
             for (int64_t i = 0; i < count; ++i, row += next) {
                 Vec s[N];
                 wishes.ask(block + i);
-                const Vec kept = splat(u[i]);
-                UNROLL for (int n = 0; n < N; ++n) s[n] = load(row + n * LANES) * kept;
+                UNROLL for (int n = 0; n < N; ++n) s[n] = load(row + n * LANES);
+                if (DECAY) UNROLL for (int n = 0; n < N; ++n) s[n] *= u[i];
                 if (SHRINK) UNROLL for (int n = 0; n < N; ++n) s[n] *= less[n];
                 UNROLL for (int a = 0; a < Is::ADDED; ++a) {
                     const Vec by = splat(u[(1 + a) * LANES + i]);
@@ -86,12 +86,12 @@ struct Sweep {
             UNROLL for (int n = 0; n < N; ++n) store(sums + k * width + column + n * LANES, sum[k][n]);
     }
 
-    template <bool SHRINK>
+    template <bool DECAY, bool SHRINK>
     void run() const {
         constexpr int WIDE = Is::VECTORS;
         int64_t column = 0;
-        for (; column + WIDE * LANES <= width; column += WIDE * LANES) columns<WIDE, SHRINK>(column);
-        for (; column < width; column += LANES) columns<1, SHRINK>(column);
+        for (; column + WIDE * LANES <= width; column += WIDE * LANES) columns<WIDE, DECAY, SHRINK>(column);
+        for (; column < width; column += LANES) columns<1, DECAY, SHRINK>(column);
     }
 };
 
