@@ -75,8 +75,11 @@ ROWS = {  # name: (config, overrides)
     ),
     **{
         f"mru, {what} at {factor:g} times the rate": ("mru-text", (FAST, f"{HIDDEN}=92", rate(parameters, factor)))
-        for what, parameters in (("X", "*.mixer.up.weight"), ("forget gate", "*.mixer.forget*"))
-        for factor in (0.1, 0.3, 3)
+        for what, parameters, factors in (
+            ("X", "*.mixer.up.weight", (0.1, 0.3, 3)),
+            ("forget gate", "*.mixer.forget*", (0.3, 3)),
+        )
+        for factor in factors
     },
     "conv": ("conv", ()),
     "conv, rate 4e-3": ("conv", (FAST,)),

@@ -95,8 +95,9 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
-    with torch.device("meta"):  # for the names alone
-        expect_rates(LanguageModel(config.sized_model()), config.training.rates)
+    if config.training.rates:
+        with torch.device("meta"):  # for the names alone
+            expect_rates(LanguageModel(config.sized_model()), config.training.rates)
     _begin(directory, config)
     try:
         session = _Session(config, reporters)
