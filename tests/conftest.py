@@ -46,6 +46,6 @@ def need(op: str, backend: str, dtype: torch.dtype = torch.float32) -> None:
 
 @pytest.fixture(scope="module")
 def case(request):
-    """A case of tests/ops/cases.py, given indirectly, whose backend can run here."""
+    """A case of tests/ops/cases, given indirectly, whose backend can run here."""
     need(request.param.op, request.param.backend, request.param.dtype)
     return request.param

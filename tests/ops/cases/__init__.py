@@ -1,0 +1,89 @@
+"""Every op under one interface, so that the contract of design can be tested once for all of them."""
+
+from typing import Literal
+
+from cases.case import B, Case, copy, differentiable, floats
+from cases.matrices import matrix, mru, scaled, snap
+from cases.others import attends, cell, conv, m2rnn
+from cases.rank_one import delta, outer, rule
+
+__all__ = [
+    "CASES",
+    "B",
+    "Case",
+    "attends",
+    "cell",
+    "conv",
+    "copy",
+    "delta",
+    "differentiable",
+    "floats",
+    "m2rnn",
+    "matrix",
+    "mru",
+    "outer",
+    "rule",
+    "scaled",
+    "snap",
+]
+
+OUTER: tuple[tuple[str, Literal["post", "pre"]], ...] = (
+    ("none", "post"),
+    ("head", "post"),
+    ("row and column", "post"),
+    ("channel", "pre"),
+)
+DELTA = (
+    ("none", True, 1),
+    ("head", False, 1),
+    ("channel", False, 1),
+    ("channel", True, 1),
+    ("channel", False, 3),
+    ("none", False, 2),
+)
+
+
+CASES = [
+    matrix("reference"),
+    matrix("cpu"),
+    matrix("reference", R=4, v=True),
+    matrix("cpu", R=4, v=True),
+    scaled("reference"),
+    scaled("cpu"),
+    *(
+        mru(backend, builder=builder, decay=decay, v=v, readout=readout, rescale=rescale)
+        for backend in ("reference", "cpu")
+        for builder, decay, v, readout, rescale in (
+            ("reshape_identity", False, False, "normalised", True),
+            ("ldu", True, False, "bounded", True),
+            ("cayley", True, True, "state", False),
+            ("ldu", False, True, "bounded", False),
+        )
+    ),
+    snap("reference", groups=2),
+    snap("cpu"),
+    mru("composed", builder="householder", readout="state", rescale=True),
+    m2rnn("reference"),
+    m2rnn("cpu"),
+    conv("reference"),
+    conv("reference", activation="silu"),
+    conv("cpu"),
+    conv("cpu", activation="silu"),
+    *(outer(backend, decay, read) for backend in ("reference", "chunked", "cpu") for decay, read in OUTER),
+    *(
+        delta(backend, decay, write, micro_steps)
+        for backend in ("reference", "chunked", "cpu")
+        for decay, write, micro_steps in DELTA
+        # The chunked form's sums of logarithms leave rounding, not zeros, in gradients of decays before a reset.
+        if backend != "chunked" or micro_steps == 1 or decay == "none"
+    ),
+    *(
+        rule(backend, decay, micro_steps)
+        for backend in ("reference", "cpu")
+        for decay, micro_steps in (("none", 1), ("head", 1), ("channel", 2))
+    ),
+    *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
+    attends(None, "reference"),
+    attends(3, "reference"),
+    attends(None, "sdpa"),
+]
