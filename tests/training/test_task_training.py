@@ -16,6 +16,7 @@ from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.layers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 from matrixstate.training import tasks
+from matrixstate.training.optimizer import RateConfig
 from matrixstate.training.tasks import (
     TASK_CHOICES,
     Curriculum,
@@ -220,3 +221,17 @@ def test_all_mistakes_come_at_once():
         "evaluate_length: expected at least 1, got 0",
         "model.vocabulary: expected at least 6, the task's, got 3",
     ]
+
+
+def test_a_rate_of_its_own_holds_and_one_for_no_parameter_is_refused_before_anything_is_written(tmp_path):
+    def weights(name, held):
+        train_task(tmp_path / name, config_of(rates=(RateConfig(held, 0.0),)))
+        return load_task_model(tmp_path / name)[0].state_dict()
+
+    begin, trained = weights("begin", "*"), weights("trained", "blocks.*")
+    same = {name for name in begin if torch.equal(begin[name], trained[name])}
+    assert same == {name for name in begin if name.startswith("blocks.")}
+    config = config_of(rates=(RateConfig("blocks.0.mixr.*", 2.0),))
+    with pytest.raises(ConfigError, match=r"training.rates.0.parameters: expected the name of a parameter, .*mixr"):
+        train_task(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
