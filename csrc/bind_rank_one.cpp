@@ -9,6 +9,7 @@ using nb::arg;
 struct RankOneOptions {
     const OptionalArray &read, &write, &beta, &log_decay, &log_decay_v, &log_input, &bonus, &reset;
     bool read_before;
+    bool reads() const { return read.has_value() || beta.has_value(); }  // an empty array has no data to ask for
 };
 
 static RankOneInputs inputs(const Checker& check, const Array& q, const Array& k, const Array& v,
@@ -54,7 +55,7 @@ static void forward(const Array& q, const Array& k, const Array& v, const Option
     const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
-    check.require(kept_reads.has_value() == (kept.has_value() && in.reads()),
+    check.require(kept_reads.has_value() == (kept.has_value() && options.reads()),
                   "kept_reads goes with kept and read or beta");
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
@@ -79,7 +80,7 @@ static void backward(const Array& q, const Array& k, const Array& v, const Optio
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
     const auto together = [](const OptionalArray& a, const OptionalArray& b) { return a.has_value() == b.has_value(); };
-    check.require(kept_reads.has_value() == in.reads() && together(read, dread) && together(write, dwrite) &&
+    check.require(kept_reads.has_value() == options.reads() && together(read, dread) && together(write, dwrite) &&
                       together(beta, dbeta) && together(log_decay, dlog_decay) &&
                       together(log_decay_v, dlog_decay_v) && together(log_input, dlog_input) && together(bonus, dbonus),
                   "gradients must be given for exactly the inputs that are");

@@ -226,6 +226,15 @@ def test_second_derivatives_are_refused(case):
 
 
 @every_kernel
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, at the first derivative
+def test_forward_mode_derivatives_are_refused(case):
+    sequence, fixed, state, _ = draw(case, 5, torch.float32)
+    name, x = next(iter(sequence.items()))
+    with pytest.raises(NotImplementedError, match=": backend cpu has no forward-mode derivatives"):
+        torch.func.jvp(lambda x: case.run(sequence | {name: x}, fixed, state)[0], (x,), (x,))
+
+
+@every_kernel
 def test_float64_and_other_dtypes_are_refused_in_words(case):
     for dtype in (torch.float64, torch.float16):
         sequence, fixed, state = case.sequence(3, dtype), case.fixed(dtype), case.state(dtype)

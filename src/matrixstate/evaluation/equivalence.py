@@ -131,7 +131,7 @@ def _whole(tokens: Tensor, compiled: bool) -> tuple[Compute, Ways]:
     ways: Ways = {"as it is": (lambda model: model, whole)}
     for name in sorted({backend.name for choices in OPS.values() for backend in choices}):
         ways[f"backend {name}"] = (
-            lambda model, name=name: model if _has_backend(name) else None,
+            lambda model, name=name: model if _has_backend(model, name) else None,
             _preferring(name, whole),
         )
     for method in METHODS[1:]:
@@ -187,9 +187,13 @@ def _packed(tokens: Tensor) -> tuple[Compute, Ways]:
     return alone, {"packed documents": (lambda model: model, packed)}
 
 
-def _has_backend(name: str) -> bool:
-    """Whether some op runs on it here."""
-    return any(b.name == name and b.why_not("cpu", torch.float32) is None for choices in OPS.values() for b in choices)
+def _has_backend(model: LanguageModel, name: str) -> bool:
+    """Whether some op of the model runs on it here."""
+    mixers = [block.mixer for block in model.config.blocks if block.mixer is not None]
+    ops = {mixer.about.op for mixer in mixers}
+    ops |= {"causal_conv" for mixer in mixers if getattr(mixer, "conv", 0)}
+    ops |= {"matrix_scan" for mixer in mixers if hasattr(mixer, "method")}
+    return any(b.name == name and b.why_not("cpu", torch.float32) is None for op in ops for b in OPS[op])
 
 
 def _preferring(backend: str, compute: Compute) -> Compute:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ShapeError, require
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, require_width
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, one_of, require_width
 from matrixstate.layers.positions import count_positions, fade, rotate
 from matrixstate.layers.projection import projection
 from matrixstate.ops import AttentionState, accumulation_dtype, attention
@@ -48,6 +48,7 @@ class AttentionConfig(MixerConfig):
                 f"key_heads: expected a divisor of {self.heads}, got {self.key_heads}",
             ),
             (self.window is None or self.window > 0, f"window: expected at least 1, got {self.window}"),
+            one_of(self, "positions", "none", "learned", "rotary", "xpos"),
             (
                 (self.positions == "learned") == (self.max_positions is not None),
                 f"max_positions: expected with learned positions and only there, got {self.max_positions}",

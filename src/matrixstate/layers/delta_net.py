@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import LogForgetGate
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, share, unit
-from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, expect_divisor, silence
+from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, expect_divisor, positive, silence
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import gated_delta_product
@@ -53,6 +53,7 @@ class DeltaNetConfig(MixerConfig):
         require(
             *at_least(1, self, "heads", "key_size", "value_size"),
             *at_least(0, self, "conv"),
+            *positive(self, "input_std"),
             expect_divisor(self.heads, self, "key_heads"),
         )
 

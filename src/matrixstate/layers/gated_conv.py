@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step, positive
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -36,7 +36,7 @@ class GatedConvConfig(MixerConfig):
         require(
             (self.channels is None or self.channels > 0, f"channels: expected at least 1, got {self.channels}"),
             (self.conv > 0, f"conv: expected at least 1 step, got {self.conv}"),
-            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+            *positive(self, "input_std"),
         )
 
     def make(self, width: int) -> "GatedConv":

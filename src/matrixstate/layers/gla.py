@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
-from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, silence
+from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, positive, silence
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -48,7 +48,7 @@ class GLAConfig(MixerConfig):
         require(
             *at_least(1, self, "heads", "key_size", "value_size", "rank"),
             *at_least(0, self, "conv"),
-            (self.temperature > 0, f"temperature: expected a positive number, got {self.temperature}"),
+            *positive(self, "temperature", "input_std"),
         )
 
     def make(self, width: int) -> "GLA":

@@ -65,7 +65,7 @@ def share(x: Tensor, heads: int) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """x with its last axis scaled to length 1, in its own dtype under autocast too."""
-    return nn.functional.normalize(x, dim=-1).to(x.dtype)
+    return nn.functional.normalize(x, dim=-1, eps=max(1e-12, torch.finfo(x.dtype).tiny)).to(x.dtype)
 
 
 class KeyValueState(NamedTuple):

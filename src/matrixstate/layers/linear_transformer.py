@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
-from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, silence
+from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, positive, silence
 from matrixstate.layers.projection import projection
 from matrixstate.ops import linear_attention
 
@@ -39,7 +39,11 @@ class LinearTransformerConfig(MixerConfig):
     """Standard deviation of the input projection's weights at the start."""
 
     def __post_init__(self) -> None:
-        require(*at_least(1, self, "heads", "key_size", "value_size"), *at_least(0, self, "conv"))
+        require(
+            *at_least(1, self, "heads", "key_size", "value_size"),
+            *at_least(0, self, "conv"),
+            *positive(self, "input_std"),
+        )
 
     def make(self, width: int) -> "LinearTransformer":
         return LinearTransformer(self, width)

@@ -17,6 +17,7 @@ from matrixstate.layers.mixer import (
     check_inputs,
     is_one_step,
     no_weight_decay,
+    positive,
 )
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
@@ -92,7 +93,7 @@ class M2RNNConfig(MixerConfig):
                 self.grad_clip is None or self.grad_clip > 0,
                 f"grad_clip: expected a positive number, got {self.grad_clip}",
             ),
-            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+            *positive(self, "input_std"),
             (
                 self.weight_kind in ("identity", "orthogonal"),
                 f"weight_kind: expected identity or orthogonal, got {self.weight_kind!r}",

@@ -17,6 +17,7 @@ from matrixstate.layers.mixer import (
     check_inputs,
     expect_divisor,
     no_weight_decay,
+    positive,
     silence,
 )
 from matrixstate.layers.norm import RMSNorm
@@ -56,6 +57,7 @@ class Mamba2Config(MixerConfig):
         require(
             *at_least(1, self, "heads", "key_size", "value_size"),
             *at_least(0, self, "conv"),
+            *positive(self, "input_std"),
             expect_divisor(self.heads, self, "groups"),
         )
 

@@ -1,6 +1,7 @@
 """What every mixer promises, and the parts of that promise that can be written once."""
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -46,9 +47,10 @@ class Mixer(nn.Module, ABC):
     """Mixes along the sequence.
 
     `y, state = mixer(x, state=None, *, mask=None, reset=None)`, with x and y [B, T, width]; mask [B, T] bool is True
-    at real steps and reset [B, T] bool is True where a document starts. A padded step changes no part of the state
-    and no other step's output; its own output means nothing. Splitting the sequence anywhere and passing the state
-    on changes nothing. The last projection is called `output`, so that a model can scale it with its depth.
+    at real steps and reset [B, T] bool is True where a document starts. A padded step (of finite numbers) changes no
+    part of the state and no other step's output; its own output means nothing. Splitting the sequence anywhere and
+    passing the state on changes nothing. The last projection is called `output`, so that a model can scale it with its
+    depth.
     """
 
     output: nn.Linear
@@ -136,6 +138,18 @@ def at_least(low: int, config: MixerConfig, *names: str) -> list[tuple[bool, str
     """For `require`: every named option is `low` or more."""
     values = {name: getattr(config, name) for name in names}
     return [(n >= low, f"{name}: expected at least {low}, got {n}") for name, n in values.items()]
+
+
+def one_of(config: MixerConfig, name: str, *choices: str) -> tuple[bool, str]:
+    """For `require`: the named option is one of the choices."""
+    value = getattr(config, name)
+    return value in choices, f"{name}: expected one of {', '.join(choices)}, got {value!r}"
+
+
+def positive(config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
+    """For `require`: every named option is a finite number above 0."""
+    values = {name: getattr(config, name) for name in names}
+    return [(0 < x < math.inf, f"{name}: expected a positive number, got {x}") for name, x in values.items()]
 
 
 def expect_divisor(heads: int, config: MixerConfig, name: str) -> tuple[bool, str]:

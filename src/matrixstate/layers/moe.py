@@ -1,6 +1,7 @@
 """A mixture of experts: many feed-forward layers, of which every token uses the few that a router picks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ class MoEConfig(MLPConfig):
     """y = sum of p_e MLP_e(x) over the `active` experts e whose probabilities p = softmax(R x) are largest.
 
     `hidden` and `activation` are each expert's. The router learns to spread tokens by a loss that training adds:
-    `balance` · E sum_e f_e P_e per layer, with f_e the share of picks that fall on e and P_e its mean probability.
+    `balance` · E sum_e f_e P_e per layer, with f_e the share of picks that fall on e and P_e its mean probability, over
+    all steps, padded ones too.
     Sources: Shazeer et al. 2017; the loss: Fedus et al. 2021, "Switch Transformers"; the shared expert: DeepSeekMoE.
     """
 
@@ -100,6 +102,10 @@ class MoE(FeedForward):
         if self.config.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return weights, picks
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which have made no forward pass: the graph of the loss cannot be copied."""
+        return {**self.__dict__, "balance_loss": None}
 
     def last_weights(self) -> list[Tensor]:
         return [self.output.weight, *([] if self.shared is None else self.shared.last_weights())]

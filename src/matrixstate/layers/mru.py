@@ -17,6 +17,7 @@ from matrixstate.layers.mixer import (
     StateMatrices,
     check_inputs,
     is_one_step,
+    positive,
     require_width,
 )
 from matrixstate.layers.norm import EPS, RMSNorm
@@ -103,7 +104,7 @@ class MRUConfig(MixerConfig):
             (self.heads > 0, f"heads: expected at least 1, got {self.heads}"),
             (self.builder in BUILDERS, f"builder: expected one of {', '.join(BUILDERS)}, got {self.builder!r}"),
             (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
-            (self.bound > 0, f"bound: expected a positive number, got {self.bound}"),
+            *positive(self, "bound"),
             (
                 self.down_std is None or self.down_std > 0,
                 f"down_std: expected a positive number, got {self.down_std}",
@@ -127,8 +128,7 @@ class MRUConfig(MixerConfig):
                 self.heads <= 0 or (self.code_groups > 0 and self.heads % self.code_groups == 0),
                 f"code_groups: expected a divisor of {self.heads}, got {self.code_groups}",
             ),
-            (self.sharpness > 0, f"sharpness: expected a positive number, got {self.sharpness}"),
-            (self.input_std > 0, f"input_std: expected a positive number, got {self.input_std}"),
+            *positive(self, "sharpness", "input_std"),
         )
         if self.state_size is not None:
             self.order(self.state_size)

@@ -15,6 +15,8 @@ from matrixstate.layers.mixer import (
     at_least,
     check_inputs,
     expect_divisor,
+    one_of,
+    positive,
     require_width,
 )
 from matrixstate.layers.projection import projection
@@ -63,12 +65,14 @@ class MRUAttentionConfig(MixerConfig):
             *at_least(1, self, "heads"),
             *at_least(2, self, "order"),
             expect_divisor(self.heads, self, "key_heads"),
+            one_of(self, "builder", "cayley", "matrix_exp", "householder"),
+            one_of(self, "start", "rotary", "none"),
             (
                 self.start == "none" or (self.builder != "householder" and self.order % 2 == 0),
                 f"start: expected none for householder and for an odd order, got {self.start}",
             ),
             (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
-            (self.base > 0, f"base: expected a positive number, got {self.base}"),
+            *positive(self, "base"),
             (self.window is None or self.window > 0, f"window: expected at least 1, got {self.window}"),
         )
 

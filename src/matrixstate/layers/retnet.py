@@ -10,7 +10,7 @@ from torch.nn.functional import layer_norm, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer
-from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, silence
+from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, positive, silence
 from matrixstate.layers.positions import count_positions, rotate
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -46,6 +46,7 @@ class RetNetConfig(MixerConfig):
         require(
             *at_least(1, self, "heads", "key_size", "value_size"),
             *at_least(0, self, "conv"),
+            *positive(self, "input_std"),
             (self.key_size % 2 == 0, f"key_size: expected an even number, got {self.key_size}"),
         )
 
@@ -83,7 +84,7 @@ class RetNet(KeyValueMixer):
         q, k = rotate(q, position), rotate(k, position) / math.sqrt(self.config.key_size)
         decay = silence(self.log_decay(accumulation_dtype(x.dtype)).expand(B, T, -1), mask)
         y, scan = outer_scan(q, silence(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
-        y = layer_norm(y.to(decay.dtype), y.shape[-1:], eps=1e-5).flatten(2)
+        y = layer_norm(y.to(decay.dtype), y.shape[-1:], eps=1e-5).to(y.dtype).flatten(2)
         return self.output(y * silu(self.gate(x))), RetNetState(conv, scan, following)
 
     def log_decay(self, dtype: torch.dtype) -> Tensor:

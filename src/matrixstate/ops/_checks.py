@@ -21,10 +21,8 @@ def full_precision(like: Tensor) -> AbstractContextManager:
 def expect_floating(op: str, name: str, tensor: Tensor, letters: str) -> None:
     """`tensor` must be floating point with one axis per word of `letters`, e.g. "B T H D D"."""
     axes = letters.split()
-    if tensor.ndim != len(axes) or not tensor.is_floating_point():
-        raise ShapeError(
-            f"{op}: {name} must be floating point [{', '.join(axes)}], got {tensor.dtype} {list(tensor.shape)}"
-        )
+    if not isinstance(tensor, Tensor) or tensor.ndim != len(axes) or not tensor.is_floating_point():
+        raise ShapeError(f"{op}: {name} must be floating point [{', '.join(axes)}], got {_found(tensor)}")
 
 
 def expect(
@@ -32,11 +30,26 @@ def expect(
 ) -> None:
     """`tensor` must have `shape`, `dtype` (default: that of `like`) and the device of `like`."""
     dtype = dtype or like.dtype
-    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype or tensor.device != like.device:
-        raise ShapeError(
-            f"{op}: {name} must be {dtype} {list(shape)} on {like.device}, "
-            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-        )
+    if not _fits(tensor, (shape,), like) or tensor.dtype != dtype:
+        raise ShapeError(f"{op}: {name} must be {dtype} {list(shape)} on {like.device}, got {_found(tensor, like)}")
+
+
+def expect_any(op: str, name: str, tensor: Tensor, like: Tensor, *shapes: tuple[int, ...]) -> None:
+    """`tensor` must have one of the shapes, any floating-point dtype, and the device of `like`."""
+    if not _fits(tensor, shapes, like) or not tensor.is_floating_point():
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ShapeError(f"{op}: {name} must be floating point {wanted} on {like.device}, got {_found(tensor, like)}")
+
+
+def _fits(tensor: Tensor, shapes: tuple[tuple[int, ...], ...], like: Tensor) -> bool:
+    return isinstance(tensor, Tensor) and tuple(tensor.shape) in shapes and tensor.device == like.device
+
+
+def _found(tensor: Tensor, like: Tensor | None = None) -> str:
+    """What stands in the place of a tensor; with its device where `like` is given."""
+    if not isinstance(tensor, Tensor):
+        return repr(tensor)
+    return f"{tensor.dtype} {list(tensor.shape)}" + ("" if like is None else f" on {tensor.device}")
 
 
 def expect_reset(op: str, reset: Tensor | None, like: Tensor, name: str = "reset") -> None:

@@ -6,6 +6,8 @@ decay is applied to the finished products. A decay per channel must be split bet
 by block, around the block's start s, where both c_t - c_s and c_s - c_j are at most 0.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -24,6 +26,17 @@ def to_chunks(x: Tensor, chunk: int, fill: float = 0.0) -> Tensor:
 def from_chunks(y: Tensor, length: int) -> Tensor:
     """[B, H, n, chunk, ...] -> [B, T, H, ...]."""
     return y.movedim(1, 3).flatten(1, 2)[:, :length]
+
+
+def decay_sums(log_decay: Tensor, chunk: int) -> Tensor:
+    """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and with each step of a chunk.
+
+    What decays to zero in one step needs no larger number to say so, and a sum with it then still tells its neighbours'
+    decays: a float32 of 1e6 no longer holds hundredths.
+    """
+    numbers = torch.finfo(log_decay.dtype)
+    nothing = math.log(numbers.smallest_normal * numbers.eps) - 1  # e^nothing is zero
+    return to_chunks(log_decay.clamp_min(nothing), chunk).cumsum(dim=3)
 
 
 def seen(documents: Tensor | None, chunk: int, strict: bool, device: torch.device) -> Tensor:

@@ -1,10 +1,11 @@
 """What the compiled kernels of all ops share on their Python side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from matrixstate.errors import ShapeError
 
@@ -34,6 +35,14 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return register
+
+
+def refuse_tangents(op: str, arguments: Iterable[Any]) -> None:
+    """Forward-mode differentiation would take the outputs of a kernel for constants."""
+    if forward_ad._current_level < 0:
+        return
+    if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in arguments):
+        raise NotImplementedError(f"{op}: backend cpu has no forward-mode derivatives; backend='reference' has")
 
 
 def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[Any, tuple, Any], None]) -> None:
@@ -70,6 +79,7 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
 
     def run(keys: Any, *arguments: Any) -> Any:
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
+            refuse_tangents(name.split("_cpu")[0], arguments)
             return below(keys, *arguments)
         output = Differentiable.apply(keys, *arguments)
         return list(output) if lists else output

@@ -106,7 +106,10 @@ def _choose(op: str, wanted: str, preferred: str, device: str, dtype: torch.dtyp
 
 @contextmanager
 def prefer(backend: str) -> Iterator[None]:
-    """Inside, "auto" means `backend` for every op that has it; such an op then never falls back to another."""
+    """Inside, "auto" means `backend` for every op that has it; such an op then never falls back to another.
+
+    What torch.compile has compiled keeps the backends that were chosen then.
+    """
     token = _preferred.set(backend)
     try:
         yield

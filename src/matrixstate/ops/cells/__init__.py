@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._checks import (
+    accumulation_dtype,
+    expect,
+    expect_any,
+    expect_floating,
+    expect_reset,
+    full_precision,
+)
+from matrixstate.ops._cpu import refuse_tangents
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.cells import reference
 
@@ -90,10 +98,8 @@ def gru_scan(
     op = "gru_scan"
     if bias is not None and not reset_after:
         raise ShapeError(f"{op}: bias must be None unless reset_after is true, got {list(bias.shape)}")
-    if bias is not None:
-        expect(op, "bias", bias, (x.shape[-1],) if bias.ndim == 1 else (bias.shape[0], x.shape[-1]), x, bias.dtype)
-    wide = torch.zeros(1, dtype=w.dtype, device=w.device) if bias is None else bias
-    wide = wide.to(accumulation_dtype(x.dtype))
+    dtype = accumulation_dtype(x.dtype)
+    wide = torch.zeros(x.shape[-1:], dtype=dtype, device=x.device) if bias is None else bias.to(dtype)
     step = partial(reference.gru_step, bias=wide, reset_after=reset_after)
     inputs, weights = {"x": x, "xf": xf, "xr": xr}, {"w": w, "wf": wf, "wr": wr}
     bias = wide if reset_after else None
@@ -155,6 +161,8 @@ def _scan(
     """Checks everything, shares heads, and runs `step` over time."""
     x = inputs["x"]
     B, T, d, H = _check(op, inputs, weights, grad_clip)
+    if bias is not None:
+        expect_any(op, "bias", bias, x, (d,), (H, d))
     expect_reset(op, mask, x, "mask")
     expect_reset(op, reset, x)
     dtype = accumulation_dtype(x.dtype)
@@ -191,6 +199,7 @@ def _run_gates(
     if bias is not None:
         bias = bias.to(h.dtype).expand(h.shape[1:]).contiguous()
     tensors = (*x, w, h, *(t for t in (bias, c) if t is not None))
+    refuse_tangents(op, tensors)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")
     y, last_h, last_c, _, _ = run(op, x, w, bias, h, c, mask, reset, grad_clip or 0.0, keep)

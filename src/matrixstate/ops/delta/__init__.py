@@ -5,7 +5,14 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops import _rank_one
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._checks import (
+    accumulation_dtype,
+    expect,
+    expect_any,
+    expect_floating,
+    expect_reset,
+    full_precision,
+)
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.delta import chunked, reference
 
@@ -56,7 +63,7 @@ def delta_scan(
     are further choices of read and write.
     """
     op = "delta_scan"
-    rows = {"k": k, "read": read, "write": write}
+    rows = {"k": k, "read": read} | ({} if write is None else {"write": write})
     chosen, state = _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend)
     B, T, H, _ = q.shape
     if T == 0:
@@ -99,7 +106,7 @@ def delta_rule(
     Source: Schlag et al. 2021, "Linear Transformers Are Secretly Fast Weight Programmers"; beta beyond 1: Grazzi et al.
     2024, "Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues".
     """
-    return gated_delta_rule(q, k, v, beta, None, state=state, reset=reset, chunk=chunk, backend=backend)
+    return _rules("delta_rule", q, k, v, beta, None, 1, state, reset, chunk, backend)
 
 
 def gated_delta_rule(
@@ -119,9 +126,7 @@ def gated_delta_rule(
     log_decay: [B, T, H] or [B, T, H, K] (then diag(a_t) stands right of the bracket), <= 0; the rest as `delta_rule`.
     Source: Yang et al. 2024, "Gated Delta Networks"; decay per channel: Kimi Team 2025, "Kimi Linear" (KDA).
     """
-    return gated_delta_product(
-        q, k, v, beta, log_decay, micro_steps=1, state=state, reset=reset, chunk=chunk, backend=backend
-    )
+    return _rules("gated_delta_rule", q, k, v, beta, log_decay, 1, state, reset, chunk, backend)
 
 
 def gated_delta_product(
@@ -151,9 +156,25 @@ def gated_delta_product(
 
     Source: Siems et al. 2025, "DeltaProduct".
     """
-    op = "gated_delta_product"
+    return _rules("gated_delta_product", q, k, v, beta, log_decay, micro_steps, state, reset, chunk, backend)
+
+
+def _rules(
+    op: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    micro_steps: int,
+    state: Tensor | None,
+    reset: Tensor | None,
+    chunk: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """`gated_delta_product` under the name of the rule that was called."""
     chosen, state = _begin(op, q, v, {"k": k}, log_decay, micro_steps, state, reset, chunk, backend)
-    expect(op, "beta", beta, tuple(k.shape[:3]), k, beta.dtype)
+    expect_any(op, "beta", beta, q, tuple(k.shape[:3]))
     if chosen == "cpu" and q.shape[1] > 0:
         return _rank_one.scan("delta_scan", q, k, v, state, reset, beta=beta, log_decay=log_decay)
     keys, beta = k.to(state.dtype), beta.to(state.dtype)
@@ -189,11 +210,9 @@ def _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend)
         raise ShapeError(f"{op}: micro_steps and chunk must be at least 1, got {micro_steps} and {chunk}")
     expect(op, "v", v, (B, T * micro_steps, H, v.shape[-1]), q)
     for name, x in rows.items():
-        if x is not None:
-            expect(op, name, x, (B, T * micro_steps, H, K), q)
+        expect(op, name, x, (B, T * micro_steps, H, K), q)
     if log_decay is not None:
-        wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
-        expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)
+        expect_any(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
     expect_reset(op, reset, q)
     dtype = accumulation_dtype(q.dtype)
     if state is None:

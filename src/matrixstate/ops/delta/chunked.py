@@ -1,10 +1,13 @@
-"""The diagonal-plus-rank-one recurrence chunk by chunk: a triangular system within a chunk (the WY form)."""
+"""The diagonal-plus-rank-one recurrence chunk by chunk: a triangular system within a chunk (the WY form).
+
+A number that is not finite spreads as in ops/outer/chunked.py.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from matrixstate.ops._chunks import decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._chunks import decay_sums, decayed_products, from_chunks, seen, to_chunks
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
@@ -37,7 +40,7 @@ def delta_scan(
     rows = chunk * micro_steps
     q = _at_last_micro_step(q, micro_steps)
     q, k, v, read, write = (to_chunks(x, rows) for x in (q, k, v, read, write))
-    upto = None if decay is None else to_chunks(decay, rows).cumsum(dim=-2)
+    upto = None if decay is None else decay_sums(decay, rows)
     documents = None if cut is None else to_chunks(cut[..., None].long(), rows).cumsum(dim=-1)
     before = None if upto is None else pad(upto[..., :-1, :], (0, 0, 1, 0))
     scalar = upto is not None and upto.shape[-1] == 1

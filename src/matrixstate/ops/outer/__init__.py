@@ -7,7 +7,14 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops import _rank_one
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
+from matrixstate.ops._checks import (
+    accumulation_dtype,
+    expect,
+    expect_any,
+    expect_floating,
+    expect_reset,
+    full_precision,
+)
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.outer import chunked, reference
 
@@ -101,20 +108,23 @@ def linear_attention(
         log_decay, reset, chunk, backend: as in `outer_scan`.
 
     Returns:
-        y: [B, T, H, V], dtype of `v`. Zeros where nothing was seen yet.
+        y: [B, T, H, V], dtype of `q`. Zeros where nothing was seen yet.
         state: [B, H, K, V + 1].
 
     Exact: the sum of weights is carried as one more column of values, each of them 1.
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eq. 18-20.
     """
-    dtype = accumulation_dtype(q.dtype)
+    op = "linear_attention"
+    dtype = _check(op, q, k, v, log_decay, None, None, None, "post", chunk)
+    if state is not None:
+        expect(op, "state", state, (*q.shape[::2], q.shape[3], v.shape[3] + 1), q, dtype)
     ones = torch.ones(*v.shape[:-1], 1, dtype=dtype, device=v.device)
     values = torch.cat([v.to(dtype), ones], dim=-1)
     y, state = outer_scan(
         q.to(dtype), k.to(dtype), values, log_decay=log_decay, state=state, reset=reset, chunk=chunk, backend=backend
     )
     weights = y[..., -1:]
-    return (y[..., :-1] / weights.masked_fill(weights == 0, 1)).to(v.dtype), state
+    return (y[..., :-1] / weights.masked_fill(weights == 0, 1)).to(q.dtype), state
 
 
 def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> torch.dtype:
@@ -125,16 +135,15 @@ def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -
     expect(op, "k", k, (B, T, H, K), q)
     expect(op, "v", v, (B, T, H, V), q)
     if log_decay is not None:
-        wanted = (B, T, H) if log_decay.ndim == 3 else (B, T, H, K)
-        expect(op, "log_decay", log_decay, wanted, q, log_decay.dtype)
+        expect_any(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
     if log_decay_v is not None:
-        expect(op, "log_decay_v", log_decay_v, (B, T, H, V), q, log_decay_v.dtype)
+        expect_any(op, "log_decay_v", log_decay_v, q, (B, T, H, V))
     if log_input is not None:
-        expect(op, "log_input", log_input, (B, T, H), q, log_input.dtype)
+        expect_any(op, "log_input", log_input, q, (B, T, H))
     if read not in ("post", "pre"):
         raise ShapeError(f"{op}: read must be post or pre, got {read!r}")
     if bonus is not None:
-        expect(op, "bonus", bonus, (H, K), q, bonus.dtype)
+        expect_any(op, "bonus", bonus, q, (H, K))
         if read != "pre":
             raise ShapeError(f'{op}: bonus must be None unless read is "pre", got {list(bonus.shape)}')
     if chunk < 1:

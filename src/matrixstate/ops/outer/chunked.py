@@ -1,10 +1,14 @@
-"""The outer-product recurrence chunk by chunk: products of matrices within a chunk, one step per chunk between them."""
+"""The outer-product recurrence chunk by chunk: products of matrices within a chunk, one step per chunk between them.
+
+A number that is not finite spreads over its chunk, backwards in time and past resets too: what is not seen is
+multiplied by zero.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from matrixstate.ops._chunks import BLOCK, decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._chunks import BLOCK, decay_sums, decayed_products, from_chunks, seen, to_chunks
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
@@ -32,8 +36,8 @@ def outer_scan(
     if log_input is not None:
         k = k * log_input.exp()[..., None]
     q, k, v = (to_chunks(x, chunk) for x in (q, k, v))
-    upto = None if log_decay is None else to_chunks(log_decay, chunk).cumsum(dim=-2)
-    upto_v = None if log_decay_v is None else to_chunks(log_decay_v, chunk).cumsum(dim=-2)
+    upto = None if log_decay is None else decay_sums(log_decay, chunk)
+    upto_v = None if log_decay_v is None else decay_sums(log_decay_v, chunk)
     documents = None if reset is None else to_chunks(reset[..., None].long(), chunk).cumsum(dim=-1)
     reader, reader_v = upto, upto_v  # up to where the state has decayed when a step reads it
     if read == "pre":
