@@ -1,7 +1,9 @@
 """Intervals against closed forms and known values; sentences that say what the numbers say."""
 
+import math
 import statistics
 
+import numpy as np
 import pytest
 
 from matrixstate.comparison.statistics import (
@@ -10,6 +12,7 @@ from matrixstate.comparison.statistics import (
     bootstrap,
     paired_difference,
     say_difference,
+    student,
     wilson,
 )
 
@@ -53,12 +56,36 @@ def test_the_bootstrap_of_three_values_is_exact_at_its_ends():
     assert bootstrap([1.0, 5.0, 2.0]) == bootstrap([1.0, 5.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("count", "quantile"), [(3, 4.302653), (4, 3.182446), (5, 2.776445), (10, 2.262157), (31, 2.042272)]
+)  # the tables of Student's distribution, 97.5 %
+def test_students_interval_is_that_of_the_tables(count, quantile):
+    values = [float(i % 3) + i for i in range(count)]
+    half = quantile * statistics.stdev(values) / count**0.5
+    found = student(values)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((statistics.mean(values) - half, statistics.mean(values) + half))
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_of_twenty_differences_that_are_none_one_is_shown(count):
+    gaps = np.random.default_rng(0).normal(size=(4000, count)).tolist()
+    shown = [paired_difference(dict(enumerate(row)), dict.fromkeys(range(count), 0.0)) for row in gaps]
+    assert sum(found is not None and found.shown for found in shown) / len(gaps) == pytest.approx(0.05, abs=0.012)
+
+
+def test_what_is_no_number_shows_nothing():
+    found = paired_difference({0: 1.0, 1: math.nan, 2: 3.0}, dict.fromkeys(range(3), 0.0))
+    assert found is not None
+    assert not found.shown
+
+
 def test_differences_are_paired_by_seed():
-    ours, theirs = {0: 1.0, 1: 2.0, 2: 3.0, 9: 50.0}, {2: 2.9, 0: 0.9, 1: 1.9}
+    ours, theirs = {0: 1.0, 1: 2.0, 2: 3.0, 9: 50.0}, {2: 2.9, 0: 0.9, 1: 1.901}
     found = paired_difference(ours, theirs)
     assert found is not None
     assert found.seeds == 3
-    assert found.mean == pytest.approx(0.1)
+    assert found.mean == pytest.approx(0.0997, abs=1e-4)
     assert found.shown  # though the spread between seeds is ten times the difference
     assert paired_difference({1: 1.0}, {2: 1.0}) is None
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,11 @@ class Result:
     solved_step: int | None = None
     """When 99 % at the full training length was reached."""
     solved_cpu_seconds: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its value, if it has one, can be compared."""
+        return self.value is None or math.isfinite(self.value)
 
     def judged(self) -> "Result":
         """The same row with `solved` set, for a task."""
@@ -212,5 +218,5 @@ def by_part(rows: Sequence[PartResult]) -> dict[str, list[PartResult]]:
 
 
 def values(rows: Iterable[Result]) -> dict[int, float]:
-    """Seed -> value, of the rows that are done."""
-    return {row.seed: row.value for row in rows if row.status == "done" and row.value is not None}
+    """Seed -> value, of the rows that are done and have a finite one."""
+    return {row.seed: row.value for row in rows if row.status == "done" and row.value is not None and row.is_finite}

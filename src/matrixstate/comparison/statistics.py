@@ -10,6 +10,7 @@ import numpy as np
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST = 3  # seeds that an interval needs
+STUDENT = f"Student's t over paired seeds, {LEVEL:.0%}"
 BOOTSTRAP = f"percentile bootstrap over seeds, {RESAMPLES:,} resamples, {LEVEL:.0%}"
 WILSON = f"Wilson, {LEVEL:.0%}"
 Z = 1.959963984540054  # of the standard normal distribution, for 95 %
@@ -36,7 +37,7 @@ class Difference:
     @property
     def shown(self) -> bool:
         """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval.low <= 0 <= self.interval.high
+        return self.interval is not None and (self.interval.low > 0 or self.interval.high < 0)
 
 
 def wilson(successes: int, trials: int) -> Interval:
@@ -64,13 +65,46 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval | None:
     return Interval(float(low), float(high), BOOTSTRAP)
 
 
+def student(values: Sequence[float]) -> Interval | None:
+    """Student's t interval of the mean of `values`, one per seed; None for fewer than three.
+
+    Where the values are normally distributed about the mean it misses it once in twenty times, for three as for many;
+    of three a bootstrap would one time in four, for it then reaches from the least to the greatest.
+    """
+    if len(values) < FEWEST:
+        return None
+    half = _t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return Interval(mean - half, mean + half, STUDENT)
+
+
+def _t_quantile(freedom: int) -> float:
+    """Within which +-t the distribution with that many degrees of freedom has `LEVEL` of its mass."""
+    low, high = 0.0, 16.0  # at two degrees, the fewest here, it is 4.3
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, freedom) < LEVEL else (low, middle)
+    return (low + high) / 2
+
+
+def _t_within(t: float, freedom: int) -> float:
+    """The mass of Student's distribution within +-t, freedom > 1. Source: Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    even = freedom % 2 == 0
+    term = total = 1.0 if even else math.cos(angle)
+    for k in range(2 if even else 3, freedom, 2):
+        term *= (k - 1) / k * math.cos(angle) ** 2
+        total += term
+    return math.sin(angle) * total if even else 2 / math.pi * (angle + math.sin(angle) * total)
+
+
 def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference | None:
-    """The mean of ours minus theirs over the seeds both have, with its bootstrap interval; None for no common seed."""
+    """The mean of ours minus theirs over the seeds both have, with its t interval; None for no common seed."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     gaps = [ours[seed] - theirs[seed] for seed in seeds]
-    return Difference(statistics.mean(gaps), bootstrap(gaps), len(seeds))
+    return Difference(statistics.mean(gaps), student(gaps), len(seeds))
 
 
 def say_difference(ours: str, theirs: str, difference: Difference | None, what: str, digits: int = 3) -> str:

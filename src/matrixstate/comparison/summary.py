@@ -8,6 +8,7 @@ from matrixstate.comparison.results import Result, by_entry, values
 from matrixstate.comparison.statistics import (
     BOOTSTRAP,
     FEWEST,
+    STUDENT,
     WILSON,
     Difference,
     Interval,
@@ -62,7 +63,7 @@ def _line(rows: Sequence[Result], control: dict[int, float]) -> Line:
     return Line(
         first=rows[0],
         values=found,
-        failed=tuple(row for row in rows if row.status == "failed"),
+        failed=tuple(row for row in rows if row.status == "failed" or not row.is_finite),
         mean=mean_of.mean(found.values()) if found else None,
         interval=bootstrap(list(found.values())),
         difference=None if rows[0].entry == rows[0].control else paired_difference(found, control),
@@ -137,7 +138,7 @@ def _solved(lines: Sequence[Line]) -> list[str]:
 def _failures(lines: Sequence[Line]) -> list[str]:
     return [
         f"{line.title}: {len(line.failed)} of {len(line.failed) + len(line.values)} trainings failed; "
-        f"the first: {line.failed[0].reason}"
+        f"the first: {line.failed[0].reason or 'its value is not finite'}"
         for line in lines
         if line.failed
     ]
@@ -151,8 +152,8 @@ def in_metric(value: float | None, row: Result) -> str:
 METHODS = (
     f"Means: {BOOTSTRAP}; none for fewer than {FEWEST} seeds. With few seeds such an interval cannot leave the range "
     "of what was seen, so it is too narrow rather than too wide.",
-    "Differences: the same, of the differences between trainings with the same seed. No correction is made for "
-    "looking at several of them.",
+    f"Differences: {STUDENT}, of the differences between trainings with the same seed. No correction is made for "
+    "looking at several of them: of twenty where nothing differs, one is shown.",
     f"Shares of seeds: {WILSON}.",
     "Item error: the standard error of one model's number over the windows or sequences it was measured on. It says "
     "how well a model was measured, nothing of how trainings differ, and is not part of any interval.",

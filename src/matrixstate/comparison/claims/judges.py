@@ -118,6 +118,13 @@ def _hardly(lines: dict[str, Line], name: str) -> Part:
     return mlp - own < (mlp - ldu) / 2, said
 
 
+def _steady(line: Line) -> Part:
+    """Whether every seed came to its end."""
+    n = len(line.values) + len(line.failed)
+    holds = False if line.failed else True if n >= FEWEST else None
+    return holds, f"{line.first.entry} came to its end in {len(line.values)} of {n}."
+
+
 def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
     """A judge of: ours trains in every seed, comes within 5 % of theirs, and beats MLPs alone."""
 
@@ -126,14 +133,20 @@ def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
         mine, other = lines.get(ours), lines.get(theirs)
         if mine is None or other is None or mine.mean is None or other.mean is None:
             return decide([(False if mine is not None and mine.failed else None, f"{ours} or {theirs} has no value.")])
-        enough = len(mine.values) >= FEWEST
-        n = len(mine.values) + len(mine.failed)
-        steady: Part = (not mine.failed if enough else None, f"{ours} came to its end in {len(mine.values)} of {n}.")
         ratio = mine.mean / other.mean
         said = f"its loss is {ratio:.3f} of that of {theirs} (near: at most {1 + NEAR:.2f})."
-        return decide([steady, (ratio <= 1 + NEAR if enough else None, said), below(rows, ours, "mlp")])
+        near: Part = (ratio <= 1 + NEAR if len(mine.values) >= FEWEST else None, said)
+        return decide([_steady(mine), near, below(rows, ours, "mlp")])
 
     return judge
+
+
+def judge_tinystories(rows: Sequence[Result]) -> Verdict:
+    """MRU trains in every seed, beats MLPs alone, and does not beat attention."""
+    mine = _lines(rows).get("mru")
+    steady: Part = (None, "mru is not here.") if mine is None else _steady(mine)
+    holds, said = below(rows, "mru", "attention")
+    return decide([steady, below(rows, "mru", "mlp"), (None if holds is None else not holds, said)])
 
 
 def judge_hybrids(rows: Sequence[Result]) -> Verdict:
@@ -169,7 +182,7 @@ JUDGES: dict[str, Callable[[Sequence[Result]], Verdict]] = {
     "m2rnn-s3": judge_s3,
     "mru-shakespeare": judge_shakespeare,
     "mru-constructions": judge_constructions,
-    "mru-tinystories": judge_near("mru", "attention"),
+    "mru-tinystories": judge_tinystories,
     "linear-transformer-tinystories": judge_near("linear-transformer", "attention"),
     "hybrid-swap": judge_hybrids,
     "state-size": judge_state_size,
