@@ -299,7 +299,7 @@ def test_mqar_asks_for_every_key_once():
     task = MQARConfig(symbols=64, pairs=8)
     for tokens, targets in rows(task, length=128, batch=64):
         pairs = dict(zip(tokens[0:16:2], tokens[1:16:2], strict=True))
-        assert len(pairs) == 8
+        assert len(pairs) == len(set(pairs.values())) == 8
         assert all(1 <= key < 32 <= value < 64 for key, value in pairs.items())
         asked = [t for t, target in enumerate(targets) if target != IGNORE]
         assert sorted(tokens[t] for t in asked) == sorted(pairs)
@@ -405,6 +405,10 @@ def test_no_steps_are_legal_where_prefixes_are(kind):
         ("{kind: bracket_arithmetic, modulus: 1}", ["modulus: expected at least 2, got 1"]),
         ("{kind: induction_heads, symbols: 2}", ["symbols: expected at least 3, got 2"]),
         (
+            "{kind: word_problem, group: D4, elements: swaps}",
+            ["elements: expected all or generators, for D4 knows no swaps, got swaps"],
+        ),
+        (
             "{kind: word_problem, group: Z6, elements: swaps, tokens: 9}",
             [
                 "elements: expected all or generators, for Z6 knows no swaps, got swaps",
@@ -418,6 +422,11 @@ def test_all_mistakes_of_a_config_come_at_once(text, problems):
     with pytest.raises(ConfigError) as raised:
         decode(TaskConfig, yaml.safe_load(text), {TaskConfig: TASKS})
     assert list(raised.value.problems) == problems
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(ConfigError, match="seed: expected 0 or more, got -1"):
+        TASKS["parity"]().at(-1, 0, 2, 8)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_who_guesses_finds_as_many_as_chance_gives():
     assert again.data() == grid.data()
 
 
+def test_who_cannot_tell_numbers_apart_finds_none():
+    model = LanguageModel(ModelConfig(8, (BlockConfig(GRUConfig(), None),), vocabulary=256))
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0)
+    assert find(model, lengths=(100,), depths=(0.5,), trials=4).preferred[0, 0] == 0
+
+
 def test_the_prompt_holds_text_needle_and_question(monkeypatch):
     prompts = []
     plain = needle._read

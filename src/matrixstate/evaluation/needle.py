@@ -86,6 +86,7 @@ def find_needles(
         (bool(lengths) and min(lengths) >= least, f"lengths: expected at least {least} tokens each, got {lengths}"),
         (bool(depths) and all(0 <= d <= 1 for d in depths), f"depths: expected shares from 0 to 1, got {depths}"),
         (trials >= 1, f"trials: expected at least 1, got {trials}"),
+        (seed >= 0, f"seed: expected 0 or more, got {seed}"),
         (2 <= choices <= 100, f"choices: expected 2 to 100, got {choices}"),
         (
             limit is None or max(lengths, default=0) + 4 * DIGITS <= limit,
@@ -104,7 +105,7 @@ def find_needles(
         prompt = _prompt(texts, haystack, question, values[0], lengths[row], depths[column], random)
         logits, state = _read(model, prompt)
         scores = [_log_probability(model, value, logits, state) for value in values]
-        preferred[row, column] += int(np.argmax(scores)) == 0
+        preferred[row, column] += scores[0] > max(scores[1:])  # who cannot tell them apart has none
         exact[row, column] += _greedy(model, len(values[0]), logits, state) == values[0]
         progress(done + 1, total)
     return NeedleGrid(lengths, depths, trials, choices, preferred / trials, exact / trials)

@@ -53,7 +53,7 @@ class MQARConfig(TaskConfig):
         if places < self.pairs:
             raise ConfigError(f"length: expected at least {4 * self.pairs} for {self.pairs} pairs, got {length}")
         keys = 1 + _choices(random, batch, self.pairs, np.ones(half - 1))
-        values = half + random.integers(0, self.symbols - half, size=(batch, self.pairs))
+        values = half + _choices(random, batch, self.pairs, np.ones(self.symbols - half))
         weights = self.power * np.arange(1, places + 1) ** (self.power - 1)
         asked = context + 2 * _choices(random, batch, self.pairs, weights)
         shape = (batch, length)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from matrixstate.errors import require
+
 Ints = NDArray[np.int64]
 
 IGNORE = -100
@@ -30,7 +32,7 @@ class TaskConfig(ABC):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """Share of right answers of one who guesses without looking."""
+        """Share of right answers of one who guesses, all answers being as likely to him."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, batch: int, length: int) -> tuple[Ints, Ints]:
@@ -40,6 +42,7 @@ class TaskConfig(ABC):
         """
 
     def at(self, seed: int, step: int, batch: int, length: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets of a step, [batch, length] int64 each: a pure function of its arguments."""
+        """Tokens and targets of a step, [batch, length] int64 each: a pure function of its arguments; seed >= 0."""
+        require((seed >= 0, f"seed: expected 0 or more, got {seed}"))
         tokens, targets = self.sample(np.random.default_rng([seed, step]), batch, length)
         return torch.from_numpy(tokens), torch.from_numpy(targets)

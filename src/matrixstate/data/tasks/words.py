@@ -20,9 +20,9 @@ class WordProblemConfig(TaskConfig):
     group: str = "S3"
     """A name as in S3, A5, Z60, D4 or A4xZ5."""
     elements: Literal["all", "generators", "swaps"] = "all"
-    """Which elements are tokens: all, or the identity with a few generators, or with all transpositions (S and A)."""
+    """Which elements are tokens: all, or the identity with a few generators, or with all transpositions (S)."""
     tokens: int | None = None
-    """With generators: how many tokens, the identity not among them: the generators and random others."""
+    """With generators: how many tokens: the generators and random others, of which the identity may be one."""
 
     def __post_init__(self) -> None:
         found = group(self.group)
