@@ -114,6 +114,11 @@ def test_padding_that_moves_the_state_is_found(monkeypatch):
     assert "padded right" in found  # a left pad of a first call is hidden by the zeros of an empty state
 
 
+def test_only_backends_of_the_models_own_ops_are_listed():
+    rows = certify(model_of(GRUConfig(conv=0)), torch.randint(13, (2, 12)), compiled=False)
+    assert {row.way for row in rows if row.way.startswith("backend")} == {"backend cpu", "backend reference"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mru", "m2rnn", "attention", "conv", "mlp"])
 def test_the_small_presets_agree(name):

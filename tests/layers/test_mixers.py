@@ -284,6 +284,26 @@ def test_states_stay_float32_under_autocast_and_train(name):
 
 
 @everywhere
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_whole_in_a_narrow_dtype(name, dtype):
+    mixer = CONFIGS[name].make(WIDTH).to(dtype)
+    x = torch.randn(2, 6, WIDTH, dtype=dtype)
+    x[:, 2:4] = 0  # keys of no length, where they come of one token
+    y, state = mixer(x)
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+    assert all(leaf.dtype != dtype for leaf in state_leaves(state))
+
+
+@everywhere
+def test_no_rows_are_legal(name):
+    mixer = CONFIGS[name].make(WIDTH)
+    y, _ = mixer(torch.zeros(0, 5, WIDTH, requires_grad=True))
+    y.sum().backward()
+    assert y.shape == (0, 5, WIDTH)
+
+
+@everywhere
 def test_state_bytes_are_those_of_the_state(name):
     mixer = CONFIGS[name].make(WIDTH)
     for length in (1, 9):
@@ -339,6 +359,14 @@ def test_defaults_make_a_mixer(name):
         (lambda: GatedConvConfig(input_std=-1), "input_std: expected a positive number, got -1"),
         (lambda: MRUAttentionConfig(order=5, start="none").make(24), "order must divide the head size 6, got 5"),
         (lambda: MRUAttentionConfig(builder="householder"), "start: expected none for householder"),
+        (lambda: MRUAttentionConfig(builder="ldu", start="none"), "builder: expected one of cayley, .*, got 'ldu'"),
+        (lambda: MRUAttentionConfig(start="foo"), "start: expected one of rotary, none, got 'foo'"),
+        (lambda: AttentionConfig(positions="rope"), "positions: expected one of none, .*, got 'rope'"),
+        *(
+            (lambda kind=kind: kind(input_std=-1), "input_std: expected a positive number, got -1")
+            for kind in (DeltaNetConfig, GLAConfig, LinearTransformerConfig, Mamba2Config, RetNetConfig)
+        ),
+        (lambda: GLAConfig(temperature=math.inf), "temperature: expected a positive number, got inf"),
         (lambda: LinearTransformerConfig(heads=0), "heads: expected at least 1, got 0"),
         (lambda: RetNetConfig(key_size=5), "key_size: expected an even number, got 5"),
         (lambda: GLAConfig(temperature=0.0), "temperature: expected a positive number, got 0.0"),

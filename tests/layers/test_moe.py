@@ -1,5 +1,6 @@
 """The mixture of experts against its definition token by token, its balancing loss, and its training."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -78,6 +79,15 @@ def test_the_balancing_loss():
     assert_equal_to_rounding(layer.balance_loss, torch.tensor(0.5).double(), "loss when all are equally likely")
     layer.eval()(x)
     assert layer.balance_loss is None
+
+
+def test_a_copy_after_a_step_of_training_has_no_loss_of_its_own():
+    layer = make(MoEConfig(4, experts=4, active=2))
+    layer(torch.randn(5, WIDTH, dtype=torch.float64))
+    same = copy.deepcopy(layer)
+    assert layer.balance_loss is not None
+    assert same.balance_loss is None
+    assert all(torch.equal(p, q) for p, q in zip(layer.parameters(), same.parameters(), strict=True))
 
 
 def test_counts_leave_out_the_experts_that_are_not_used():

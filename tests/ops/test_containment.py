@@ -1,5 +1,7 @@
 """Which recurrence contains which, in float64: the general ones with the right inputs are the special ones."""
 
+import math
+
 import pytest
 import torch
 
@@ -119,6 +121,26 @@ def test_decays_that_sum_to_minus_500_within_a_chunk_are_exact(per_channel):
     arguments = q, k, v, torch.rand(B, T, H, dtype=torch.float64), decay
     got = gated_delta_rule(*arguments, state=state, chunk=64, backend="chunked")
     assert_same(got, gated_delta_rule(*arguments, state=state, backend="reference"))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("strong", [-1e4, -1e9, -math.inf])
+def test_chunks_take_all_decays_to_nothing_alike(strong, per_channel):
+    """The sum of a chunk's decays must not lose those of a step's neighbours to the step that forgets all."""
+    q, k, v, decay, state, _ = (x.float() for x in draw())
+    beta, k = torch.rand(B, T, H), torch.nn.functional.normalize(k, dim=-1)
+    found = []
+    for least in (strong, -200):  # e^-200 is zero
+        decay[:, 5] = least
+        given = decay if per_channel else decay[..., 0]
+        found.append(
+            (
+                *outer_scan(q, k, v, log_decay=given, state=state, backend="chunked"),
+                *gated_delta_rule(q, k, v, beta, given, state=state, backend="chunked"),
+            )
+        )
+    assert all(x.isfinite().all() for x in found[0])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
 
 
 def test_gru_scan_that_resets_after_is_the_gru_of_pytorch():
