@@ -102,6 +102,12 @@ def test_what_only_some_parts_cannot_take_is_said_once_with_their_names(tmp_path
     ]
 
 
+def test_an_assignment_makes_no_part(tmp_path):
+    assert problems(set_data(tmp_path), "parts.cyle.training.clip=0.5") == [
+        "--set parts.cyle: expected one of parity, cycle, text"
+    ]
+
+
 def test_an_option_that_no_part_can_take_is_a_mistake(tmp_path):
     data = set_data(tmp_path)
     del data["parts"]["text"]

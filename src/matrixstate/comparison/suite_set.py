@@ -55,9 +55,22 @@ def load_any(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] 
 
     Takes "a.b=value" overrides, and text files for the part that learns a text. Raises ConfigError with all mistakes.
     """
-    data = override(load_yaml(path), assignments)
+    data = _overridden(load_yaml(path), assignments)
     data.setdefault("name", path.stem)
     return make_set(data, files=files) if "parts" in data else make_suite(data, files=files)
+
+
+def _overridden(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """`override`, which may change parts but make none."""
+    known, changed = data.get("parts"), override(data, assignments)
+    if isinstance(known, dict) and isinstance(changed["parts"], dict):
+        made = [
+            f"--set parts.{name}: expected one of {', '.join(map(str, known))}"
+            for name in changed["parts"].keys() - known
+        ]
+        if made:
+            raise ConfigError(made)
+    return changed
 
 
 def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteSet:
@@ -67,7 +80,7 @@ def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Itera
     texts stand side by side, a common option that only one kind knows holds for the parts of that kind. Raises
     ConfigError with the mistakes of all parts at once, those of the common options said once.
     """
-    data = override(data, assignments)
+    data = _overridden(data, assignments)
     data = _with_text(data, [str(file.absolute()) for file in files])
     parts, problems = _parts(data)
     common = {key: value for key, value in data.items() if key not in ("parts", "name", "title")}
