@@ -31,6 +31,7 @@ from matrixstate.ops.matrix import schedules
 MIXERS = {
     "mru scaled": MRUConfig(heads=1, state_size=16, builder="cayley_qr", decay=True),
     "mru affine": MRUConfig(heads=1, state_size=16, builder="cayley", rescale=False, write=True, readout="state"),
+    "mru corrected": MRUConfig(heads=1, state_size=16, builder="reshape_identity", snap=4, codes=5, sharpness=2.0),
     "m2rnn": M2RNNConfig(heads=2, key_size=3, value_size=5, grad_clip=1.0),
     "attention": AttentionConfig(heads=2, positions="rotary", window=5),
     "mru attention": MRUAttentionConfig(heads=2),

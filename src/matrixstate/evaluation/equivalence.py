@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matrixstate.errors import BackendUnavailable
 from matrixstate.layers import MoE
-from matrixstate.layers.mixer import State, map_state
+from matrixstate.layers.mixer import MixerConfig, State, map_state
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, ModelState
 from matrixstate.ops import OPS, AttentionState, ScaledState, prefer
 from matrixstate.ops.matrix import METHODS
@@ -135,7 +135,7 @@ def _whole(tokens: Tensor, compiled: bool) -> tuple[Compute, Ways]:
             _preferring(name, whole),
         )
     for method in METHODS[1:]:
-        ways[f"scan {method}"] = (lambda m, method=method: _with_method(m, method) if _has_method(m) else None, whole)
+        ways[f"scan {method}"] = (lambda m, method=method: _with_method(m, method) if _has_methods(m) else None, whole)
     ways["step by step"] = (lambda model: model, in_pieces([1] * T))
     ways["generation"] = (lambda model: model, generating)
     ways[f"split {'+'.join(map(str, pieces))}"] = (lambda model: model, in_pieces(pieces))
@@ -204,15 +204,20 @@ def _preferring(backend: str, compute: Compute) -> Compute:
     return preferred
 
 
-def _has_method(model: LanguageModel) -> bool:
-    return any(hasattr(block.mixer, "method") for block in model.config.blocks)
+def _has_methods(model: LanguageModel) -> bool:
+    return any(_has_method(block.mixer) for block in model.config.blocks)
+
+
+def _has_method(mixer: MixerConfig | None) -> bool:
+    """Whether its scan has several orders; that of a mixer with corrections has one."""
+    return hasattr(mixer, "method") and not getattr(mixer, "snap", 0)
 
 
 def _with_method(model: LanguageModel, method: str) -> LanguageModel:
     """A copy of the model whose scans use `method`, where they have one."""
 
     def changed(block: BlockConfig) -> BlockConfig:
-        if block.mixer is None or not hasattr(block.mixer, "method"):
+        if block.mixer is None or not _has_method(block.mixer):
             return block
         return dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, **{"method": method}))
 
