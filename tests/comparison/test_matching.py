@@ -9,7 +9,7 @@ from tiny import block, text_data
 
 from matrixstate.comparison import make_suite
 from matrixstate.comparison.matching import BACKWARD, nearest_number
-from matrixstate.comparison.runner import make_plan
+from matrixstate.comparison.plan import make_plan
 from matrixstate.errors import ConfigError
 from matrixstate.models import count
 

@@ -15,9 +15,10 @@ from tiny import Notes, block, compared, task_data, text_data
 from matrixstate.comparison import jobs as jobs_module
 from matrixstate.comparison import make_suite
 from matrixstate.comparison.jobs import smooth, spikes, thin
+from matrixstate.comparison.plan import make_plan
 from matrixstate.comparison.pool import Interrupted
 from matrixstate.comparison.results import CURVES, MATCHING, RESULTS, TRIALS, Point, Result, Size, Trial, read_rows
-from matrixstate.comparison.runner import Comparison, make_plan
+from matrixstate.comparison.runner import Comparison
 from matrixstate.errors import CheckpointError, ConfigError, Diverged
 
 TIMES = {"cpu_seconds", "wall_seconds", "step_cpu_seconds"}

@@ -22,7 +22,8 @@ from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
 from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks, with_correction
-from matrixstate.training.optimizer import expect_rates, learning_rate, make_optimizer, set_rate
+from matrixstate.training.fit import expect_fit
+from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
 from matrixstate.training.stopping import stopping
@@ -85,19 +86,23 @@ def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
     return model.eval(), config
 
 
+def expect_task_fit(config: TaskRunConfig) -> None:
+    """Raises ConfigError where the model has not the parameters or positions that the training asks for."""
+    lengths = {"training.length": config.training.length, "evaluate_length": config.evaluate_length}
+    expect_fit(config.sized_model(), config.training.rates, lengths)
+
+
 def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Reporter] = ()) -> TaskOutcome:
     """Trains on a task and measures how far the model tracks; `directory`, new or empty, holds what is left behind.
 
     config.yaml, environment.json, metrics.jsonl (a line per step), checkpoints/, tracking.json and status.json.
 
     Raises:
-        ConfigError: the directory holds files or cannot be made.
+        ConfigError: the directory holds files or cannot be made, or the model has not what the training asks for.
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
     """
-    if config.training.rates:
-        with torch.device("meta"):  # for the names alone
-            expect_rates(LanguageModel(config.sized_model()), config.training.rates)
+    expect_task_fit(config)
     _begin(directory, config)
     try:
         session = _Session(config, reporters)
