@@ -172,6 +172,22 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
     assert rows["gru", 1].steps == 6
 
 
+@pytest.mark.parametrize("error", [ConfigError("cannot be"), MemoryError(), RuntimeError("no\nroom")], ids=repr)
+def test_a_training_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch):
+    train_task = jobs_module.train_task
+
+    def sometimes(directory, config, reporters):
+        if config.seed == 0:
+            raise error
+        return train_task(directory, config, reporters)
+
+    monkeypatch.setattr("matrixstate.comparison.jobs.train_task", sometimes)
+    comparison, _ = compared(tmp_path / "out", task_data())
+    rows = read_rows(comparison.directory / RESULTS, Result)
+    reason = " ".join(str(error).split()) or "MemoryError"
+    assert [(row.seed, row.status, row.reason) for row in rows] == [(0, "failed", reason), (1, "done", "")]
+
+
 def test_an_entry_whose_trials_all_diverge_is_not_trained(tmp_path, monkeypatch):
     train = jobs_module.train
 
@@ -184,7 +200,7 @@ def test_an_entry_whose_trials_all_diverge_is_not_trained(tmp_path, monkeypatch)
     monkeypatch.setattr("matrixstate.comparison.jobs.train", never)
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path, learning_rates=[1e-3, 1e-2]))
     rows = [row for row in read_rows(comparison.directory / RESULTS, Result) if row.entry == "gru"]
-    assert [(row.status, row.reason) for row in rows] == [("failed", "every learning rate that was tried diverged")] * 2
+    assert [(row.status, row.reason) for row in rows] == [("failed", "every learning rate that was tried failed")] * 2
     assert not (comparison.directory / "runs" / "gru" / "seed-0").exists()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from matrixstate.errors import CheckpointError, Diverged
+from matrixstate.errors import CheckpointError, MatrixStateError
 from matrixstate.training import Run, RunConfig, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
@@ -119,7 +119,7 @@ class Watch:
 def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any] | None:
     """Trains, or goes on, and writes result.json; returns it, or None if a signal stopped it before the end.
 
-    A training that diverges is a result too: its status is "failed", with the reason.
+    A training that fails is a result too: its status is "failed", with the reason.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     watch = Watch(job, tell)
@@ -130,8 +130,9 @@ def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, An
             found = _train_task(job, job.config, watch)
     except KeyboardInterrupt:  # a task's training that was stopped
         found = None
-    except Diverged as error:
-        found = {"status": "failed", "reason": str(error), **_of_log(read_log(job.directory / "run"))}
+    except (MatrixStateError, MemoryError, RuntimeError) as error:  # the other jobs are none the worse for it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        found = {"status": "failed", "reason": reason, **_of_log(read_log(job.directory / "run"))}
     if found is None:
         watch.write()
         return None
@@ -212,8 +213,9 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl that were written to their end."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    """The lines of a run's metrics.jsonl that were written to their end; none where it failed before its first."""
+    path = run / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 

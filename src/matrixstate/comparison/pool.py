@@ -37,7 +37,7 @@ def cores() -> int:
 def run_jobs(jobs: Sequence[Job], workers: int, told: Told) -> None:
     """Runs the jobs that have no result yet; with one worker in this process, else in processes of their own.
 
-    Raises Interrupted when a signal stopped them, and what a job raises (but for a divergence, which is a result).
+    Raises Interrupted when a signal stopped them, and what `run_job` does not take for a result.
     """
     todo = [job for job in jobs if job.result() is None]
     if not todo:

@@ -119,7 +119,7 @@ class Comparison:
         return {size.entry: [self.job(size, "trial", rate, seed) for rate in rates] for size in self.sizes}
 
     def rates(self) -> dict[str, float | None]:
-        """The rate of every entry: its best trial's, or the only one there is; None if all its trials diverged."""
+        """The rate of every entry: its best trial's, or the only one there is; None if all its trials failed."""
         chosen: dict[str, float | None] = {}
         for name, jobs in self.trials().items():
             own = self.suite.entry(name).training.learning_rate
@@ -221,7 +221,7 @@ class Comparison:
                 row = Result(**{**common, "seed": seed, **numbers})
                 rows.append(row.judged())
             if rates[size.entry] is None:
-                reason = "every learning rate that was tried diverged"
+                reason = "every learning rate that was tried failed"
                 rows += [Result(**common, seed=s, status="failed", reason=reason) for s in self.suite.all_seeds]
         return rows
 
