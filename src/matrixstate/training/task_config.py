@@ -141,9 +141,19 @@ class TaskRunConfig:
                 f"model: codes: expected at least {fewest}, the task's answers, got {mixer.codes}",
             )
 
+    @property
+    def measured_lengths(self) -> tuple[int, ...]:
+        """What the evaluation measures: the training length, doubled as long as it is below the longest, and that."""
+        return measured_lengths(self.training.length, self.evaluate_length)
+
     def sized_model(self) -> ModelConfig:
         """The model with the task's vocabulary where it names none."""
         return dataclasses.replace(self.model, vocabulary=self.model.vocabulary or self.task.vocabulary)
+
+
+def measured_lengths(trained: int, longest: int) -> tuple[int, ...]:
+    """The lengths at which a model trained to one length and tested to another is measured, ascending."""
+    return (*(trained * 2**k for k in range(longest.bit_length()) if trained * 2**k < longest), longest)
 
 
 @lru_cache

@@ -228,7 +228,6 @@ class _Session:
     def outcome(self) -> TaskOutcome:
         """The end of training, and how far the model tracks."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        longest, trained = self.config.evaluate_length, self.config.training.length
-        doublings = tuple(trained * 2**k for k in range(longest.bit_length()) if trained * 2**k < longest)
-        tracking = track(self.model, self.config.task, (*doublings, longest), sequences=self.config.evaluate_sequences)
+        config = self.config
+        tracking = track(self.model, config.task, config.measured_lengths, sequences=config.evaluate_sequences)
         return TaskOutcome(self.done, self.tokens, self.skipped, wall, cpu, self.solved_at, tracking)
