@@ -235,3 +235,11 @@ def test_a_rate_of_its_own_holds_and_one_for_no_parameter_is_refused_before_anyt
     with pytest.raises(ConfigError, match=r"training.rates.0.parameters: expected the name of a parameter, .*mixr"):
         train_task(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
+
+
+def test_only_full_lengths_show_that_a_task_is_mastered(monkeypatch, tmp_path):
+    monkeypatch.setattr(tasks, "MASTERED", 0.0)
+    outcome = train_task(tmp_path / "run", config_of(lengths="uniform", steps=40))
+    assert outcome.solved_at is not None
+    lengths = [line["length"] for line in lines_of(tmp_path / "run")]
+    assert outcome.solved_at[0] == 1 + lengths.index(8) > 1

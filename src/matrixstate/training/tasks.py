@@ -212,8 +212,7 @@ class _Session:
             self.skipped += 1
             if self.skipped > self.config.training.max_skipped:
                 raise Diverged(f"training: expected finite losses and gradients, got {self.skipped} steps without")
-        at_length = self.config.training.lengths == "uniform" or length == self.config.training.length
-        if self.solved_at is None and at_length and mean >= MASTERED:
+        if self.solved_at is None and length == self.config.training.length and mean >= MASTERED:
             self.solved_at = self.done, time.process_time() - self._cpu
 
     def finish(self) -> None:
