@@ -116,6 +116,37 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path, monkey
     assert timeless(out) == timeless(comparison.directory)
 
 
+class Terminator(Notes):
+    """Asks the process to end in the middle of the second job."""
+
+    def update(self, steps, running):
+        super().update(steps, running)
+        if len(self.names) == 1 and len(running) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("kind", ["text", "task"])
+def test_a_stop_says_which_signal_it_was(kind, tmp_path):
+    data = task_data() if kind == "task" else text_data(tmp_path)
+    begun = Comparison.create(tmp_path / "out", make_plan(make_suite(data)))
+    with pytest.raises(Interrupted) as stop:
+        begun.run(1, Terminator())
+    assert stop.value.signal == signal.SIGTERM
+
+
+def test_what_a_stopped_task_took_and_did_does_not_count(tmp_path):
+    comparison, notes = Comparison.create(tmp_path / "out", make_plan(make_suite(task_data()))), Notes()
+    left = comparison.finals()[0]
+    left.directory.mkdir(parents=True)
+    (left.directory / "progress.json").write_text('{"step": 3, "cpu_seconds": 1e6, "wall_seconds": 1e6}')
+    comparison.run(1, notes)
+    assert (notes.begun[-1], notes.steps[-1]) == (("training", 2, 0, 8), 8)
+    row = read_rows(comparison.directory / RESULTS, Result)[0]
+    assert row.cpu_seconds is not None
+    assert row.wall_seconds is not None
+    assert max(row.cpu_seconds, row.wall_seconds) < 1e6
+
+
 def test_more_seeds_keep_the_old_ones(tmp_path):
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path))
     before, notes = timeless(comparison.directory), Notes()

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 from collections import Counter
 
 import pytest
 import torch
-from listeners import Memory
+from listeners import At, Memory
 
 from matrixstate.configs import decode, encode
 from matrixstate.data.tasks import ParityConfig, WordProblemConfig
@@ -17,6 +19,7 @@ from matrixstate.layers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 from matrixstate.training import tasks
 from matrixstate.training.optimizer import RateConfig
+from matrixstate.training.stopping import Stopped
 from matrixstate.training.tasks import (
     TASK_CHOICES,
     Curriculum,
@@ -176,6 +179,15 @@ def test_a_run_that_diverges_fails_with_a_reason(tmp_path, monkeypatch):
     assert status_of(tmp_path / "run") == {"status": "failed", "reason": message}
     with pytest.raises(CheckpointError, match="checkpoint"):
         load_task_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_which_signal_it_was(number, tmp_path):
+    with pytest.raises(Stopped) as stop:
+        train_task(tmp_path / "run", config_of(), [At(1, lambda: os.kill(os.getpid(), number))])
+    assert stop.value.signal == number
+    assert len(lines_of(tmp_path / "run")) == 1
+    assert status_of(tmp_path / "run") == {"status": "failed", "reason": "Stopped"}
 
 
 def test_a_directory_that_holds_files_is_refused(tmp_path):

@@ -26,7 +26,7 @@ from matrixstate.training.fit import expect_fit
 from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
-from matrixstate.training.stopping import stopping
+from matrixstate.training.stopping import Stopped, stopping
 from matrixstate.training.task_config import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig, load_task_config
 
 MASTERED = 0.99  # the accuracy whose cost is reported
@@ -100,7 +100,7 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
     Raises:
         ConfigError: the directory holds files or cannot be made, or the model has not what the training asks for.
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
-        KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
+        Stopped: by SIGINT or SIGTERM; nothing can be gone on with.
     """
     expect_task_fit(config)
     _begin(directory, config)
@@ -109,8 +109,8 @@ def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Repor
         with (directory / "metrics.jsonl").open("w", encoding="utf-8") as log, stopping() as stop:
             while session.done < config.training.steps:
                 log.write(json.dumps(session.step()) + "\n")
-                if stop:
-                    raise KeyboardInterrupt
+                if stop.signal is not None:
+                    raise Stopped(stop.signal)
         session.finish()
         save_checkpoint(directory / "checkpoints", session.done, session.model, session.optimizer, keep=1)
         outcome = session.outcome()
