@@ -179,9 +179,21 @@ def test_a_claim_gets_a_verdict(place, capsys):
     changes = [word for change in small for word in ("--set", change)]
     arguments = ["reproduce", "mru-shakespeare", "--text", "beer.txt", "--out", "out", "--jobs", "1"]
     shown = output(capsys, *arguments, *changes)
-    assert "Verdict: UNDECIDED." in shown
+    assert "Verdict: UNDECIDED (of a changed suite: the band is that of the claim's own)." in shown
+    assert shown.count("training.steps = 2 instead of 1000") == 1
+    assert "match.value = 9000.0 instead of 2400000.0" in shown
     assert "no interval can be given" in shown
     report = (place / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Verdict: UNDECIDED." in report
-    found = json.loads(output(capsys, *arguments, *changes, "--redraw", "--json"))
+    assert "Verdict: UNDECIDED (of a changed suite" in report
+    again = ["reproduce", "mru-shakespeare", "--out", "out", "--redraw"]
+    found = json.loads(output(capsys, *again, "--json"))
+    assert any("of a changed suite" in line for line in found["findings"])
+    assert refused(capsys, *again, "--set", "seeds=2") == ["--redraw: expected no --text or --set"]
+    assert refused(capsys, *again, "--smoke") == ["--smoke: expected the short form in out, got the full one"]
+    assert refused(capsys, "reproduce", "hybrid-swap", *again[2:]) == [
+        "reproduce: expected the suite hybrid-swap or hybrid-swap-smoke, got 'mru-shakespeare'"
+    ]
+    suite = yaml.safe_load((place / "out" / "suite.yaml").read_text())
+    (place / "out" / "suite.yaml").write_text(yaml.safe_dump({**suite, "name": "mru-shakespeare-smoke"}))
+    assert "Verdict: UNDECIDED (the short form: " in output(capsys, *again)
     assert any(line.startswith("Open: ") for line in found["findings"])

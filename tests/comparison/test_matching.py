@@ -9,7 +9,7 @@ from tiny import block, text_data
 
 from matrixstate.comparison import make_suite
 from matrixstate.comparison.matching import BACKWARD, nearest_number
-from matrixstate.comparison.runner import make_plan
+from matrixstate.comparison.plan import make_plan
 from matrixstate.errors import ConfigError
 from matrixstate.models import count
 
@@ -78,6 +78,19 @@ def test_flops_set_the_steps(tmp_path):
 def test_wall_time_sets_the_steps(tmp_path):
     sizes = plan(tmp_path, "match={by: wall_time, value: 0.5}").sizes
     assert all(size.steps > 1 and size.varied == "steps" for size in sizes)
+
+
+def test_the_controls_steps_stay_and_few_steps_that_miss_the_time_are_refused(tmp_path, monkeypatch):
+    times = iter([1.0, 2.0, 4.0])  # of the control, and of whoever is timed after it
+    monkeypatch.setattr("matrixstate.comparison.matching.step_seconds", lambda model, shape: next(times))
+    assert [size.steps for size in plan(tmp_path, "match={by: wall_time}").sizes] == [6, 3]
+    monkeypatch.setattr("matrixstate.comparison.matching.step_seconds", lambda model, shape: 0.4)
+    with pytest.raises(ConfigError) as caught:
+        plan(tmp_path, "match={by: wall_time, value: 1, tolerance: 0.1}")
+    assert caught.value.problems == tuple(
+        f"models: {name}: expected wall_time within 10.0% of 1 s, the nearest is 0.8 s (steps = 2)"
+        for name in ("conv", "gru")
+    )
 
 
 def test_a_budget_that_cannot_be_met_is_refused_for_every_entry(tmp_path):

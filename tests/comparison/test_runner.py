@@ -15,9 +15,10 @@ from tiny import Notes, block, compared, task_data, text_data
 from matrixstate.comparison import jobs as jobs_module
 from matrixstate.comparison import make_suite
 from matrixstate.comparison.jobs import smooth, spikes, thin
+from matrixstate.comparison.plan import make_plan
 from matrixstate.comparison.pool import Interrupted
 from matrixstate.comparison.results import CURVES, MATCHING, RESULTS, TRIALS, Point, Result, Size, Trial, read_rows
-from matrixstate.comparison.runner import Comparison, make_plan
+from matrixstate.comparison.runner import Comparison
 from matrixstate.errors import CheckpointError, ConfigError, Diverged
 
 TIMES = {"cpu_seconds", "wall_seconds", "step_cpu_seconds"}
@@ -115,6 +116,37 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path, monkey
     assert timeless(out) == timeless(comparison.directory)
 
 
+class Terminator(Notes):
+    """Asks the process to end in the middle of the second job."""
+
+    def update(self, steps, running):
+        super().update(steps, running)
+        if len(self.names) == 1 and len(running) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("kind", ["text", "task"])
+def test_a_stop_says_which_signal_it_was(kind, tmp_path):
+    data = task_data() if kind == "task" else text_data(tmp_path)
+    begun = Comparison.create(tmp_path / "out", make_plan(make_suite(data)))
+    with pytest.raises(Interrupted) as stop:
+        begun.run(1, Terminator())
+    assert stop.value.signal == signal.SIGTERM
+
+
+def test_what_a_stopped_task_took_and_did_does_not_count(tmp_path):
+    comparison, notes = Comparison.create(tmp_path / "out", make_plan(make_suite(task_data()))), Notes()
+    left = comparison.finals()[0]
+    left.directory.mkdir(parents=True)
+    (left.directory / "progress.json").write_text('{"step": 3, "cpu_seconds": 1e6, "wall_seconds": 1e6}')
+    comparison.run(1, notes)
+    assert (notes.begun[-1], notes.steps[-1]) == (("training", 2, 0, 8), 8)
+    row = read_rows(comparison.directory / RESULTS, Result)[0]
+    assert row.cpu_seconds is not None
+    assert row.wall_seconds is not None
+    assert max(row.cpu_seconds, row.wall_seconds) < 1e6
+
+
 def test_more_seeds_keep_the_old_ones(tmp_path):
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path))
     before, notes = timeless(comparison.directory), Notes()
@@ -171,6 +203,22 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
     assert rows["gru", 1].steps == 6
 
 
+@pytest.mark.parametrize("error", [ConfigError("cannot be"), MemoryError(), RuntimeError("no\nroom")], ids=repr)
+def test_a_training_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch):
+    train_task = jobs_module.train_task
+
+    def sometimes(directory, config, reporters):
+        if config.seed == 0:
+            raise error
+        return train_task(directory, config, reporters)
+
+    monkeypatch.setattr("matrixstate.comparison.jobs.train_task", sometimes)
+    comparison, _ = compared(tmp_path / "out", task_data())
+    rows = read_rows(comparison.directory / RESULTS, Result)
+    reason = " ".join(str(error).split()) or "MemoryError"
+    assert [(row.seed, row.status, row.reason) for row in rows] == [(0, "failed", reason), (1, "done", "")]
+
+
 def test_an_entry_whose_trials_all_diverge_is_not_trained(tmp_path, monkeypatch):
     train = jobs_module.train
 
@@ -183,7 +231,7 @@ def test_an_entry_whose_trials_all_diverge_is_not_trained(tmp_path, monkeypatch)
     monkeypatch.setattr("matrixstate.comparison.jobs.train", never)
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path, learning_rates=[1e-3, 1e-2]))
     rows = [row for row in read_rows(comparison.directory / RESULTS, Result) if row.entry == "gru"]
-    assert [(row.status, row.reason) for row in rows] == [("failed", "every learning rate that was tried diverged")] * 2
+    assert [(row.status, row.reason) for row in rows] == [("failed", "every learning rate that was tried failed")] * 2
     assert not (comparison.directory / "runs" / "gru" / "seed-0").exists()
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from small import text_file
 
 from matrixstate.comparison import make_suite
-from matrixstate.comparison.runner import Comparison, make_plan
+from matrixstate.comparison.plan import make_plan
+from matrixstate.comparison.runner import Comparison
 from matrixstate.comparison.set_runner import ComparisonSet, make_set_plan
 from matrixstate.comparison.suite_set import make_set
 

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 from collections import Counter
 
 import pytest
 import torch
-from listeners import Memory
+from listeners import At, Memory
 
 from matrixstate.configs import decode, encode
 from matrixstate.data.tasks import ParityConfig, WordProblemConfig
@@ -17,6 +19,7 @@ from matrixstate.layers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 from matrixstate.training import tasks
 from matrixstate.training.optimizer import RateConfig
+from matrixstate.training.stopping import Stopped
 from matrixstate.training.tasks import (
     TASK_CHOICES,
     Curriculum,
@@ -178,6 +181,15 @@ def test_a_run_that_diverges_fails_with_a_reason(tmp_path, monkeypatch):
         load_task_model(tmp_path / "run")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_which_signal_it_was(number, tmp_path):
+    with pytest.raises(Stopped) as stop:
+        train_task(tmp_path / "run", config_of(), [At(1, lambda: os.kill(os.getpid(), number))])
+    assert stop.value.signal == number
+    assert len(lines_of(tmp_path / "run")) == 1
+    assert status_of(tmp_path / "run") == {"status": "failed", "reason": "Stopped"}
+
+
 def test_a_directory_that_holds_files_is_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -235,3 +247,11 @@ def test_a_rate_of_its_own_holds_and_one_for_no_parameter_is_refused_before_anyt
     with pytest.raises(ConfigError, match=r"training.rates.0.parameters: expected the name of a parameter, .*mixr"):
         train_task(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
+
+
+def test_only_full_lengths_show_that_a_task_is_mastered(monkeypatch, tmp_path):
+    monkeypatch.setattr(tasks, "MASTERED", 0.0)
+    outcome = train_task(tmp_path / "run", config_of(lengths="uniform", steps=40))
+    assert outcome.solved_at is not None
+    lengths = [line["length"] for line in lines_of(tmp_path / "run")]
+    assert outcome.solved_at[0] == 1 + lengths.index(8) > 1

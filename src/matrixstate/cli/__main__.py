@@ -22,6 +22,7 @@ from matrixstate.cli.reproduce import reproduce
 from matrixstate.cli.track import track_run
 from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
+from matrixstate.training.stopping import Stopped
 
 COMMANDS = {
     "train": train,
@@ -66,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in lines:
             print(f"matrixstate: error: {line}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        print("matrixstate: interrupted", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("matrixstate: interrupted", file=sys.stderr)
         return INTERRUPTED

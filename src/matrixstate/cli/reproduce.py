@@ -11,10 +11,12 @@ from matrixstate.cli.output import print_json
 from matrixstate.comparison.claims import Claim, all_claims, find_claim
 from matrixstate.comparison.pool import Interrupted
 from matrixstate.comparison.results import RESULTS, Result, read_rows
-from matrixstate.comparison.set_runner import prepare
+from matrixstate.comparison.set_runner import ComparisonSet, open_any, prepare
 from matrixstate.errors import ConfigError
 
 SHORT = "the short form: it shows that all runs and which way the numbers point; the band is that of the full one"
+
+CHANGED = "of a changed suite: the band is that of the claim's own"
 
 
 def reproduce(
@@ -49,7 +51,10 @@ def reproduce(
     if claim is None:
         raise ConfigError("reproduce: expected the name of a claim, or --list")
     found, workers = find_claim(claim), check_jobs(jobs)
+    if redraw and (text or set):
+        raise ConfigError("--redraw: expected no --text or --set")
     suite = found.suite(smoke=smoke, text=text, changes=set)
+    found.is_short(suite)  # refuses another name
     directory = out or Path("runs") / f"reproduce-{suite.name}"
     if not redraw:
         try:
@@ -61,10 +66,19 @@ def reproduce(
 
 
 def _judge(claim: Claim, directory: Path, smoke: bool, json: bool) -> int:
+    """Judges what lies in the directory, which must be of this claim; says in what its suite is another."""
+    begun = open_any(directory)
+    if isinstance(begun, ComparisonSet):
+        raise ConfigError(f"reproduce: expected a comparison of {claim.name}, got one of several parts in {directory}")
+    short, changes = claim.is_short(begun.suite), claim.changes(begun.suite)
+    if smoke and not short:
+        raise ConfigError(f"--smoke: expected the short form in {directory}, got the full one")
     verdict = claim.judge(read_rows(directory / RESULTS, Result))
     outcome = verdict.outcome if verdict.outcome == "reproduced" else verdict.outcome.upper()
     notes = [f"Claim: {claim.statement}", f"Source: {claim.source}.", f"Expected: {claim.band}"]
-    notes += [f"Verdict: {outcome}{f' ({SHORT})' if smoke else ''}.", *verdict.reasons]
+    limits = "; ".join([*([SHORT] if short else []), *([CHANGED] if changes else [])])
+    notes += [f"Verdict: {outcome}{f' ({limits})' if limits else ''}.", *verdict.reasons]
+    notes += [f"Changed: {'; '.join(changes)}."] if changes else []
     return show(directory, json, notes)
 
 

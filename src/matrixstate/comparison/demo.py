@@ -12,6 +12,7 @@ from matrixstate.data import DataConfig, load_tokenizer
 from matrixstate.errors import ConfigError
 from matrixstate.models import Sampling, count, generate, preset
 from matrixstate.training import Outcome, Reporter, Run, RunConfig, TrainingConfig, load_model, start, train
+from matrixstate.training.stopping import Stopped
 
 DEMO = {
     "mru": "MRU",
@@ -63,11 +64,11 @@ def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) 
 
 
 def train_entry(name: str, directory: Path, config: RunConfig, reporters: Sequence[Reporter]) -> Entry:
-    """Trains one model into `directory`; KeyboardInterrupt if it was stopped."""
+    """Trains one model into `directory`; raises Stopped if it was stopped."""
     run = start(directory, config)
     outcome = train(run, reporters)
     if outcome.stopped:
-        raise KeyboardInterrupt
+        raise Stopped(outcome.stopped)
     counts = count(run.config.model, run.config.training.sequence)
     return Entry(name, run, outcome, counts.parameters, counts.state_bytes, _sample(run))
 

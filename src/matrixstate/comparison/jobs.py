@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from matrixstate.errors import CheckpointError, Diverged
+from matrixstate.errors import CheckpointError, MatrixStateError
 from matrixstate.training import Run, RunConfig, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
+from matrixstate.training.stopping import Stopped
 from matrixstate.training.tasks import TaskRunConfig, train_task
 from matrixstate.training.thermometer import Reading
 
 POINTS = 200  # of a curve, at most
 SPIKE = 0.5  # nats above the mean of the losses before it
+NOTHING = {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
 WINDOW = 20  # how many losses before it
 
 
@@ -59,7 +62,11 @@ class Job:
 
     def progress(self) -> dict[str, Any]:
         """How far it is: step, cpu_seconds, wall_seconds."""
-        return read_json(self.directory / "progress.json") or {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+        return read_json(self.directory / "progress.json") or dict(NOTHING)
+
+    def kept(self) -> dict[str, Any]:
+        """The progress that it goes on from once it was stopped: none for a task, which starts again."""
+        return self.progress() if isinstance(self.config, RunConfig) else dict(NOTHING)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -81,7 +88,7 @@ class Watch:
     took: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._before = self.job.progress()
+        self._before = self.job.kept()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self._last_cpu, self._written, self._done = None, 0.0, int(self._before["step"])
 
@@ -116,10 +123,10 @@ class Watch:
     def warned(self, message: str) -> None: ...
 
 
-def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any] | None:
-    """Trains, or goes on, and writes result.json; returns it, or None if a signal stopped it before the end.
+def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Trains, or goes on, and writes result.json; returns it. Raises Stopped if a signal stopped it before the end.
 
-    A training that diverges is a result too: its status is "failed", with the reason.
+    A training that fails is a result too: its status is "failed", with the reason.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     watch = Watch(job, tell)
@@ -128,13 +135,12 @@ def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, An
             found = _train_text(job, job.config, watch)
         else:
             found = _train_task(job, job.config, watch)
-    except KeyboardInterrupt:  # a task's training that was stopped
-        found = None
-    except Diverged as error:
-        found = {"status": "failed", "reason": str(error), **_of_log(read_log(job.directory / "run"))}
-    if found is None:
+    except Stopped:
         watch.write()
-        return None
+        raise
+    except (MatrixStateError, MemoryError, RuntimeError) as error:  # the other jobs are none the worse for it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        found = {"status": "failed", "reason": reason, **_of_log(read_log(job.directory / "run"))}
     middle = statistics.median(watch.took) if watch.took else None
     found |= {"step_cpu_seconds": middle, **watch.spent()}
     write_json(job.directory / "result.json", found)
@@ -170,7 +176,7 @@ def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]
     }
 
 
-def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any] | None:
+def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any]:
     directory = job.directory / "run"
     if (directory / "config.yaml").exists():
         run = Run.open(directory)
@@ -179,7 +185,7 @@ def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any] | N
         run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
     outcome = train(run, [watch], resume=resume)
     if outcome.validation is None:
-        return None
+        raise Stopped(outcome.stopped or signal.SIGINT)
     loss = outcome.validation
     to_bits = loss.bits_per_byte / loss.nats_per_token
     item_error = None if loss.standard_error is None else loss.standard_error * to_bits
@@ -212,8 +218,9 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl that were written to their end."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    """The lines of a run's metrics.jsonl that were written to their end; none where it failed before its first."""
+    path = run / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 

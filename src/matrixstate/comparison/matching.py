@@ -79,6 +79,14 @@ def match(suite: SuiteConfig, shapes: dict[str, Shape]) -> list[Matched]:
     return found
 
 
+def _expect_near(suite: SuiteConfig, seconds: float, budget: float, how: str) -> None:
+    tolerance = 0.0 if suite.match is None else suite.match.tolerance
+    if abs(seconds - budget) > tolerance * budget:
+        raise ConfigError(
+            f"expected wall_time within {tolerance:.1%} of {budget:,.3g} s, the nearest is {seconds:,.3g} s ({how})"
+        )
+
+
 def _how(one: Matched) -> str:
     return "nothing may vary" if one.value is None else f"{one.varied} = {one.value:,}"
 
@@ -106,7 +114,11 @@ def _fit(suite: SuiteConfig, entry: EntryConfig, shape: Shape, budget: float) ->
         steps = max(1, round(budget / per_step))
         return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
     if by == "wall_time":
-        steps = max(1, round(budget / step_seconds(entry.model, shape)))
+        if suite.match is not None and suite.match.value is None and entry.name == suite.reference:
+            return _describe(entry, entry.model, shape, "steps", shape.steps)  # a second timing would differ
+        seconds = step_seconds(entry.model, shape)
+        steps = max(1, round(budget / seconds))
+        _expect_near(suite, steps * seconds, budget, f"steps = {steps:,}")
         return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
     path = varied_path(suite.match, entry)
     if by is None or path is None:

@@ -15,7 +15,7 @@ import torch
 
 from matrixstate.comparison.jobs import Job, run_job
 from matrixstate.errors import MatrixStateError
-from matrixstate.training.stopping import SIGNALS, stopping
+from matrixstate.training.stopping import SIGNALS, Stopped, stopping
 
 Told = Callable[[dict[Job, int], Job | None], None]
 """Is told the steps done of the jobs that are running, and a job that has just ended."""
@@ -37,7 +37,7 @@ def cores() -> int:
 def run_jobs(jobs: Sequence[Job], workers: int, told: Told) -> None:
     """Runs the jobs that have no result yet; with one worker in this process, else in processes of their own.
 
-    Raises Interrupted when a signal stopped them, and what a job raises (but for a divergence, which is a result).
+    Raises Interrupted when a signal stopped them, and what `run_job` does not take for a result.
     """
     todo = [job for job in jobs if job.result() is None]
     if not todo:
@@ -48,7 +48,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, told: Told) -> None:
         _run_in_processes(todo, min(workers, len(todo)), told)
 
 
-class _Stopped(BaseException):
+class _Left(BaseException):
     """Leaves a job that does not listen to signals itself."""
 
 
@@ -61,7 +61,7 @@ class _Signals:
     def note(self, number: int, _: object) -> None:
         self.asked = number
         if self.busy:
-            raise _Stopped
+            raise _Left
 
     def run(self, job: Job, tell: Callable[[int], None] | None = None) -> bool:
         """Whether the job came to its end. Its training listens to signals by itself while it runs."""
@@ -69,8 +69,12 @@ class _Signals:
             return False
         try:
             self.busy = True
-            return run_job(job, tell) is not None
-        except _Stopped:
+            run_job(job, tell)
+            return True
+        except _Left:
+            return False
+        except Stopped as stop:
+            self.asked = stop.signal
             return False
         finally:
             self.busy = False

@@ -23,7 +23,7 @@ class Listener(Protocol):
 def finish(what: str, jobs: Sequence[Job], workers: int, listener: Listener, name_of: Callable[[Job], str]) -> None:
     """Runs the jobs that are not finished, so many at once; `what` they are. Raises pool.Interrupted for a signal."""
     ahead = 0
-    begun = {job: int(job.progress()["step"]) for job in jobs if job.result() is None}
+    begun = {job: int(job.kept()["step"]) for job in jobs if job.result() is None}
     steps = sum(job.steps - step for job, step in begun.items())
     listener.begin(what, len(jobs), len(jobs) - len(begun), steps)
 

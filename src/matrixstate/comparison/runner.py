@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-from matrixstate.comparison.entries import TaskEntry
 from matrixstate.comparison.jobs import Job, change, read_json
-from matrixstate.comparison.matching import Matched, Shape, match
+from matrixstate.comparison.matching import Matched
+from matrixstate.comparison.plan import Plan
 from matrixstate.comparison.progress import Listener, finish
 from matrixstate.comparison.results import (
     CURVES,
@@ -25,53 +25,13 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
+from matrixstate.comparison.suite import SuiteConfig
 from matrixstate.comparison.suite_files import as_data, make_suite
 from matrixstate.configs import decode, encode, flatten
-from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.training import CHOICES
 from matrixstate.training.run import environment, replace_file, write_json
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be trained: the entries at the budget, and the text they learn."""
-
-    suite: SuiteConfig
-    sizes: list[Matched]
-    text: TokenizedText | None
-
-
-def make_plan(suite: SuiteConfig) -> Plan:
-    """Reads the text and meets the budget. Raises ConfigError or DataError where that cannot be; writes nothing."""
-    if isinstance(suite, TaskSuite):
-        shapes = {entry.name: _task_shape(suite, entry) for entry in suite.models}
-        return Plan(suite, match(suite, shapes), None)
-    assert isinstance(suite, TextSuite)
-    text = tokenize(suite.data)
-    shapes = {}
-    for entry in suite.models:
-        training = entry.training
-        RandomWindows(text.parts["train"], training.sequence, training.batch, 0)
-        shapes[entry.name] = Shape(
-            text.tokenizer.size, training.sequence, training.steps, training.batch * training.sequence
-        )
-    small = [e for e in suite.models if (e.model.vocabulary or text.tokenizer.size) < text.tokenizer.size]
-    if small:
-        raise ConfigError(
-            f"models: {e.name}: vocabulary: expected at least {text.tokenizer.size}, the tokenizer's, "
-            f"got {e.model.vocabulary}"
-            for e in small
-        )
-    return Plan(suite, match(suite, shapes), text)
-
-
-def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
-    """A curriculum's steps hold at most as many tokens as those at full length."""
-    training = entry.training
-    return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
 
 
 @contextmanager
@@ -159,7 +119,7 @@ class Comparison:
         return {size.entry: [self.job(size, "trial", rate, seed) for rate in rates] for size in self.sizes}
 
     def rates(self) -> dict[str, float | None]:
-        """The rate of every entry: its best trial's, or the only one there is; None if all its trials diverged."""
+        """The rate of every entry: its best trial's, or the only one there is; None if all its trials failed."""
         chosen: dict[str, float | None] = {}
         for name, jobs in self.trials().items():
             own = self.suite.entry(name).training.learning_rate
@@ -261,7 +221,7 @@ class Comparison:
                 row = Result(**{**common, "seed": seed, **numbers})
                 rows.append(row.judged())
             if rates[size.entry] is None:
-                reason = "every learning rate that was tried diverged"
+                reason = "every learning rate that was tried failed"
                 rows += [Result(**common, seed=s, status="failed", reason=reason) for s in self.suite.all_seeds]
         return rows
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import yaml
 
 from matrixstate.comparison.jobs import Job
+from matrixstate.comparison.plan import Plan, make_plan
 from matrixstate.comparison.progress import Listener, finish
 from matrixstate.comparison.results import RESULTS, PartResult, Result, read_rows, write_rows
 from matrixstate.comparison.runner import (
     Comparison,
-    Plan,
-    make_plan,
     making,
     opening,
     write_environment,

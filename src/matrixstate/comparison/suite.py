@@ -22,6 +22,7 @@ from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import require
 from matrixstate.models import ModelConfig
 from matrixstate.training import RunConfig
+from matrixstate.training.task_config import measured_lengths
 from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig
 
 
@@ -190,7 +191,8 @@ class TaskSuite(SuiteConfig):
     evaluate_length: int = 1024
     """Steps of the longest sequences of the evaluation."""
     value_length: int | None = None
-    """The length up to which the accuracy that is compared is measured. Default: evaluate_length."""
+    """The length up to which the accuracy that is compared is measured. Default: evaluate_length. Where a sequence's
+    beginning is none itself, as in recall: the training length, doubled or not, or evaluate_length."""
     evaluate_sequences: int = 64
     """Sequences of the evaluation; the same for every entry and seed."""
     solved: float = 0.99
@@ -232,8 +234,19 @@ class TaskSuite(SuiteConfig):
                 self.value_length is None or 0 < self.value_length <= self.evaluate_length,
                 f"value_length: expected 1 to evaluate_length = {self.evaluate_length}, got {self.value_length}",
             ),
+            *self._measured(),
             (
                 self.evaluate_length >= longest,
                 f"evaluate_length: expected at least {longest}, the longest of training, got {self.evaluate_length}",
             ),
         )
+
+    def _measured(self) -> Iterable[tuple[bool, str]]:
+        """Checks that the value is of a length that is measured; where prefixes are sequences, all are."""
+        wanted = self.value_length
+        if self.task.prefix or wanted is None or not 0 < wanted <= self.evaluate_length:
+            return
+        for trained in sorted({entry.training.length for entry in self.models}):
+            measured = measured_lengths(trained, self.evaluate_length)
+            known = ", ".join(map(str, measured))
+            yield wanted in measured, f"value_length: expected one of the lengths measured, {known}, got {wanted}"

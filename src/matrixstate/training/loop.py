@@ -27,8 +27,9 @@ from matrixstate.training.checkpoint import (
     save_checkpoint,
 )
 from matrixstate.training.config import RunConfig
+from matrixstate.training.fit import expect_fit
 from matrixstate.training.guard import write_bundle
-from matrixstate.training.optimizer import expect_rates, learning_rate, make_optimizer, set_rate
+from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
 from matrixstate.training.plan import BYTES_PER_PARAMETER
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.run import Run
@@ -62,9 +63,7 @@ def start(directory: Path, config: RunConfig) -> Run:
     RandomWindows(text.parts["train"], config.training.sequence, config.training.batch, config.seed)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
     _expect_memory(config)
-    if config.training.rates:
-        with torch.device("meta"):  # for the names alone
-            expect_rates(LanguageModel(config.model), config.training.rates)
+    expect_fit(config.model, config.training.rates, {"training.sequence": config.training.sequence})
     return Run.create(directory, config, text.write)
 
 

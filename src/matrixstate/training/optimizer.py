@@ -51,17 +51,15 @@ def decays(parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not getattr(parameter, "no_weight_decay", False)
 
 
-def expect_rates(model: nn.Module, rates: Sequence[RateConfig]) -> None:
-    """Raises ConfigError for rates of parameters that the model does not have."""
+def rate_problems(model: nn.Module, rates: Sequence[RateConfig]) -> list[str]:
+    """A sentence for every rate of parameters that the model does not have."""
     names = [name for name, _ in model.named_parameters()]
-    problems = [
+    return [
         f"training.rates.{i}.parameters: expected the name of a parameter, such as {names[-2]}, or one with * in it, "
         f"got {rate.parameters!r}"
         for i, rate in enumerate(rates)
         if not any(fnmatchcase(name, rate.parameters) for name in names)
     ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.AdamW:
@@ -69,7 +67,9 @@ def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.Ad
 
     Raises ConfigError for rates that fit none.
     """
-    expect_rates(model, config.rates)
+    problems = rate_problems(model, config.rates)
+    if problems:
+        raise ConfigError(problems)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -8,6 +8,14 @@ from contextlib import contextmanager
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal, by its number, ended what cannot simply return."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__()
+        self.signal = signal
+
+
 class Stop:
     """Whether, and by which signal, the process was asked to stop."""
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -101,8 +102,18 @@ class TaskRunConfig:
                 given is None or given >= wanted,
                 f"model.vocabulary: expected at least {wanted}, the task's, got {given}",
             ),
+            *self._lengths(),
             *self._codebooks(),
         )
+
+    def _lengths(self) -> Iterable[tuple[bool, str]]:
+        """Checks that the task exists at the ends of every range of lengths."""
+        lengths = {"training.length": self.training.length, "evaluate_length": self.evaluate_length}
+        if self.training.lengths != "full":
+            lengths = {"training.start": self.training.start, **lengths}
+        for key, length in lengths.items():
+            problem = _refusal(self.task, length) if length > 0 else None
+            yield problem is None, f"{key}: {problem}"
 
     def _codebooks(self) -> Iterable[tuple[bool, str]]:
         """Checks that codes made of states, which are every head's own, have a place."""
@@ -130,9 +141,31 @@ class TaskRunConfig:
                 f"model: codes: expected at least {fewest}, the task's answers, got {mixer.codes}",
             )
 
+    @property
+    def measured_lengths(self) -> tuple[int, ...]:
+        """What the evaluation measures: the training length, doubled as long as it is below the longest, and that."""
+        return measured_lengths(self.training.length, self.evaluate_length)
+
     def sized_model(self) -> ModelConfig:
         """The model with the task's vocabulary where it names none."""
         return dataclasses.replace(self.model, vocabulary=self.model.vocabulary or self.task.vocabulary)
+
+
+def measured_lengths(trained: int, longest: int) -> tuple[int, ...]:
+    """The lengths at which a model trained to one length and tested to another is measured, ascending."""
+    return (*(trained * 2**k for k in range(longest.bit_length()) if trained * 2**k < longest), longest)
+
+
+@lru_cache
+def _refusal(task: TaskConfig, length: int) -> str | None:
+    """What a task says of a length at which it does not exist; None where it does."""
+    if task.prefix:  # then every length is the beginning of a longer one
+        return None
+    try:
+        task.at(0, 0, 1, length)
+    except ConfigError as error:
+        return str(error).removeprefix("length: ")
+    return None
 
 
 def names_task(path: Path) -> bool:

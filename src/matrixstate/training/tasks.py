@@ -22,10 +22,11 @@ from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
 from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks, with_correction
-from matrixstate.training.optimizer import expect_rates, learning_rate, make_optimizer, set_rate
+from matrixstate.training.fit import expect_fit
+from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
 from matrixstate.training.report import Reporter
 from matrixstate.training.run import environment, replace_file, write_json
-from matrixstate.training.stopping import stopping
+from matrixstate.training.stopping import Stopped, stopping
 from matrixstate.training.task_config import TASK_CHOICES, TaskRunConfig, TaskTrainingConfig, load_task_config
 
 MASTERED = 0.99  # the accuracy whose cost is reported
@@ -85,27 +86,31 @@ def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
     return model.eval(), config
 
 
+def expect_task_fit(config: TaskRunConfig) -> None:
+    """Raises ConfigError where the model has not the parameters or positions that the training asks for."""
+    lengths = {"training.length": config.training.length, "evaluate_length": config.evaluate_length}
+    expect_fit(config.sized_model(), config.training.rates, lengths)
+
+
 def train_task(directory: Path, config: TaskRunConfig, reporters: Sequence[Reporter] = ()) -> TaskOutcome:
     """Trains on a task and measures how far the model tracks; `directory`, new or empty, holds what is left behind.
 
     config.yaml, environment.json, metrics.jsonl (a line per step), checkpoints/, tracking.json and status.json.
 
     Raises:
-        ConfigError: the directory holds files or cannot be made.
+        ConfigError: the directory holds files or cannot be made, or the model has not what the training asks for.
         Diverged: more than `max_skipped` steps with a loss or gradient that is not finite.
-        KeyboardInterrupt: SIGINT or SIGTERM; nothing can be gone on with.
+        Stopped: by SIGINT or SIGTERM; nothing can be gone on with.
     """
-    if config.training.rates:
-        with torch.device("meta"):  # for the names alone
-            expect_rates(LanguageModel(config.sized_model()), config.training.rates)
+    expect_task_fit(config)
     _begin(directory, config)
     try:
         session = _Session(config, reporters)
         with (directory / "metrics.jsonl").open("w", encoding="utf-8") as log, stopping() as stop:
             while session.done < config.training.steps:
                 log.write(json.dumps(session.step()) + "\n")
-                if stop:
-                    raise KeyboardInterrupt
+                if stop.signal is not None:
+                    raise Stopped(stop.signal)
         session.finish()
         save_checkpoint(directory / "checkpoints", session.done, session.model, session.optimizer, keep=1)
         outcome = session.outcome()
@@ -207,8 +212,7 @@ class _Session:
             self.skipped += 1
             if self.skipped > self.config.training.max_skipped:
                 raise Diverged(f"training: expected finite losses and gradients, got {self.skipped} steps without")
-        at_length = self.config.training.lengths == "uniform" or length == self.config.training.length
-        if self.solved_at is None and at_length and mean >= MASTERED:
+        if self.solved_at is None and length == self.config.training.length and mean >= MASTERED:
             self.solved_at = self.done, time.process_time() - self._cpu
 
     def finish(self) -> None:
@@ -223,7 +227,6 @@ class _Session:
     def outcome(self) -> TaskOutcome:
         """The end of training, and how far the model tracks."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        longest, trained = self.config.evaluate_length, self.config.training.length
-        doublings = tuple(trained * 2**k for k in range(longest.bit_length()) if trained * 2**k < longest)
-        tracking = track(self.model, self.config.task, (*doublings, longest), sequences=self.config.evaluate_sequences)
+        config = self.config
+        tracking = track(self.model, config.task, config.measured_lengths, sequences=config.evaluate_sequences)
         return TaskOutcome(self.done, self.tokens, self.skipped, wall, cpu, self.solved_at, tracking)

@@ -4,6 +4,7 @@ Each is a YAML file beside this one: statement, source, band, cost, the override
 short form shows that everything runs and which way numbers point; the band is that of the full one.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 from matrixstate.comparison.claims.judges import JUDGES, Verdict
 from matrixstate.comparison.results import Result
 from matrixstate.comparison.suite import SuiteConfig
-from matrixstate.comparison.suite_files import make_suite
-from matrixstate.configs import load_yaml, nearest
-from matrixstate.errors import ConfigError
+from matrixstate.comparison.suite_files import as_data, make_suite
+from matrixstate.configs import flatten, load_yaml, nearest
+from matrixstate.errors import ConfigError, require
 
 __all__ = ["Claim", "Verdict", "all_claims", "find_claim"]
 
@@ -44,9 +45,26 @@ class Claim:
         overrides = [*(self.smoke if smoke else ()), *changes]
         return make_suite({"name": name, "title": name, **self.data}, overrides, text)
 
+    def is_short(self, suite: SuiteConfig) -> bool:
+        """Whether a suite is the claim's short form, by its name. Raises ConfigError for one of another claim."""
+        names = (self.name, f"{self.name}-smoke")
+        require((suite.name in names, f"reproduce: expected the suite {' or '.join(names)}, got {suite.name!r}"))
+        return suite.name != self.name
+
+    def changes(self, suite: SuiteConfig) -> list[str]:
+        """What a suite has otherwise than the claim, or than its short form; what all models share is said once."""
+        own, given = (flatten(as_data(one)) for one in (self.suite(smoke=self.is_short(suite)), suite))
+        keys = [key for key in {**own, **given} if own.get(key) != given.get(key)]
+        said = (f"{_shared(key)} = {given.get(key)!r} instead of {own.get(key)!r}" for key in keys)
+        return list(dict.fromkeys(said))
+
     def judge(self, rows: Sequence[Result]) -> Verdict:
         """What the results say of the claim."""
         return JUDGES[self.name](rows)
+
+
+def _shared(key: str) -> str:
+    return re.sub(r"^models\.\d+\.training\.", "training.", key)
 
 
 def all_claims() -> list[Claim]:
