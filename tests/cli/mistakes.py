@@ -206,7 +206,19 @@ MISTAKES = {
     ),
     "an override that is no YAML": (
         options("training.steps=["),
-        ["--set training.steps=[: the value is not YAML"],
+        ["--set training.steps=[: not YAML: ..."],
+    ),
+    "an option given twice": (
+        ["train", "twice.yaml"],
+        ["config twice.yaml: training: given twice, again in line 3"],
+    ),
+    "a date that is none": (
+        options("training.steps=2024-13-45"),
+        ["training.steps: expected a whole number, got '2024-13-45'"],
+    ),
+    "a number beyond any": (
+        options(f"training.learning_rate={10**400}"),
+        [f"training.learning_rate: expected a number, got {10**400}"],
     ),
     "a name with a path": (
         options("name=../../up"),

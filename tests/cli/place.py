@@ -25,6 +25,7 @@ def make_place(place: Path) -> None:
         "short.txt": b"ten chars!",
         "broken.yaml": b"model: [",
         "list.yaml": b"- 1",
+        "twice.yaml": b"training: {steps: 2}\nmodel: shakespeare-mru\ntraining: {batch: 4}",
         "binary.bin": bytes(range(256)),
         "code.yaml": b"a: !!python/object/apply:os.system ['true']",
     }
