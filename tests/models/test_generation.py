@@ -159,6 +159,17 @@ def test_an_empty_prompt_is_refused(prompts):
         generate(make(hybrid()), prompts, 1)
 
 
+@pytest.mark.parametrize("prompts", [torch.ones(1, 3, dtype=torch.int64), [torch.tensor([1])], [[torch.tensor(1)]]])
+def test_tensors_for_prompts_are_refused(prompts):
+    with pytest.raises(DataError, match=r"prompts must be lists of token numbers, got a tensor"):
+        generate(make(hybrid()), prompts, 1)
+
+
+def test_a_negative_number_of_tokens_is_refused():
+    with pytest.raises(ConfigError, match="tokens: expected 0 or more, got -1"):
+        generate(make(hybrid()), [[1]], -1)
+
+
 @pytest.mark.parametrize("options", [{}, {"learned_positions": 12}], ids=str)
 def test_going_on_from_a_saved_state_is_as_if_never_stopped(options, tmp_path):
     model = make(hybrid(**options))
