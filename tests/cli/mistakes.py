@@ -502,6 +502,43 @@ MISTAKES = {
         ["autopsy", "run"],
         ["autopsy: expected a bundle in run: No such file or directory"],
     ),
+    "no steps between corrections": (
+        ["correct", "task", "--every", "0"],
+        ["--every: expected at least 1, got 0"],
+    ),
+    "a correction with too few and too many": (
+        ["correct", "task", "--codes", "0", "--sharpness", "nan", "--length", "0", "--sequences", "0"],
+        [
+            "--codes: expected 1 to 4096, got 0",
+            "--sharpness: expected a positive number, got nan",
+            "--length: expected at least 1, got 0",
+            "--sequences: expected at least 1, got 0",
+        ],
+    ),
+    "more codes than can be found": (
+        ["correct", "task", "--codes", "1000000"],
+        ["--codes: expected 1 to 4096, got 1000000"],
+    ),
+    "generating from a task's run": (
+        ["generate", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "evaluating a task's run": (
+        ["evaluate", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "checking a task's run": (
+        ["check", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "resuming a task's run": (
+        ["train", "--resume", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "checking a task's config": (
+        ["check", "task/config.yaml"],
+        ["config task/config.yaml: expected a run on a text, got one on a task; only train takes those"],
+    ),
     "no steps to demonstrate": (
         ["demo", "--steps", "0"],
         ["--steps: expected at least 1, got 0"],

@@ -210,5 +210,11 @@ def test_a_state_of_one_text_can_be_forked(tmp_path):
     three = fork(one, 3)
     going = Generation(model, three, Sampling(temperature=0))
     assert len(set(next(going).tolist())) == 1
+    alone = Generation(model, one, Sampling())
+    forks = Generation(model, fork(one, 3), Sampling())
+    drawn = [(next(forks).tolist(), next(alone).tolist()) for _ in range(9)]
+    texts = list(zip(*(tokens for tokens, _ in drawn), strict=True))
+    assert len(set(texts)) == 3
+    assert list(texts[0]) == [token for _, (token,) in drawn]
     with pytest.raises(CheckpointError, match="expected 3 prompts, one for each of its texts, got 2"):
         fork(three, 2)

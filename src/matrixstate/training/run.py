@@ -59,6 +59,10 @@ class Run:
         path = directory / "config.yaml"
         try:
             data = read_yaml(path.read_text(encoding="utf-8"))
+            if isinstance(data, dict) and "task" in data:
+                raise CheckpointError(
+                    f"run: {directory} is a run on a task; look at it with: matrixstate track {directory}"
+                )
             return cls(directory, decode(RunConfig, data, CHOICES))
         except OSError as error:
             raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
