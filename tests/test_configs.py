@@ -82,6 +82,16 @@ def test_numbers_may_be_written_as_people_write_them():
     assert decode(Outer, {"inner": {"size": 1}, "rate": 2}, {}).rate == 2.0
 
 
+def test_a_number_beyond_any_is_refused():
+    assert problems(Outer, {"inner": {"size": 1}, "rate": 10**400}) == [f"rate: expected a number, got {10**400}"]
+
+
+def test_a_date_is_text(tmp_path):
+    (tmp_path / "c.yaml").write_text("name: 2024-13-45\nother: 2024-01-01")
+    assert load_yaml(tmp_path / "c.yaml") == {"name": "2024-13-45", "other": "2024-01-01"}
+    assert override({}, ["name=2024-13-45"]) == {"name": "2024-13-45"}
+
+
 def test_mixers_are_chosen_by_name():
     run = decode(RunConfig, {"name": "x", "model": MODEL}, CHOICES)
     assert run.model.blocks[0].mixer == MRUConfig(heads=1)
@@ -131,7 +141,9 @@ def test_overrides_reach_everywhere_and_change_nothing_else():
         ("a.b.7=3", "expected an index below 1, got '7'"),
         ("a.b.x=3", "expected an index below 1, got 'x'"),
         ("d.e=3", "'e' lies below 3, which holds no options"),
-        ("d=[", "the value is not YAML"),
+        ("d=[", "--set d=[: not YAML: "),
+        ("d=0x_", "--set d=0x_: not YAML: "),
+        ("d={e: 1, f: 2, e: 3}", "e: given twice, again in line 1"),
     ],
 )
 def test_wrong_overrides_are_refused(assignment, message):
@@ -145,6 +157,9 @@ def test_wrong_overrides_are_refused(assignment, message):
     [
         (b"a: [", "not YAML"),
         (b"\xff\xfe\x00", "not YAML"),
+        (b"a: 0x_", "not YAML"),
+        (b"a: {b: 1}\nc: 2\na: {d: 3}", "c.yaml: a: given twice, again in line 3"),
+        (b"a:\n  b: 1\n  b: 1", "c.yaml: b: given twice, again in line 3"),
         (b"- 1", "expected a mapping of options, got list"),
         (b"", "expected a mapping of options, got NoneType"),
         (b"a: !!python/object/apply:os.system ['true']", "not YAML"),

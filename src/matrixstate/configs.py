@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -22,12 +22,40 @@ from matrixstate.errors import ConfigError
 Choices = Mapping[type, Mapping[str, Any]]
 
 
+class _Loader(yaml.SafeLoader):
+    """Of plain data; a date is text, and no key may be given twice."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(f"{key.value}: given twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """The plain data in a text. Raises ConfigError if it is not YAML or gives a key twice."""
+    try:
+        return _Loader(text).get_single_data()
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: numbers that only look like numbers
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises ConfigError for a missing or malformed file."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except (ConfigError, UnicodeDecodeError) as error:
+        what = error if isinstance(error, ConfigError) else f"not YAML: {error}"
+        raise ConfigError(f"config {path}: {what}") from error
     except (OSError, ValueError) as error:  # the latter for a NUL in the name
         raise ConfigError(f"config {path}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(data, dict):
@@ -43,9 +71,9 @@ def override(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
         if not equals or not all(keys):
             raise ConfigError(f"--set {assignment}: expected KEY.KEY=VALUE")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment}: the value is not YAML") from error
+            value = read_yaml(text)
+        except ConfigError as error:
+            raise ConfigError(f"--set {assignment}: {error}") from error
         data = _placed(data, keys, value, assignment)
     return data
 
@@ -173,14 +201,12 @@ def _decode_fields(cls: type, data: Any, path: str, choices: Choices, problems: 
 
 
 def _decode_scalar(kind: type, data: Any, path: str, problems: list[str]) -> Any:
-    if kind is float and isinstance(data, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(data)
-        except ValueError:
-            return _expect(False, data, "a number", path, problems)
     if kind is float:
-        fits = isinstance(data, int | float) and not isinstance(data, bool)
-        return _expect(fits, float(data) if fits else data, "a number", path, problems)
+        try:
+            fits = isinstance(data, int | float | str) and not isinstance(data, bool)  # YAML 1.1 reads 1e-3 as text
+            return _expect(fits, float(data) if fits else data, "a number", path, problems)
+        except (ValueError, OverflowError):
+            return _expect(False, data, "a number", path, problems)
     expected = {int: "a whole number", bool: "true or false", str: "text"}.get(kind, kind.__name__)
     return _expect(
         isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), data, expected, path, problems

@@ -206,7 +206,19 @@ MISTAKES = {
     ),
     "an override that is no YAML": (
         options("training.steps=["),
-        ["--set training.steps=[: the value is not YAML"],
+        ["--set training.steps=[: not YAML: ..."],
+    ),
+    "an option given twice": (
+        ["train", "twice.yaml"],
+        ["config twice.yaml: training: given twice, again in line 3"],
+    ),
+    "a date that is none": (
+        options("training.steps=2024-13-45"),
+        ["training.steps: expected a whole number, got '2024-13-45'"],
+    ),
+    "a number beyond any": (
+        options(f"training.learning_rate={10**400}"),
+        [f"training.learning_rate: expected a number, got {10**400}"],
     ),
     "a name with a path": (
         options("name=../../up"),
@@ -489,6 +501,43 @@ MISTAKES = {
     "a bundle that is none": (
         ["autopsy", "run"],
         ["autopsy: expected a bundle in run: No such file or directory"],
+    ),
+    "no steps between corrections": (
+        ["correct", "task", "--every", "0"],
+        ["--every: expected at least 1, got 0"],
+    ),
+    "a correction with too few and too many": (
+        ["correct", "task", "--codes", "0", "--sharpness", "nan", "--length", "0", "--sequences", "0"],
+        [
+            "--codes: expected 1 to 4096, got 0",
+            "--sharpness: expected a positive number, got nan",
+            "--length: expected at least 1, got 0",
+            "--sequences: expected at least 1, got 0",
+        ],
+    ),
+    "more codes than can be found": (
+        ["correct", "task", "--codes", "1000000"],
+        ["--codes: expected 1 to 4096, got 1000000"],
+    ),
+    "generating from a task's run": (
+        ["generate", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "evaluating a task's run": (
+        ["evaluate", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "checking a task's run": (
+        ["check", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "resuming a task's run": (
+        ["train", "--resume", "task"],
+        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    ),
+    "checking a task's config": (
+        ["check", "task/config.yaml"],
+        ["config task/config.yaml: expected a run on a text, got one on a task; only train takes those"],
     ),
     "no steps to demonstrate": (
         ["demo", "--steps", "0"],

@@ -25,12 +25,15 @@ def make_place(place: Path) -> None:
         "short.txt": b"ten chars!",
         "broken.yaml": b"model: [",
         "list.yaml": b"- 1",
+        "twice.yaml": b"training: {steps: 2}\nmodel: shakespeare-mru\ntraining: {batch: 4}",
         "binary.bin": bytes(range(256)),
         "code.yaml": b"a: !!python/object/apply:os.system ['true']",
     }
     for name, content in files.items():
         (place / name).write_bytes(content)
     (place / "folder").mkdir()
+    (place / "task").mkdir()
+    (place / "task" / "config.yaml").write_text("task: s3\nmodel: shakespeare-mru")
     os.symlink("nowhere", place / "dangling.txt")
     os.symlink("loop.txt", place / "loop.txt")
     train(start(place / "run", config))

@@ -13,7 +13,8 @@ import torch
 import yaml
 from small import small_config, text_file
 
-from matrixstate.cli.__main__ import COMMANDS, main
+from matrixstate.cli.__main__ import main
+from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import encode
 from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
@@ -102,6 +103,13 @@ def test_a_dry_run_of_a_large_preset_allocates_nothing(workplace, capsys):
     plan = json.loads(out)
     assert plan["counts"]["parameters"] == 513_497_024
     assert not plan["tried"]
+
+
+def test_a_text_without_line_breaks_can_be_generated_as_train_says(workplace, capsys):
+    (workplace / "lower.txt").write_text("so it goes on " * 40)
+    out = output(capsys, "train", "config.yaml", "--text", "lower.txt", "--out", "lower", "--steps", 2)
+    arguments = re.search(r"try: matrixstate (.*)", out)[1].split()
+    assert len(output(capsys, *arguments, "--tokens", 5).rstrip("\n")) == 6
 
 
 def test_generate_is_seeded_and_streams_its_prompt(run, capsys):
@@ -223,6 +231,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workplace):
     assert status == {"status": "stopped", "step": step}
 
 
+@pytest.mark.parametrize("module", ["tyro", "torch"])
+def test_ctrl_c_while_it_starts_is_one_line(module):
+    script = """if True:
+        import sys
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                if name == sys.argv[1]:
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Finder)
+        from matrixstate.cli.__main__ import main
+        sys.exit(main(["list"]))"""
+    done = subprocess.run([sys.executable, "-c", script, module], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "matrixstate: interrupted\n")
+
+
 @pytest.mark.slow
 def test_a_closed_pipe_is_no_error(run):
     with command("generate", run, "--tokens", "3000") as process:
@@ -331,6 +354,10 @@ def test_a_text_goes_on_from_a_state_file(run, workplace, capsys):
         "--json",
     )
     assert [t["prompt"] for t in json.loads(forks)["texts"]] == ["1", "2"]
+    two = [*generate, "--prompt", "2", "--tokens", 5, "--save-state", "two.safetensors", "--json"]
+    assert len(json.loads(output(capsys, *two))["texts"]) == 2
+    both = output(capsys, "generate", run, "--load-state", "two.safetensors", "--tokens", 5, "--json")
+    assert [len(t["text"]) for t in json.loads(both)["texts"]] == [5, 5]
     assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "other", "--seed", "9"]) == 0
     assert main(["generate", "other", "--load-state", "s.safetensors"]) == 1
     assert re.search(r"state: s.safetensors belongs to the model \w+, got the model \w+", capsys.readouterr().err)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mistakes import MISTAKES
 from place import make_place
 
-from matrixstate.cli.__main__ import COMMANDS, main
+from matrixstate.cli.__main__ import main
+from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import decode
 from matrixstate.errors import ConfigError
 from matrixstate.training import CHOICES, RunConfig

@@ -14,6 +14,7 @@ from matrixstate.data import (
     TextStream,
     load_tokenizer,
     open_corpus,
+    opening,
     read_files,
     read_source,
     tokenize,
@@ -71,6 +72,18 @@ def test_a_stream_of_nonsense_does_not_stop():
     stream = TextStream(BPE)
     lone = BPE.encode("é")[0]
     assert "a" in "".join(stream.feed(token) for token in [lone, lone, lone, lone, *BPE.encode("a")])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_text_is_refused(kind):
+    with pytest.raises(DataError, match=r"tokenizer: expected .*, got .*'\\udcff'"):
+        tokenizer_of(kind).encode("a\udcff")
+
+
+def test_a_sample_begins_with_what_the_text_has():
+    assert opening(CharacterTokenizer("KING:\n"), "KING:\n") == "KING:\n"
+    assert opening(CharacterTokenizer("so it goes"), "KING:\n") == " "
+    assert opening(ByteTokenizer()) == "\n"
 
 
 def test_unknown_characters_are_named():

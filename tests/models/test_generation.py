@@ -159,6 +159,17 @@ def test_an_empty_prompt_is_refused(prompts):
         generate(make(hybrid()), prompts, 1)
 
 
+@pytest.mark.parametrize("prompts", [torch.ones(1, 3, dtype=torch.int64), [torch.tensor([1])], [[torch.tensor(1)]]])
+def test_tensors_for_prompts_are_refused(prompts):
+    with pytest.raises(DataError, match=r"prompts must be lists of token numbers, got a tensor"):
+        generate(make(hybrid()), prompts, 1)
+
+
+def test_a_negative_number_of_tokens_is_refused():
+    with pytest.raises(ConfigError, match="tokens: expected 0 or more, got -1"):
+        generate(make(hybrid()), [[1]], -1)
+
+
 @pytest.mark.parametrize("options", [{}, {"learned_positions": 12}], ids=str)
 def test_going_on_from_a_saved_state_is_as_if_never_stopped(options, tmp_path):
     model = make(hybrid(**options))
@@ -199,5 +210,11 @@ def test_a_state_of_one_text_can_be_forked(tmp_path):
     three = fork(one, 3)
     going = Generation(model, three, Sampling(temperature=0))
     assert len(set(next(going).tolist())) == 1
+    alone = Generation(model, one, Sampling())
+    forks = Generation(model, fork(one, 3), Sampling())
+    drawn = [(next(forks).tolist(), next(alone).tolist()) for _ in range(9)]
+    texts = list(zip(*(tokens for tokens, _ in drawn), strict=True))
+    assert len(set(texts)) == 3
+    assert list(texts[0]) == [token for _, (token,) in drawn]
     with pytest.raises(CheckpointError, match="expected 3 prompts, one for each of its texts, got 2"):
         fork(three, 2)

@@ -195,6 +195,7 @@ def test_dropout_acts_in_training_only():
         (torch.tensor([[-1, 3]]), "tokens must be below 17, got -1"),
         (torch.tensor([3, 4]), r"tokens must be torch.int64 \[B, T\], got torch.int64 \[2\]"),
         (torch.tensor([[0.5]]), r"tokens must be torch.int64 \[B, T\], got torch.float32"),
+        ([[1, 2]], r"tokens must be torch.int64 \[B, T\], got list"),
     ],
 )
 def test_wrong_tokens_are_refused(tokens, message):
@@ -206,11 +207,43 @@ def test_a_foreign_state_is_refused():
     model, other = LanguageModel(hybrid()), LanguageModel(ModelConfig(12, (BlockConfig(None, MLPConfig()),), 17))
     with pytest.raises(ShapeError, match="state must hold 5 blocks, got 1"):
         model(torch.zeros(1, 1, dtype=torch.int64), other.init_state(1))
+    for mixer, other in ((MRUConfig(heads=1, state_size=9), "AttentionMixerState"), (None, "AttentionMixerState")):
+        model = LanguageModel(ModelConfig(12, (BlockConfig(mixer, MLPConfig()),), 17))
+        state = LanguageModel(ModelConfig(12, (BlockConfig(AttentionConfig(heads=1)),), 17)).init_state(1)
+        with pytest.raises(ShapeError, match=f"state of block 0 must be (MRUState|NoneType), got {other}"):
+            model(torch.zeros(1, 1, dtype=torch.int64), state)
+    with pytest.raises(ShapeError, match="state must be a ModelState, got int"):
+        model(torch.zeros(1, 1, dtype=torch.int64), 3)
+
+
+@pytest.mark.parametrize(
+    "config", [hybrid(), ModelConfig(12, (BlockConfig(None, MLPConfig()),), 17)], ids=["hybrid", "mlp"]
+)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"mask must be torch.bool \[2, 5\], got torch.bool \[2, 4\]"),
+        ({"mask": torch.ones(5, dtype=torch.bool)}, r"mask must be torch.bool \[2, 5\], got torch.bool \[5\]"),
+        ({"reset": torch.ones(2, 4, dtype=torch.bool)}, r"reset must be torch.bool \[2, 5\], got torch.bool \[2, 4\]"),
+        (
+            {"reset": torch.ones(2, 5, dtype=torch.int64)},
+            r"reset must be torch.bool \[2, 5\], got torch.int64 \[2, 5\]",
+        ),
+        ({"reset": 1}, r"reset must be torch.bool \[2, 5\], got int"),
+        ({"state": 3}, "state must be of 2 rows, got 3"),
+    ],
+)
+def test_wrong_flags_and_rows_are_refused_whatever_the_mixers(config, options, message):
+    model = LanguageModel(config)
+    options = {**options, "state": model.init_state(options["state"])} if "state" in options else options
+    with pytest.raises(ShapeError, match=f"LanguageModel: {message}"):
+        model(torch.zeros(2, 5, dtype=torch.int64), **options)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"norm": "rmsnorm"}, "norm: expected one of layer, rms, got 'rmsnorm'"),
         ({"width": 0}, "width: expected at least 1, got 0"),
         ({"blocks": ()}, "blocks: expected at least one block, got none"),
         ({"vocabulary": 1}, "vocabulary: expected 2 or more, got 1"),

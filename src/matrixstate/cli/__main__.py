@@ -4,43 +4,9 @@ import os
 import sys
 import traceback
 
-import tyro
-
-from matrixstate.cli.automaton import automaton
-from matrixstate.cli.autopsy import autopsy
-from matrixstate.cli.check import check
-from matrixstate.cli.compare import compare
-from matrixstate.cli.correct import correct
-from matrixstate.cli.demo import demo
-from matrixstate.cli.evaluate import evaluate
-from matrixstate.cli.generate import generate
-from matrixstate.cli.info import info
-from matrixstate.cli.inspect import inspect
-from matrixstate.cli.list import list_mixers
-from matrixstate.cli.needle import needle
-from matrixstate.cli.reproduce import reproduce
-from matrixstate.cli.track import track_run
-from matrixstate.cli.train import train
 from matrixstate.errors import ConfigError, MatrixStateError
 from matrixstate.training.stopping import Stopped
 
-COMMANDS = {
-    "train": train,
-    "generate": generate,
-    "evaluate": evaluate,
-    "needle": needle,
-    "info": info,
-    "list": list_mixers,
-    "demo": demo,
-    "compare": compare,
-    "reproduce": reproduce,
-    "check": check,
-    "inspect": inspect,
-    "track": track_run,
-    "automaton": automaton,
-    "correct": correct,
-    "autopsy": autopsy,
-}
 INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 
@@ -53,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        import tyro  # here, so that Ctrl-C in the seconds that this takes is an interruption as any other
+
+        from matrixstate.cli.commands import COMMANDS
+
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="matrixstate",

@@ -36,7 +36,7 @@ def check(
         target: A run's directory (its weights, its validation text), or a config file (weights drawn at random).
         set: With a config: an option of it, as in model=shakespeare-mru.
         tokens: Length of the sequences, at least 8.
-        compile: Also through torch.compile, which takes longest.
+        compile: Whether to go through torch.compile too, which takes longest; --no-compile leaves it out.
         threads: How many threads to use. Default: PyTorch's choice.
         json: Print one JSON object.
     """

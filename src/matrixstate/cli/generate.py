@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import print_json
 from matrixstate.cli.train import set_threads
-from matrixstate.data import TextStream, load_tokenizer
+from matrixstate.data import TextStream, load_tokenizer, opening
 from matrixstate.errors import ConfigError
 from matrixstate.models import Generation, Sampling, SavedState, begin, fork
 from matrixstate.models import load_state as load
@@ -42,13 +42,14 @@ def generate(
     Args:
         run: The run's directory.
         prompt: How the text begins; give it several times for several texts at once. Default: a line break, or
-            nothing with --load-state.
+            the tokenizer's first token where the text has none; with --load-state nothing, for every text in it.
         tokens: How many tokens to draw for each prompt.
         greedy: Always take the likeliest token; the same as --temperature 0.
         temperature: Divides the logits: below 1 is more cautious, above 1 more daring.
         top_k: Draw from the k likeliest tokens only.
         top_p: Draw from the fewest tokens whose probabilities reach p.
-        seed: The i-th prompt is drawn with the seed + i, whatever the others are. Default: 0, or as it was saved.
+        seed: The i-th prompt is drawn with the seed + i, whatever the others are. Default: 0, or as it was saved;
+            of the prompts that fork one text, the first goes on so, and each other has random numbers of its own.
         save_state: Write the state after the last token into this file, for --load-state.
         load_state: Go on where a state was saved; several prompts fork the state of one text.
         checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
@@ -62,12 +63,13 @@ def generate(
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])
-    prompts = list(prompt) or ["" if load_state else "\n"]
+    saved = None if load_state is None else load(load_state, model, model_hash)
+    prompts = list(prompt) or ([opening(tokenizer)] if saved is None else [""] * len(saved.pending))
     encoded = [tokenizer.encode(text) for text in prompts]
-    if load_state is None:
+    if saved is None:
         start = begin(model, encoded, seed or 0)
     else:
-        start = _extended(fork(load(load_state, model, model_hash), len(prompts)), encoded, seed)
+        start = _extended(fork(saved, len(prompts)), encoded, seed)
     going = Generation(model, start, sampling)
     streams = [TextStream(tokenizer) for _ in prompts]
     texts = [""] * len(prompts)

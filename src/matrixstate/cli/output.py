@@ -10,9 +10,12 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from matrixstate.evaluation.tracking import Tracking
 from matrixstate.training.thermometer import Reading
+
+UNLIMITED = 100_000  # columns of a file or a pipe, which cuts nothing
 
 
 def print_json(value: Any) -> None:
@@ -21,13 +24,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on standard output; all but the first column are aligned to the right."""
-    table = Table(title=title, title_justify="left")
+    """A table on standard output, brackets and all; all but the first column are aligned to the right."""
+    table = Table(title=None if title is None else Text(title, style="table.title"), title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(Text(column), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else UNLIMITED).print(table)
 
 
 def in_bytes(size: float) -> str:
@@ -71,10 +74,10 @@ class ProgressBar:
         self._console = Console(stderr=True)
         self._name, self._total, self._began, self._printed = name, total, time.monotonic(), time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -137,7 +137,7 @@ def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
         print(
             f"validation: {loss.nats_per_token:.4f} nats per token, {loss.bits_per_byte:.4f} bits per byte; "
             f"{outcome.tokens_per_second:,.0f} tokens/s in training\n"
-            f"try: matrixstate generate {run.directory} --prompt 'KING:'"
+            f"try: matrixstate generate {run.directory}"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from matrixstate.data import DataConfig, load_tokenizer
+from matrixstate.data import DataConfig, load_tokenizer, opening
 from matrixstate.errors import ConfigError
 from matrixstate.models import Sampling, count, generate, preset
 from matrixstate.training import Outcome, Reporter, Run, RunConfig, TrainingConfig, load_model, start, train
@@ -75,8 +75,9 @@ def train_entry(name: str, directory: Path, config: RunConfig, reporters: Sequen
 
 def _sample(run: Run, characters: int = 200) -> str:
     tokenizer = load_tokenizer(run.data)
-    drawn = generate(load_model(run), [tokenizer.encode(PROMPT)], characters, Sampling(temperature=0.8))
-    text = PROMPT + tokenizer.decode([int(token) for token in torch.cat(list(drawn))])
+    prompt = opening(tokenizer, PROMPT)
+    drawn = generate(load_model(run), [tokenizer.encode(prompt)], characters, Sampling(temperature=0.8))
+    text = prompt + tokenizer.decode([int(token) for token in torch.cat(list(drawn))])
     (run.directory / "sample.txt").write_text(text, encoding="utf-8")
     return text
 

@@ -27,7 +27,7 @@ from matrixstate.comparison.results import (
 )
 from matrixstate.comparison.suite import SuiteConfig
 from matrixstate.comparison.suite_files import as_data, make_suite
-from matrixstate.configs import decode, encode, flatten
+from matrixstate.configs import decode, encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.training import CHOICES
@@ -81,7 +81,7 @@ class Comparison:
     def open(cls, directory: Path) -> "Comparison":
         """A comparison that was begun. Raises CheckpointError if it is missing or damaged."""
         with opening(directory):
-            data = yaml.safe_load((directory / "suite.yaml").read_text(encoding="utf-8"))
+            data = read_yaml((directory / "suite.yaml").read_text(encoding="utf-8"))
             sizes = (read_json(directory / "matching.json") or {})["sizes"]
             models = [decode(ModelConfig, one["model"], CHOICES) for one in sizes]
             matched = [Matched(**{**one, "model": model}) for one, model in zip(sizes, models, strict=True)]

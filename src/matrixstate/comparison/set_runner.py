@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from matrixstate.comparison.jobs import Job
 from matrixstate.comparison.plan import Plan, make_plan
 from matrixstate.comparison.progress import Listener, finish
@@ -20,6 +18,7 @@ from matrixstate.comparison.runner import (
 from matrixstate.comparison.suite import SuiteConfig
 from matrixstate.comparison.suite_files import with_seeds
 from matrixstate.comparison.suite_set import SuiteSet, gathered, make_set
+from matrixstate.configs import read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 
 PARTS = "parts"
@@ -70,7 +69,7 @@ class ComparisonSet:
     def open(cls, directory: Path) -> "ComparisonSet":
         """A comparison that was begun. Raises CheckpointError if it is missing, damaged or at odds with its parts."""
         with opening(directory):
-            suite = make_set(yaml.safe_load((directory / "suite.yaml").read_text(encoding="utf-8")))
+            suite = make_set(read_yaml((directory / "suite.yaml").read_text(encoding="utf-8")))
         parts = {name: Comparison.open(directory / PARTS / name) for name in suite.parts}
         differences = _differences(parts, suite)
         if differences:

@@ -3,7 +3,7 @@
 from matrixstate.data.batches import RandomWindows
 from matrixstate.data.corpus import Corpus, DataConfig, TokenizedText, open_corpus, tokenize
 from matrixstate.data.sources import read_files, read_source
-from matrixstate.data.tokenizers import TextStream, Tokenizer, load_tokenizer
+from matrixstate.data.tokenizers import TextStream, Tokenizer, load_tokenizer, opening
 
 __all__ = [
     "Corpus",
@@ -14,6 +14,7 @@ __all__ = [
     "Tokenizer",
     "load_tokenizer",
     "open_corpus",
+    "opening",
     "read_files",
     "read_source",
     "tokenize",

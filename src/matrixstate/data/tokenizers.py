@@ -40,7 +40,7 @@ class ByteTokenizer(Tokenizer):
     size = 256
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode("utf-8"))
+        return list(_utf8(text))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode("utf-8", errors="replace")
@@ -98,6 +98,7 @@ class BPETokenizer(Tokenizer):
         return cls(tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
+        _utf8(text)
         return self._tokenizer.encode(text).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -105,6 +106,13 @@ class BPETokenizer(Tokenizer):
 
     def data(self) -> dict[str, object]:
         return {"kind": "bpe", "model": self._tokenizer.to_str()}
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:  # half a character, as bytes on a command line can give it
+        raise DataError(f"tokenizer: expected text, got {text[error.start]!r}, which UTF-8 cannot hold") from None
 
 
 def _tokenizers():
@@ -132,6 +140,15 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"run: {path} is damaged: {type(error).__name__}: {error}") from error
     raise CheckpointError(f"run: {path} holds a tokenizer of unknown kind {kind!r}")
+
+
+def opening(tokenizer: Tokenizer, wanted: str = "\n") -> str:
+    """`wanted`, or the first token's text where the tokenizer has no tokens for that: how a sample may begin."""
+    try:
+        tokenizer.encode(wanted)
+        return wanted
+    except DataError:
+        return tokenizer.decode([0])
 
 
 class TextStream:

@@ -52,6 +52,7 @@ class ModelConfig:
             (self.width > 0, f"width: expected at least 1, got {self.width}"),
             (len(self.blocks) > 0, "blocks: expected at least one block, got none"),
             (self.vocabulary is None or self.vocabulary > 1, f"vocabulary: expected 2 or more, got {self.vocabulary}"),
+            (self.norm in ("layer", "rms"), f"norm: expected one of layer, rms, got {self.norm!r}"),
             (
                 self.learned_positions is None or self.learned_positions > 0,
                 f"learned_positions: expected at least 1, got {self.learned_positions}",

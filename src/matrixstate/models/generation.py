@@ -111,6 +111,8 @@ class Generation:
 
 def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], seed: int = 0) -> SavedState:
     """Texts that begin with `prompts`, row b drawn with the seed + b. Raises DataError for an empty prompt."""
+    if isinstance(prompts, Tensor) or any(isinstance(part, Tensor) for prompt in prompts for part in (prompt, *prompt)):
+        raise DataError("generate: prompts must be lists of token numbers, got a tensor; give tensor.tolist()")
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise DataError("generate: prompts must hold at least one token each, got an empty one")
     random = [torch.Generator().manual_seed(seed + row).get_state() for row in range(len(prompts))]
@@ -131,8 +133,10 @@ def generate(
     In memory that does not grow, where the model's state does not. The model is put in evaluation mode.
 
     Raises:
-        DataError: no prompt, or an empty one.
+        DataError: no prompt, an empty one, or tensors.
+        ConfigError: a negative number of tokens.
     """
+    require((tokens >= 0, f"tokens: expected 0 or more, got {tokens}"))
     return itertools.islice(Generation(model, begin(model, prompts, seed), sampling or Sampling()), tokens)
 
 

@@ -48,6 +48,7 @@ class LanguageModel(nn.Module):
         else:
             nn.init.normal_(self.head.weight, std=0.02)
         self._scale_branches()
+        self._state_types = [type(part) for part in self.init_state(1).blocks]
 
     @property
     def layers(self) -> list[Block]:
@@ -97,7 +98,7 @@ class LanguageModel(nn.Module):
         reset: Tensor | None = None,
     ) -> tuple[Tensor, ModelState]:
         """As `forward`, but what the last linear map reads: [B, T, width]."""
-        self._check(tokens, state)
+        self._check(tokens, state, mask, reset)
         B, T = tokens.shape
         x = self.embedding(tokens)
         start = torch.zeros(B, dtype=torch.int64, device=tokens.device) if state is None else state.position
@@ -112,15 +113,16 @@ class LanguageModel(nn.Module):
             states.append(block_state)
         return self.norm(x), ModelState(tuple(states), following)
 
-    def _check(self, tokens: Tensor, state: ModelState | None) -> None:
-        if tokens.ndim != 2 or tokens.dtype != torch.int64:
-            raise ShapeError(
-                f"LanguageModel: tokens must be torch.int64 [B, T], got {tokens.dtype} {list(tokens.shape)}"
-            )
-        if state is not None and len(state.blocks) != len(self.blocks):
-            raise ShapeError(
-                f"LanguageModel: state must hold {len(self.blocks)} blocks, got {len(state.blocks)}: another model's?"
-            )
+    def _check(self, tokens: Tensor, state: ModelState | None, mask: Tensor | None, reset: Tensor | None) -> None:
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
+            raise ShapeError(f"LanguageModel: tokens must be torch.int64 [B, T], got {_described(tokens)}")
+        for name, flags in (("mask", mask), ("reset", reset)):
+            fits = isinstance(flags, Tensor) and flags.shape == tokens.shape and flags.dtype == torch.bool
+            if flags is not None and not fits:
+                sizes = list(tokens.shape)
+                raise ShapeError(f"LanguageModel: {name} must be torch.bool {sizes}, got {_described(flags)}")
+        if state is not None:
+            self._check_state(state, tokens.shape[0])
         if torch.compiler.is_compiling() or tokens.device.type != "cpu" or not tokens.numel():
             return  # the check below would stop the device
         low, high = int(tokens.min()), int(tokens.max())
@@ -128,6 +130,23 @@ class LanguageModel(nn.Module):
             raise ShapeError(
                 f"LanguageModel: tokens must be below {self.embedding.num_embeddings}, got {low if low < 0 else high}"
             )
+
+    def _check_state(self, state: ModelState, batch: int) -> None:
+        """Whether it is of this model and of `batch` rows; the mixers see to the sizes of their parts."""
+        if not isinstance(state, ModelState):
+            raise ShapeError(f"LanguageModel: state must be a ModelState, got {type(state).__name__}")
+        if len(state.blocks) != len(self.blocks):
+            raise ShapeError(
+                f"LanguageModel: state must hold {len(self.blocks)} blocks, got {len(state.blocks)}: another model's?"
+            )
+        for i, (part, expected) in enumerate(zip(state.blocks, self._state_types, strict=True)):
+            if not isinstance(part, expected):
+                raise ShapeError(
+                    f"LanguageModel: state of block {i} must be {expected.__name__}, got {type(part).__name__}: "
+                    "another model's?"
+                )
+        if state.position.shape != (batch,):
+            raise ShapeError(f"LanguageModel: state must be of {batch} rows, got {len(state.position)}")
 
     def init_state(self, batch: int) -> ModelState:
         """The state before anything was seen."""
@@ -145,3 +164,8 @@ class LanguageModel(nn.Module):
         tables = [block.mixer.table for block in self.layers if isinstance(block.mixer, Attention)]
         sizes = [len(table) for table in (*tables, self.positions) if table is not None]
         return min(sizes, default=None)
+
+
+def _described(value: object) -> str:
+    """What a caller gave, for an error."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -76,13 +76,20 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
 
 
 def fork(saved: SavedState, rows: int) -> SavedState:
-    """The same place `rows` times over, for a state of one row. Raises CheckpointError for any other number of rows."""
+    """The same place `rows` times over, for a state of one row. Raises CheckpointError for any other number of rows.
+
+    The first row draws the tokens that it would have drawn alone, every other its own.
+    """
     if len(saved.pending) == rows:
         return saved
     if len(saved.pending) != 1:
         raise CheckpointError(f"state: expected {len(saved.pending)} prompts, one for each of its texts, got {rows}")
     state = map_state(lambda leaf: leaf.expand(rows, *leaf.shape[1:]), saved.state)
-    return SavedState(state, saved.pending * rows, saved.random * rows, saved.past * rows)
+    own = torch.Generator()
+    own.set_state(saved.random[0])
+    seed = int(torch.randint(2**62, (), generator=own))
+    random = [torch.Generator().manual_seed(seed + row).get_state() for row in range(1, rows)]
+    return SavedState(state, saved.pending * rows, [*saved.random, *random], saved.past * rows)
 
 
 def _named(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

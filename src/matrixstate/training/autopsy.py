@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matrixstate.configs import decode
+from matrixstate.configs import decode, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import fill, read_tensors
@@ -65,11 +64,11 @@ class Autopsy:
 def perform_autopsy(bundle: Path) -> Autopsy:
     """Replays the step kept in `bundle`. Raises CheckpointError if it is missing or damaged."""
     try:
-        config: RunConfig = decode(RunConfig, yaml.safe_load((bundle / "config.yaml").read_text("utf-8")), CHOICES)
+        config: RunConfig = decode(RunConfig, read_yaml((bundle / "config.yaml").read_text("utf-8")), CHOICES)
         step = int(json.loads((bundle / REPORT).read_text(encoding="utf-8"))["step"])
     except OSError as error:
         raise CheckpointError(f"autopsy: expected a bundle in {bundle}: {error.strerror}") from error
-    except (ConfigError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ConfigError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"autopsy: {bundle} is damaged: {' '.join(str(error).split())}") from error
     batch = read_tensors(bundle / BATCH)
     losses, faults = {}, {}

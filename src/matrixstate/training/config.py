@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from matrixstate.configs import Choices, decode, load_yaml, override
 from matrixstate.data import DataConfig
-from matrixstate.errors import require
+from matrixstate.errors import ConfigError, require
 from matrixstate.layers import MIXERS, MLPS, MixerConfig, MLPConfig
 from matrixstate.models import PRESETS, ModelConfig
 from matrixstate.training.optimizer import RateConfig
@@ -115,5 +115,7 @@ class RunConfig:
 def load_config(path: Path, assignments: Iterable[str] = ()) -> RunConfig:
     """The run that a YAML file describes, with "a.b=value" overrides. Raises ConfigError with every mistake."""
     data: dict[str, Any] = override(load_yaml(path), assignments)
+    if "task" in data:
+        raise ConfigError(f"config {path}: expected a run on a text, got one on a task; only train takes those")
     data.setdefault("name", path.stem)
     return decode(RunConfig, data, CHOICES)

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import matrixstate
-from matrixstate.configs import decode, encode, flatten
+from matrixstate.configs import decode, encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.ops import backends
 from matrixstate.training.config import CHOICES, RunConfig
@@ -58,11 +58,15 @@ class Run:
         """An existing run. Raises CheckpointError if it is missing or its config is damaged."""
         path = directory / "config.yaml"
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = read_yaml(path.read_text(encoding="utf-8"))
+            if isinstance(data, dict) and "task" in data:
+                raise CheckpointError(
+                    f"run: {directory} is a run on a task; look at it with: matrixstate track {directory}"
+                )
             return cls(directory, decode(RunConfig, data, CHOICES))
         except OSError as error:
             raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+        except (UnicodeDecodeError, ConfigError) as error:
             raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}") from error
 
     @property

@@ -8,9 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from matrixstate.configs import Choices, decode, load_yaml, override
+from matrixstate.configs import Choices, decode, load_yaml, override, read_yaml
 from matrixstate.data.tasks import TASKS, TaskConfig
 from matrixstate.errors import CheckpointError, ConfigError, require
 from matrixstate.models import ModelConfig
@@ -184,11 +182,11 @@ def load_task_config(directory: Path) -> TaskRunConfig:
     """The config of a task's run. Raises CheckpointError if it is missing or damaged."""
     path = directory / "config.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and "task" not in data:
             raise ConfigError("it names no task")
         return decode(TaskRunConfig, data, TASK_CHOICES)
     except OSError as error:
         raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+    except (UnicodeDecodeError, ConfigError) as error:
         raise CheckpointError(f"run: expected a task's run with {path}: {' '.join(str(error).split())}") from error
