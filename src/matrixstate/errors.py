@@ -42,6 +42,10 @@ class ConfigError(MatrixStateError, ValueError):
         super().__init__("; ".join(self.problems))
 
 
+class MatrixStateWarning(UserWarning):
+    """What a caller should know although it is no error. The command line prints it in one line."""
+
+
 def require(*checks: tuple[bool, str]) -> None:
     """Raise one `ConfigError` with the message of every (holds, message) pair that does not hold."""
     problems = [message for holds, message in checks if not holds]

@@ -318,6 +318,10 @@ MISTAKES = {
         [*TRAIN, "--threads", "0"],
         ["--threads: expected at least 1, got 0"],
     ),
+    "no threads to resume with": (
+        ["train", "--resume", "run", "--threads", "0"],
+        ["--threads: expected at least 1, got 0"],
+    ),
     "resuming with other options": (
         ["train", "--resume", "run", "--steps", "9"],
         ["--resume: training.steps: the run has 2, got 9; accept with --accept training.steps"],
@@ -433,6 +437,10 @@ MISTAKES = {
     "a window of nothing": (
         ["evaluate", "run", "--window", "-3"],
         ["evaluate: window must be 1 or more, got -3"],
+    ),
+    "a window of zero": (
+        ["evaluate", "run", "--window", "0"],
+        ["evaluate: window must be 1 or more, got 0"],
     ),
     "too few tokens to check": (
         ["check", "run", "--tokens", "7"],

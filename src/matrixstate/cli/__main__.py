@@ -3,6 +3,10 @@
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import tyro
 
@@ -21,7 +25,7 @@ from matrixstate.cli.needle import needle
 from matrixstate.cli.reproduce import reproduce
 from matrixstate.cli.track import track_run
 from matrixstate.cli.train import train
-from matrixstate.errors import ConfigError, MatrixStateError
+from matrixstate.errors import ConfigError, MatrixStateError, MatrixStateWarning
 
 COMMANDS = {
     "train": train,
@@ -51,6 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MatrixStateWarning)
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        return _run(arguments, debug)
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, MatrixStateWarning):
+        print(f"matrixstate: warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *where)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

@@ -12,6 +12,7 @@ from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
+from matrixstate.training.checkpoint import find_checkpoint, trained_config
 from matrixstate.training.plan import make_plan
 from matrixstate.training.run import differences
 from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
@@ -54,7 +55,7 @@ def train(
         if dry_run or out:
             raise ConfigError(f"--resume: expected neither --out nor --dry-run, got {'--out' if out else '--dry-run'}")
         run = Run.open(resume)
-        set_threads(threads or run.threads)
+        set_threads(run.threads if threads is None else threads)
         wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
         return _train(_accept_changes(run, wanted, accept), resume=True, json=json)
     if accept:
@@ -77,7 +78,8 @@ def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run
     """The run with the config wanted, where every difference is accepted; model and data can never change."""
     vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
     wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
-    changes = differences(run.config, wanted)
+    checkpoint, _ = find_checkpoint(run.checkpoints)
+    changes = differences(trained_config(checkpoint) or run.config, wanted)  # config.yaml may have been edited
     problems = [
         f"--resume: {key}: the run has {before!r}, got {after!r}"
         + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")
@@ -86,7 +88,7 @@ def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run
     ]
     if problems:
         raise ConfigError(problems)
-    return run.reconfigure(wanted) if changes else run
+    return run if wanted == run.config else run.reconfigure(wanted)
 
 
 def set_threads(threads: int | None) -> None:

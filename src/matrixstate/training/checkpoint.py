@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from matrixstate.errors import CheckpointError
+from matrixstate.configs import decode, encode
+from matrixstate.errors import CheckpointError, MatrixStateWarning
+from matrixstate.training.config import CHOICES, RunConfig
 from matrixstate.training.run import sync_directory, write_json
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -32,9 +35,17 @@ class Best:
     nats_per_token: float
 
 
-def save_checkpoint(directory: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> Path:
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+    config: RunConfig | None = None,
+) -> Path:
     """Writes the checkpoint of `step` (steps done so far), then drops all but the last `keep` and the best.
 
+    The `config` it was trained with is written too, so that an edited one is found out when the run goes on.
     Raises CheckpointError if it cannot be written; the checkpoints there are then as they were.
     """
     target = directory / f"step-{step:08d}"
@@ -44,7 +55,7 @@ def save_checkpoint(directory: Path, step: int, model: nn.Module, optimizer: tor
         part.mkdir(parents=True)
         save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
         save_file({**_optimizer_tensors(model, optimizer), "random": torch.get_rng_state()}, part / OPTIMIZER)
-        write_json(part / STATE, {"step": step})
+        write_json(part / STATE, {"step": step, "config": None if config is None else encode(config, CHOICES)})
         write_json(part / MANIFEST, {name: _measure(part / name) for name in (WEIGHTS, OPTIMIZER, STATE)})
         _publish(part, target)
     except (OSError, SafetensorError) as error:
@@ -131,6 +142,14 @@ def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[
     raise CheckpointError("; ".join([f"run: expected a checkpoint in {directory}, got none", *damages]))
 
 
+def choose_checkpoint(directory: Path, which: str = "latest") -> Path:
+    """As `find_checkpoint`, with a warning for every damaged checkpoint that was passed over."""
+    checkpoint, damages = find_checkpoint(directory, which)
+    for damage in damages:
+        warnings.warn(f"{damage}; using {checkpoint.name}", MatrixStateWarning, stacklevel=2)
+    return checkpoint
+
+
 def verify(checkpoint: Path) -> None:
     """Raises CheckpointError unless every file has the size and hash of the manifest."""
     path = checkpoint / MANIFEST
@@ -161,6 +180,16 @@ def _measure(path: Path) -> dict[str, Any]:
 def weights_hash(checkpoint: Path) -> str:
     """The SHA-256 of a verified checkpoint's weights: what tells one model from another."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))[WEIGHTS]["sha256"]
+
+
+def trained_config(checkpoint: Path) -> RunConfig | None:
+    """The config that a verified checkpoint was trained with; None for one written before that was kept."""
+    path = checkpoint / STATE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")).get("config")
+        return None if data is None else decode(RunConfig, data, CHOICES)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.models import LanguageModel, ModelState, count
 from matrixstate.training.checkpoint import (
     Best,
+    choose_checkpoint,
     find_checkpoint,
     load_training,
     load_weights,
@@ -229,7 +230,8 @@ class _Session:
 
     def save(self) -> None:
         """Writes a checkpoint."""
-        save_checkpoint(self.run.checkpoints, self.done, self.model, self.optimizer, self.config.keep)
+        run, keep = self.run, self.config.keep
+        save_checkpoint(run.checkpoints, self.done, self.model, self.optimizer, keep, run.config)
 
     def finish(self) -> TextLoss | None:
         """Reads the whole validation text and closes the run; None when stopped meanwhile."""
@@ -272,7 +274,6 @@ def validation_loss(
 
 def load_model(run: Run, which: str = "latest") -> LanguageModel:
     """The run's model with the weights of a checkpoint ("latest", "best" or a step), in evaluation mode."""
-    checkpoint, _ = find_checkpoint(run.checkpoints, which)
     model = LanguageModel(run.config.model)
-    load_weights(checkpoint, model)
+    load_weights(choose_checkpoint(run.checkpoints, which), model)
     return model.eval()
