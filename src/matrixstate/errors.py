@@ -24,7 +24,7 @@ class BackendUnavailable(MatrixStateError, RuntimeError):
 
 
 class Diverged(MatrixStateError, ArithmeticError):
-    """The loss or its gradient is no longer finite; the weights are those before that step."""
+    """A loss, gradient or logit is no longer finite; after a step of training, the weights are those before it."""
 
 
 class MissingExtra(MatrixStateError, ImportError):

@@ -322,6 +322,10 @@ MISTAKES = {
         ["train", "--resume", "run", "--threads", "0"],
         ["--threads: expected at least 1, got 0"],
     ),
+    "resuming to a step before": (
+        ["train", "--resume", "run", "--steps", "1", "--accept", "training.steps"],
+        ["--resume: training.steps: expected at least the 2 done, got 1"],
+    ),
     "resuming with other options": (
         ["train", "--resume", "run", "--steps", "9"],
         ["--resume: training.steps: the run has 2, got 9; accept with --accept training.steps"],
@@ -389,6 +393,10 @@ MISTAKES = {
     "a temperature that is no number": (
         ["generate", "run", "--temperature", "nan"],
         ["temperature: expected 0 or more, got nan"],
+    ),
+    "a temperature that overflows": (
+        ["generate", "run", "--temperature", "1e-300"],
+        ["temperature: expected 0 or one that keeps logits finite, got 1e-300"],
     ),
     "no best": (
         ["generate", "run", "--top-k", "0"],

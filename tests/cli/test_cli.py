@@ -18,7 +18,7 @@ from matrixstate.cli.__main__ import COMMANDS, main
 from matrixstate.configs import encode
 from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
-from matrixstate.training import CHOICES
+from matrixstate.training import CHOICES, load_model
 
 GROWING = ("attention", "mru_attention")  # mixers whose state grows with the sequence
 
@@ -125,6 +125,29 @@ def test_passing_over_a_damaged_checkpoint_is_said(command, run, capsys):
         expected = rf"matrixstate: warning: run: {weights} must have \d+ bytes, got \d+; using step-0000001?\d"
         assert len(errors) == 1
         assert re.fullmatch(expected, errors[0])
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte"])
+def test_a_larger_vocabulary_than_the_tokenizers_generates_text(tokenizer, workplace, capsys):
+    options = ["--set", "model.vocabulary=3000", "--set", f"data.tokenizer={tokenizer}", "--steps", "1"]
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", *options]) == 0
+    assert len(output(capsys, "generate", "run", "--tokens", 50, "--temperature", 5)) > 50
+
+
+def test_a_model_that_is_not_finite_is_named_and_its_json_is_json(run, capsys, monkeypatch):
+    def diverged(*arguments):
+        model = load_model(*arguments)
+        torch.nn.init.constant_(next(model.parameters()), torch.nan)
+        return model
+
+    for command in ("generate", "evaluate"):
+        monkeypatch.setattr(sys.modules[f"matrixstate.cli.{command}"], "load_model", diverged)
+    assert main(["generate", run, "--greedy"]) == 1
+    expected = "matrixstate: error: generate: expected finite logits, got NaN or infinity: the model has diverged\n"
+    assert capsys.readouterr().err == expected
+    out = output(capsys, "evaluate", run, "--json")
+    assert "NaN" not in out
+    assert json.loads(out)["nats_per_token"] is None
 
 
 def test_generate_takes_several_prompts(run, capsys):

@@ -61,6 +61,7 @@ def generate(
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    sampling = dataclasses.replace(sampling, known=tokenizer.size)
     model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])
     prompts = list(prompt) or ["" if load_state else "\n"]
     encoded = [tokenizer.encode(text) for text in prompts]

@@ -12,7 +12,7 @@ from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
-from matrixstate.training.checkpoint import find_checkpoint, trained_config
+from matrixstate.training.checkpoint import find_checkpoint, step_of, trained_config
 from matrixstate.training.plan import make_plan
 from matrixstate.training.run import differences
 from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
@@ -80,6 +80,9 @@ def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run
     wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
     checkpoint, _ = find_checkpoint(run.checkpoints)
     changes = differences(trained_config(checkpoint) or run.config, wanted)  # config.yaml may have been edited
+    done = step_of(checkpoint)
+    if wanted.training.steps < done:
+        raise ConfigError(f"--resume: training.steps: expected at least the {done} done, got {wanted.training.steps}")
     problems = [
         f"--resume: {key}: the run has {before!r}, got {after!r}"
         + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")

@@ -7,6 +7,7 @@ of every file, so that damage is found and named before anything is read.
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -103,7 +104,10 @@ def read_best(directory: Path) -> Best | None:
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """Checkpoints that were written to their end, the latest last."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir()) if directory.is_dir() else []
+    if not directory.is_dir():
+        return []
+    named = (path for path in directory.iterdir() if re.fullmatch("step-[0-9]+", path.name))
+    return sorted((path for path in named if path.is_dir()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -124,8 +128,10 @@ def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[
     found = list_checkpoints(directory)
     if which != "latest":
         best = read_best(directory)
-        wanted = (best.step if best else None) if which == "best" else int(which) if which.isdigit() else None
-        named = [path for path in found if step_of(path) == wanted]
+        if which == "best" and best is None:
+            raise CheckpointError(f"run: expected a best checkpoint in {directory}, got none yet")
+        wanted = str(best.step) if which == "best" and best else which.lstrip("0") or "0"
+        named = [path for path in found if str(step_of(path)) == wanted]
         if not named:
             known = ", ".join(str(step_of(path)) for path in found) or "none"
             raise CheckpointError(f"run: expected checkpoint latest, best or a step of {known}, got {which!r}")
