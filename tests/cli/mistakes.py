@@ -346,9 +346,33 @@ MISTAKES = {
         ["train", "--resume", "none"],
         ["run: expected a run directory with none/config.yaml: No such file or directory"],
     ),
-    "resuming a run without a checkpoint": (
-        ["train", "--resume", "young"],
-        ["run: expected a checkpoint in young/checkpoints, got none"],
+    "accepting an unknown option": (
+        ["train", "--resume", "run", "--accept", "training.stepz"],
+        ["--accept training.stepz: unknown key; did you mean 'training.steps'?"],
+    ),
+    "accepting what the text is too short for": (
+        ["train", "--resume", "run", "--set", "training.sequence=1000000", "--accept", "training.sequence"],
+        ["batches: sequence must be shorter than the training text of ... tokens, got 1000000"],
+    ),
+    "accepting rates of nothing": (
+        [
+            *("train", "--resume", "run", "--set", "training.rates=[{parameters: x, factor: 1.0}]"),
+            *("--accept", "training.rates"),
+            *("--accept", "training.rates.0.parameters", "--accept", "training.rates.0.factor"),
+        ],
+        ["training.rates.0.parameters: expected the name of a parameter, such as ..., or one with * in it, got 'x'"],
+    ),
+    "planning rates of nothing": (
+        [*options("training.rates=[{parameters: x, factor: 1.0}]"), "--text", "beer.txt", "--dry-run"],
+        ["training.rates.0.parameters: expected the name of a parameter, such as ..., or one with * in it, got 'x'"],
+    ),
+    "planning a sequence longer than the text": (
+        [*options("training.sequence=1000000"), "--text", "beer.txt", "--dry-run"],
+        ["batches: sequence must be shorter than the training text of ... tokens, got 1000000"],
+    ),
+    "planning a vocabulary smaller than the text's": (
+        [*options("model.vocabulary=4"), "--text", "beer.txt", "--dry-run"],
+        ["model.vocabulary: expected at least 26, the tokenizer's, got 4"],
     ),
     "accepting without resuming": (
         [*TRAIN, "--accept", "training.steps"],
@@ -457,6 +481,10 @@ MISTAKES = {
     "checking nothing": (
         ["check", "none"],
         ["config none: No such file or directory"],
+    ),
+    "checking a run with other options": (
+        ["check", "run", "--set", "model.foo=3"],
+        ["--set: expected only with a config file, got the run run"],
     ),
     "a text too short to check": (
         ["check", "run", "--tokens", "5000"],

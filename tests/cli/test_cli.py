@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from matrixstate.cli.__main__ import COMMANDS, main
 from matrixstate.configs import encode
 from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
-from matrixstate.training import CHOICES, load_model
+from matrixstate.training import CHOICES, Run, load_model
 
 GROWING = ("attention", "mru_attention")  # mixers whose state grows with the sequence
 
@@ -333,6 +334,16 @@ def test_a_checkpoint_from_before_configs_were_kept_goes_on(run):
     about["state.json"] = {"bytes": 12, "sha256": hashlib.sha256(state.read_bytes()).hexdigest()}
     manifest.write_text(json.dumps(about))
     assert main(["train", "--resume", run]) == 0
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(run, capsys):
+    whole = json.loads(Path(run, "status.json").read_text())
+    shutil.rmtree(Path(run, "checkpoints"))
+    assert main(["train", "--resume", run, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "matrixstate: no checkpoint in run/checkpoints; beginning at step 0\n" in captured.err
+    assert json.loads(captured.out)["nats_per_token"] == whole["nats_per_token"]
+    assert [line["step"] for line in Run.open(Path(run)).metrics() if "loss" in line] == [*range(1, 13)]
 
 
 def test_a_run_goes_on_with_the_threads_it_was_begun_with(workplace, capsys):

@@ -2,19 +2,21 @@
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
+from matrixstate.cli.resume import accept_changes
 from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
-from matrixstate.training.checkpoint import find_checkpoint, step_of, trained_config
+from matrixstate.training.checkpoint import list_checkpoints
+from matrixstate.training.loop import fit
 from matrixstate.training.plan import make_plan
-from matrixstate.training.run import differences
 from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
 from matrixstate.training.tasks import train_task
 
@@ -57,7 +59,10 @@ def train(
         run = Run.open(resume)
         set_threads(run.threads if threads is None else threads)
         wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
-        return _train(_accept_changes(run, wanted, accept), resume=True, json=json)
+        begun = bool(list_checkpoints(run.checkpoints))
+        if not begun:  # killed before the first
+            print(f"matrixstate: no checkpoint in {run.checkpoints}; beginning at step 0", file=sys.stderr)
+        return _train(accept_changes(run, wanted, accept), resume=begun, json=json)
     if accept:
         raise ConfigError("--accept: expected only with --resume")
     set_threads(threads)
@@ -72,26 +77,6 @@ def train(
     if dry_run:
         return _plan(loaded, json)
     return _train(start(out or _free(Path("runs") / loaded.name), loaded), resume=False, json=json)
-
-
-def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
-    """The run with the config wanted, where every difference is accepted; model and data can never change."""
-    vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
-    wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
-    checkpoint, _ = find_checkpoint(run.checkpoints)
-    changes = differences(trained_config(checkpoint) or run.config, wanted)  # config.yaml may have been edited
-    done = step_of(checkpoint)
-    if wanted.training.steps < done:
-        raise ConfigError(f"--resume: training.steps: expected at least the {done} done, got {wanted.training.steps}")
-    problems = [
-        f"--resume: {key}: the run has {before!r}, got {after!r}"
-        + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")
-        for key, (before, after) in changes.items()
-        if key not in accept or not key.startswith("training.")
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return run if wanted == run.config else run.reconfigure(wanted)
 
 
 def set_threads(threads: int | None) -> None:
@@ -147,10 +132,7 @@ def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
 
 
 def _plan(config: RunConfig, json: bool) -> int:
-    if config.model.vocabulary is None:
-        size = tokenize(config.data).tokenizer.size
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=size))
-    plan = make_plan(config)
+    plan = make_plan(fit(config, tokenize(config.data)))
     counts = plan.counts
     if json:
         print_json(dataclasses.asdict(plan))

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from matrixstate.data import Corpus, RandomWindows, open_corpus, tokenize
+from matrixstate.data.corpus import TokenizedText, Tokens
 from matrixstate.errors import ConfigError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.models import LanguageModel, ModelState, count
@@ -57,16 +58,30 @@ def start(directory: Path, config: RunConfig) -> Run:
     Raises ConfigError or DataError before anything is written where text, tokenizer and model do not fit together.
     """
     text = tokenize(config.data)
+    _expect_memory(config := fit(config, text))
+    return Run.create(directory, config, text.write)
+
+
+def fit(config: RunConfig, text: TokenizedText) -> RunConfig:
+    """The config with the tokenizer's vocabulary if it names none.
+
+    Raises ConfigError or DataError where text, tokenizer, model and training do not fit together.
+    """
     size, wanted = text.tokenizer.size, config.model.vocabulary
     if wanted is not None and size > wanted:
         raise ConfigError(f"model.vocabulary: expected at least {size}, the tokenizer's, got {wanted}")
-    RandomWindows(text.parts["train"], config.training.sequence, config.training.batch, config.seed)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
-    _expect_memory(config)
-    if config.training.rates:
+    expect_trainable(config, text.parts["train"])
+    return config
+
+
+def expect_trainable(config: RunConfig, tokens: Tokens) -> None:
+    """Raises ConfigError or DataError where the model's sizes or training do not fit each other or the text."""
+    training = config.training
+    RandomWindows(tokens, training.sequence, training.batch, config.seed)
+    if training.rates:
         with torch.device("meta"):  # for the names alone
-            expect_rates(LanguageModel(config.model), config.training.rates)
-    return Run.create(directory, config, text.write)
+            expect_rates(LanguageModel(config.model), training.rates)
 
 
 def _expect_memory(config: RunConfig) -> None:
