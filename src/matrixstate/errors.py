@@ -42,6 +42,14 @@ class ConfigError(MatrixStateError, ValueError):
         super().__init__("; ".join(self.problems))
 
 
+def seed_checks(seed: int) -> tuple[tuple[bool, str], ...]:
+    """What `require` asks of a seed: PyTorch's generators take 64 bits."""
+    return (
+        (seed >= 0, f"seed: expected 0 or more, got {seed}"),
+        (seed < 2**63, f"seed: expected less than 2**63, got {seed}"),
+    )
+
+
 class MatrixStateWarning(UserWarning):
     """What a caller should know although it is no error. The command line prints it in one line."""
 

@@ -534,6 +534,54 @@ MISTAKES = {
         ["autopsy", "run"],
         ["autopsy: expected a bundle in run: No such file or directory"],
     ),
+    "a seed beyond 64 bits": (
+        [*TRAIN, "--seed", "99999999999999999999"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "generating with a seed beyond 64 bits": (
+        ["generate", "run", "--seed", "99999999999999999999"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "demonstrating with a seed beyond 64 bits": (
+        ["demo", "--seed", "99999999999999999999", "--text", "beer.txt"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "more threads than any machine has": (
+        ["generate", "run", "--threads", "1099511627776"],
+        ["--threads: expected at most 1024, got 1099511627776"],
+    ),
+    "a state in no directory": (
+        ["generate", "run", "--tokens", "1000000000", "--save-state", "nodir/x"],
+        ["state: cannot write nodir/x: No such file or directory"],
+    ),
+    "a figure in no directory": (
+        ["needle", "run", "--trials", "1000000000", "--figure", "nodir/x.png"],
+        ["figure: cannot write nodir/x.png: No such file or directory"],
+    ),
+    "a figure without an ending": (
+        ["track", "run", "--figure", "acc"],
+        ["figure: expected a name that ends in one of ...png..., got acc"],
+    ),
+    "a figure that is a directory": (
+        ["automaton", "run", "--figure", "folder"],
+        ["figure: cannot write folder: Is a directory"],
+    ),
+    "inspecting into a file": (
+        ["inspect", "run", "--text", "10 b", "--out", "beer.txt"],
+        ["out: cannot write beer.txt: File exists"],
+    ),
+    "an out that is here": (
+        [*TRAIN, "--text", "beer.txt", "--out", "."],
+        ["out: expected a new or empty directory, got . with files in it; go on with: matrixstate train --resume ."],
+    ),
+    "an out that is everything": (
+        [*TRAIN, "--text", "beer.txt", "--out", "/"],
+        ["out: expected a new or empty directory, got / with files in it; go on with: matrixstate train --resume /"],
+    ),
+    "a demonstration below a file": (
+        ["demo", "--text", "beer.txt", "--out", "beer.txt/x"],
+        ["out: cannot write beer.txt/x: Not a directory"],
+    ),
     "no steps to demonstrate": (
         ["demo", "--steps", "0"],
         ["--steps: expected at least 1, got 0"],

@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from matrixstate.cli.output import print_tracking
+from matrixstate.cli.places import beside
 from matrixstate.cli.train import set_threads
 from matrixstate.evaluation.tracking import track
 from matrixstate.training.tasks import correct_run
@@ -39,7 +40,7 @@ def correct(
         json: Print one JSON object.
     """
     set_threads(threads)
-    directory = out or run.with_name(f"{run.name}-corrected")
+    directory = out or beside(run, "-corrected")
     model, config = correct_run(run, directory, every, codes, sharpness)
     trained = config.training.length
     doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]

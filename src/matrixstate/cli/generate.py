@@ -9,9 +9,10 @@ import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import print_json
+from matrixstate.cli.places import expect_place
 from matrixstate.cli.train import set_threads
 from matrixstate.data import TextStream, load_tokenizer
-from matrixstate.errors import ConfigError
+from matrixstate.errors import ConfigError, require, seed_checks
 from matrixstate.models import Generation, Sampling, SavedState, begin, fork
 from matrixstate.models import load_state as load
 from matrixstate.models import save_state as save
@@ -58,6 +59,8 @@ def generate(
     set_threads(threads)
     if tokens < 1:
         raise ConfigError(f"--tokens: expected at least 1, got {tokens}")
+    require(*seed_checks(seed or 0))
+    expect_place("state", save_state)
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)

@@ -9,9 +9,10 @@ import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
+from matrixstate.cli.places import free
 from matrixstate.cli.resume import accept_changes
 from matrixstate.data import tokenize
-from matrixstate.errors import ConfigError
+from matrixstate.errors import ConfigError, require
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
 from matrixstate.training.checkpoint import list_checkpoints
@@ -72,18 +73,20 @@ def train(
         if dry_run or text:
             raise ConfigError(f"{'--dry-run' if dry_run else '--text'}: expected none for a task")
         loaded_task = load_task(config, _assignments((), set, steps, seed))
-        return _train_task(out or _free(Path("runs") / loaded_task.name), loaded_task, json)
+        return _train_task(out or free(Path("runs") / loaded_task.name), loaded_task, json)
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
-    return _train(start(out or _free(Path("runs") / loaded.name), loaded), resume=False, json=json)
+    return _train(start(out or free(Path("runs") / loaded.name), loaded), resume=False, json=json)
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets PyTorch's threads. Raises ConfigError for fewer than one."""
+    """Sets PyTorch's threads. Raises ConfigError for fewer than one, or more than any machine has use for."""
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads: expected at least 1, got {threads}")
+        require(
+            (threads >= 1, f"--threads: expected at least 1, got {threads}"),
+            (threads <= 1024, f"--threads: expected at most 1024, got {threads}"),
+        )
         torch.set_num_threads(threads)
 
 
@@ -91,12 +94,6 @@ def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None
     files = [f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else []
     short = [("training.steps", steps), ("seed", seed)]
     return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
-
-
-def _free(wanted: Path) -> Path:
-    """`wanted`, or with -2, -3, ... behind it where that exists."""
-    names = (wanted if i == 1 else wanted.with_name(f"{wanted.name}-{i}") for i in range(1, 10_000))
-    return next(path for path in names if not path.exists())
 
 
 def _train(run: Run, *, resume: bool, json: bool) -> int:

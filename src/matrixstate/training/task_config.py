@@ -11,7 +11,7 @@ import yaml
 
 from matrixstate.configs import Choices, decode, load_yaml, override
 from matrixstate.data.tasks import TASKS, TaskConfig
-from matrixstate.errors import CheckpointError, ConfigError, require
+from matrixstate.errors import CheckpointError, ConfigError, require, seed_checks
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import CHOICES
 from matrixstate.training.correction import SETTLING, corrected_mixers
@@ -94,7 +94,7 @@ class TaskRunConfig:
     def __post_init__(self) -> None:
         wanted, given = self.task.vocabulary, self.model.vocabulary
         require(
-            (self.seed >= 0, f"seed: expected 0 or more, got {self.seed}"),
+            *seed_checks(self.seed),
             (self.evaluate_length > 0, f"evaluate_length: expected at least 1, got {self.evaluate_length}"),
             (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
             (

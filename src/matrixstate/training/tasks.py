@@ -56,7 +56,7 @@ class Curriculum:
         """Of the sequences of a step, counted from 0."""
         if self.config.lengths != "uniform":
             return self.current
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
         span = self.config.length - self.config.start + 1
         return self.config.start + int(torch.randint(span, (), generator=generator))
 
