@@ -24,7 +24,7 @@ class BackendUnavailable(MatrixStateError, RuntimeError):
 
 
 class Diverged(MatrixStateError, ArithmeticError):
-    """The loss or its gradient is no longer finite; the weights are those before that step."""
+    """A loss, gradient or logit is no longer finite; after a step of training, the weights are those before it."""
 
 
 class MissingExtra(MatrixStateError, ImportError):
@@ -40,6 +40,18 @@ class ConfigError(MatrixStateError, ValueError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+def seed_checks(seed: int) -> tuple[tuple[bool, str], ...]:
+    """What `require` asks of a seed: PyTorch's generators take 64 bits."""
+    return (
+        (seed >= 0, f"seed: expected 0 or more, got {seed}"),
+        (seed < 2**63, f"seed: expected less than 2**63, got {seed}"),
+    )
+
+
+class MatrixStateWarning(UserWarning):
+    """What a caller should know although it is no error. The command line prints it in one line."""
 
 
 def require(*checks: tuple[bool, str]) -> None:

@@ -330,6 +330,14 @@ MISTAKES = {
         [*TRAIN, "--threads", "0"],
         ["--threads: expected at least 1, got 0"],
     ),
+    "no threads to resume with": (
+        ["train", "--resume", "run", "--threads", "0"],
+        ["--threads: expected at least 1, got 0"],
+    ),
+    "resuming to a step before": (
+        ["train", "--resume", "run", "--steps", "1", "--accept", "training.steps"],
+        ["--resume: training.steps: expected at least the 2 done, got 1"],
+    ),
     "resuming with other options": (
         ["train", "--resume", "run", "--steps", "9"],
         ["--resume: training.steps: the run has 2, got 9; accept with --accept training.steps"],
@@ -350,9 +358,33 @@ MISTAKES = {
         ["train", "--resume", "none"],
         ["run: expected a run directory with none/config.yaml: No such file or directory"],
     ),
-    "resuming a run without a checkpoint": (
-        ["train", "--resume", "young"],
-        ["run: expected a checkpoint in young/checkpoints, got none"],
+    "accepting an unknown option": (
+        ["train", "--resume", "run", "--accept", "training.stepz"],
+        ["--accept training.stepz: unknown key; did you mean 'training.steps'?"],
+    ),
+    "accepting what the text is too short for": (
+        ["train", "--resume", "run", "--set", "training.sequence=1000000", "--accept", "training.sequence"],
+        ["batches: sequence must be shorter than the training text of ... tokens, got 1000000"],
+    ),
+    "accepting rates of nothing": (
+        [
+            *("train", "--resume", "run", "--set", "training.rates=[{parameters: x, factor: 1.0}]"),
+            *("--accept", "training.rates"),
+            *("--accept", "training.rates.0.parameters", "--accept", "training.rates.0.factor"),
+        ],
+        ["training.rates.0.parameters: expected the name of a parameter, such as ..., or one with * in it, got 'x'"],
+    ),
+    "planning rates of nothing": (
+        [*options("training.rates=[{parameters: x, factor: 1.0}]"), "--text", "beer.txt", "--dry-run"],
+        ["training.rates.0.parameters: expected the name of a parameter, such as ..., or one with * in it, got 'x'"],
+    ),
+    "planning a sequence longer than the text": (
+        [*options("training.sequence=1000000"), "--text", "beer.txt", "--dry-run"],
+        ["batches: sequence must be shorter than the training text of ... tokens, got 1000000"],
+    ),
+    "planning a vocabulary smaller than the text's": (
+        [*options("model.vocabulary=4"), "--text", "beer.txt", "--dry-run"],
+        ["model.vocabulary: expected at least 26, the tokenizer's, got 4"],
     ),
     "accepting without resuming": (
         [*TRAIN, "--accept", "training.steps"],
@@ -397,6 +429,10 @@ MISTAKES = {
     "a temperature that is no number": (
         ["generate", "run", "--temperature", "nan"],
         ["temperature: expected 0 or more, got nan"],
+    ),
+    "a temperature that overflows": (
+        ["generate", "run", "--temperature", "1e-300"],
+        ["temperature: expected 0 or one that keeps logits finite, got 1e-300"],
     ),
     "no best": (
         ["generate", "run", "--top-k", "0"],
@@ -446,6 +482,10 @@ MISTAKES = {
         ["evaluate", "run", "--window", "-3"],
         ["evaluate: window must be 1 or more, got -3"],
     ),
+    "a window of zero": (
+        ["evaluate", "run", "--window", "0"],
+        ["evaluate: window must be 1 or more, got 0"],
+    ),
     "too few tokens to check": (
         ["check", "run", "--tokens", "7"],
         ["--tokens: expected at least 8, got 7"],
@@ -453,6 +493,10 @@ MISTAKES = {
     "checking nothing": (
         ["check", "none"],
         ["config none: No such file or directory"],
+    ),
+    "checking a run with other options": (
+        ["check", "run", "--set", "model.foo=3"],
+        ["--set: expected only with a config file, got the run run"],
     ),
     "a text too short to check": (
         ["check", "run", "--tokens", "5000"],
@@ -538,6 +582,54 @@ MISTAKES = {
     "checking a task's config": (
         ["check", "task/config.yaml"],
         ["config task/config.yaml: expected a run on a text, got one on a task; only train takes those"],
+    ),
+    "a seed beyond 64 bits": (
+        [*TRAIN, "--seed", "99999999999999999999"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "generating with a seed beyond 64 bits": (
+        ["generate", "run", "--seed", "99999999999999999999"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "demonstrating with a seed beyond 64 bits": (
+        ["demo", "--seed", "99999999999999999999", "--text", "beer.txt"],
+        ["seed: expected less than 2**63, got 99999999999999999999"],
+    ),
+    "more threads than any machine has": (
+        ["generate", "run", "--threads", "1099511627776"],
+        ["--threads: expected at most 1024, got 1099511627776"],
+    ),
+    "a state in no directory": (
+        ["generate", "run", "--tokens", "1000000000", "--save-state", "nodir/x"],
+        ["state: cannot write nodir/x: No such file or directory"],
+    ),
+    "a figure in no directory": (
+        ["needle", "run", "--trials", "1000000000", "--figure", "nodir/x.png"],
+        ["figure: cannot write nodir/x.png: No such file or directory"],
+    ),
+    "a figure without an ending": (
+        ["track", "run", "--figure", "acc"],
+        ["figure: expected a name that ends in one of ...png..., got acc"],
+    ),
+    "a figure that is a directory": (
+        ["automaton", "run", "--figure", "folder"],
+        ["figure: cannot write folder: Is a directory"],
+    ),
+    "inspecting into a file": (
+        ["inspect", "run", "--text", "10 b", "--out", "beer.txt"],
+        ["out: cannot write beer.txt: File exists"],
+    ),
+    "an out that is here": (
+        [*TRAIN, "--text", "beer.txt", "--out", "."],
+        ["out: expected a new or empty directory, got . with files in it; go on with: matrixstate train --resume ."],
+    ),
+    "an out that is everything": (
+        [*TRAIN, "--text", "beer.txt", "--out", "/"],
+        ["out: expected a new or empty directory, got / with files in it; go on with: matrixstate train --resume /"],
+    ),
+    "a demonstration below a file": (
+        ["demo", "--text", "beer.txt", "--out", "beer.txt/x"],
+        ["out: cannot write beer.txt/x: Not a directory"],
     ),
     "no steps to demonstrate": (
         ["demo", "--steps", "0"],

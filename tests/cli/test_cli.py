@@ -1,7 +1,9 @@
 """The command line as a user meets it: what works, and one clear line for what does not."""
 
+import hashlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import encode
 from matrixstate.layers import MIXERS
 from matrixstate.ops import OPS
-from matrixstate.training import CHOICES
+from matrixstate.training import CHOICES, Run, load_model
 
 GROWING = ("attention", "mru_attention")  # mixers whose state grows with the sequence
 
@@ -120,6 +122,41 @@ def test_generate_is_seeded_and_streams_its_prompt(run, capsys):
     assert output(capsys, "generate", run, "--prompt", "10 b", "--tokens", 20, "--seed", 2) != first
     greedy = output(capsys, "generate", run, "--prompt", "10 b", "--greedy")
     assert greedy == output(capsys, "generate", run, "--prompt", "10 b", "--temperature", 0, "--seed", 5)
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_passing_over_a_damaged_checkpoint_is_said(command, run, capsys):
+    weights = Path(run, "checkpoints", "step-00000012", "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for _ in range(2):  # each time
+        assert main([command, run]) == 0
+        errors = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        expected = rf"matrixstate: warning: run: {weights} must have \d+ bytes, got \d+; using step-0000001?\d"
+        assert len(errors) == 1
+        assert re.fullmatch(expected, errors[0])
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte"])
+def test_a_larger_vocabulary_than_the_tokenizers_generates_text(tokenizer, workplace, capsys):
+    options = ["--set", "model.vocabulary=3000", "--set", f"data.tokenizer={tokenizer}", "--steps", "1"]
+    assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", *options]) == 0
+    assert len(output(capsys, "generate", "run", "--tokens", 50, "--temperature", 5)) > 50
+
+
+def test_a_model_that_is_not_finite_is_named_and_its_json_is_json(run, capsys, monkeypatch):
+    def diverged(*arguments):
+        model = load_model(*arguments)
+        torch.nn.init.constant_(next(model.parameters()), torch.nan)
+        return model
+
+    for command in ("generate", "evaluate"):
+        monkeypatch.setattr(sys.modules[f"matrixstate.cli.{command}"], "load_model", diverged)
+    assert main(["generate", run, "--greedy"]) == 1
+    expected = "matrixstate: error: generate: expected finite logits, got NaN or infinity: the model has diverged\n"
+    assert capsys.readouterr().err == expected
+    out = output(capsys, "evaluate", run, "--json")
+    assert "NaN" not in out
+    assert json.loads(out)["nats_per_token"] is None
 
 
 def test_generate_takes_several_prompts(run, capsys):
@@ -294,6 +331,42 @@ def test_a_changed_config_is_refused_with_its_differences(workplace, capsys):
     assert json.loads(output(capsys, *accepted))["step"] == 15
     assert yaml.safe_load((workplace / "run" / "config.yaml").read_text())["training"]["steps"] == 15
     assert yaml.safe_load((workplace / "run" / "config-1.yaml").read_text())["training"]["steps"] == 12
+
+
+def test_an_edited_config_is_refused_with_its_differences(run, capsys):
+    config = Path(run, "config.yaml")
+    data = yaml.safe_load(config.read_text())
+    data["seed"], data["training"]["learning_rate"] = 7, 0.5
+    config.write_text(yaml.safe_dump(data))
+    assert main(["train", "--resume", run]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "matrixstate: error: --resume: training.learning_rate: the run has 0.001, got 0.5; "
+        "accept with --accept training.learning_rate",
+        "matrixstate: error: --resume: seed: the run has 0, got 7; this cannot change in a run",
+    ]
+    data["seed"] = 0
+    config.write_text(yaml.safe_dump(data))
+    assert main(["train", "--resume", run, "--accept", "training.learning_rate"]) == 0
+
+
+def test_a_checkpoint_from_before_configs_were_kept_goes_on(run):
+    checkpoint = Path(run, "checkpoints", "step-00000012")
+    state, manifest = checkpoint / "state.json", checkpoint / "manifest.json"
+    state.write_text('{"step": 12}')
+    about = json.loads(manifest.read_text())
+    about["state.json"] = {"bytes": 12, "sha256": hashlib.sha256(state.read_bytes()).hexdigest()}
+    manifest.write_text(json.dumps(about))
+    assert main(["train", "--resume", run]) == 0
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(run, capsys):
+    whole = json.loads(Path(run, "status.json").read_text())
+    shutil.rmtree(Path(run, "checkpoints"))
+    assert main(["train", "--resume", run, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "matrixstate: no checkpoint in run/checkpoints; beginning at step 0\n" in captured.err
+    assert json.loads(captured.out)["nats_per_token"] == whole["nats_per_token"]
+    assert [line["step"] for line in Run.open(Path(run)).metrics() if "loss" in line] == [*range(1, 13)]
 
 
 def test_a_run_goes_on_with_the_threads_it_was_begun_with(workplace, capsys):

@@ -61,9 +61,22 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
 
 def test_a_checkpoint_can_be_named(run):
     assert find_checkpoint(run.checkpoints, "4")[0].name == "step-00000004"
-    for name in ("5", "best", "newest"):
+    assert find_checkpoint(run.checkpoints, "0004")[0].name == "step-00000004"
+    for name in ("5", "newest", "²", "9" * 5000):
         with pytest.raises(CheckpointError, match=f"expected checkpoint latest, best or a step of 4, 8, got '{name}'"):
             find_checkpoint(run.checkpoints, name)
+
+
+def test_a_missing_best_is_named(run):
+    with pytest.raises(CheckpointError, match="expected a best checkpoint in .*checkpoints, got none yet"):
+        find_checkpoint(run.checkpoints, "best")
+
+
+def test_a_copy_beside_the_checkpoints_is_none(run):
+    shutil.copytree(run.checkpoints / "step-00000008", run.checkpoints / "step-00000008.bak")
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000004", "step-00000008"]
+    assert find_checkpoint(run.checkpoints)[0].name == "step-00000008"
+    assert find_checkpoint(run.checkpoints, "8")[0].name == "step-00000008"
 
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

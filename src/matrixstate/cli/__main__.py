@@ -3,8 +3,12 @@
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from matrixstate.errors import ConfigError, MatrixStateError
+from matrixstate.errors import ConfigError, MatrixStateError, MatrixStateWarning
 from matrixstate.training.stopping import Stopped
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
@@ -18,6 +22,20 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MatrixStateWarning)
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        return _run(arguments, debug)
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, MatrixStateWarning):
+        print(f"matrixstate: warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *where)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         import tyro  # here, so that Ctrl-C in the seconds that this takes is an interruption as any other
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from matrixstate.cli.output import print_json, print_table
+from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
 from matrixstate.evaluation.automaton import Automaton, recover_automaton
 from matrixstate.evaluation.automaton_figure import WRITTEN, draw_automaton
@@ -38,6 +39,7 @@ def automaton(
         json: Print one JSON object; draw only where --figure says so.
     """
     set_threads(threads)
+    expect_figure(figure)
     model, config = load_task_model(run)
     found = recover_automaton(
         model,
@@ -47,15 +49,15 @@ def automaton(
         sequences=sequences,
         seed=seed,
     )
-    if figure is None and not json:
-        figure = run / "automaton.png"
-    if figure is not None:
-        draw_automaton(found, figure)
     if json:
         print_json(found.data())
+        if figure is not None:
+            draw_automaton(found, figure)
         return 0
     _print_table(found)
     print(found.verdict())
+    figure = figure or run / "automaton.png"
+    draw_automaton(found, figure)
     print(figure)
     return 0
 

@@ -43,6 +43,8 @@ def check(
     set_threads(threads)
     if tokens < 8:
         raise ConfigError(f"--tokens: expected at least 8, got {tokens}")
+    if target.is_dir() and set:
+        raise ConfigError(f"--set: expected only with a config file, got the run {target}")
     model, batch = _from_run(target, tokens) if target.is_dir() else _from_config(target, set, tokens)
     if model.max_positions is not None and tokens > model.max_positions:
         raise ConfigError(f"--tokens: expected at most {model.max_positions}, the learned positions, got {tokens}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from matrixstate.cli.output import print_tracking
+from matrixstate.cli.places import beside
 from matrixstate.cli.train import set_threads
 from matrixstate.errors import require
 from matrixstate.evaluation.tracking import track
@@ -51,7 +52,7 @@ def correct(
         (length > 0, f"--length: expected at least 1, got {length}"),
         (sequences > 0, f"--sequences: expected at least 1, got {sequences}"),
     )
-    directory = out or run.with_name(f"{run.name}-corrected")
+    directory = out or beside(run, "-corrected")
     model, config = correct_run(run, directory, every, codes, sharpness)
     trained = config.training.length
     doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]

@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, print_json, print_table
+from matrixstate.cli.places import free, make_directory
 from matrixstate.cli.train import set_threads
 from matrixstate.comparison import DEMO, Entry, demo_config, demo_data, draw_curves, train_entry
 from matrixstate.comparison.demo import STEPS, check_matched
@@ -41,7 +42,7 @@ def demo(
     data = demo_data(text)
     configs = {name: demo_config(name, data, steps, seed) for name in DEMO}
     check_matched(list(configs.values()), tokenize(data).tokenizer.size)
-    out = _fresh(out)
+    make_directory(out := free(out))
     entries = []
     for name, config in configs.items():
         with TrainingProgress(DEMO[name], steps) as progress:
@@ -58,14 +59,6 @@ def demo(
         print(f"no figure: {missing}", file=sys.stderr)
     _print(entries, figure, json)
     return 0
-
-
-def _fresh(out: Path) -> Path:
-    """`out` where it is free, else with -2, -3, ... behind it."""
-    names = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 10_000))
-    fresh = next(path for path in names if not path.exists())
-    fresh.mkdir(parents=True)
-    return fresh
 
 
 def _print(entries: list[Entry], figure: Path | None, json: bool) -> None:

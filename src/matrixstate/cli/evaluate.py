@@ -52,7 +52,7 @@ def evaluate(
             model,
             tokens,
             content,
-            window=window or opened.config.training.sequence,
+            window=opened.config.training.sequence if window is None else window,
             carry=carry,
             progress=lambda done, _: bar.update(done, "tokens"),
         )

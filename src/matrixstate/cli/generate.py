@@ -9,9 +9,10 @@ import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import print_json
+from matrixstate.cli.places import expect_place
 from matrixstate.cli.train import set_threads
 from matrixstate.data import TextStream, load_tokenizer, opening
-from matrixstate.errors import ConfigError
+from matrixstate.errors import ConfigError, require, seed_checks
 from matrixstate.models import Generation, Sampling, SavedState, begin, fork
 from matrixstate.models import load_state as load
 from matrixstate.models import save_state as save
@@ -59,9 +60,12 @@ def generate(
     set_threads(threads)
     if tokens < 1:
         raise ConfigError(f"--tokens: expected at least 1, got {tokens}")
+    require(*seed_checks(seed or 0))
+    expect_place("state", save_state)
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    sampling = dataclasses.replace(sampling, known=tokenizer.size)
     model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])
     saved = None if load_state is None else load(load_state, model, model_hash)
     prompts = list(prompt) or ([opening(tokenizer)] if saved is None else [""] * len(saved.pending))

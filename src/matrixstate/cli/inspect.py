@@ -7,6 +7,7 @@ import torch
 from tyro.conf import Positional
 
 from matrixstate.cli.output import ProgressBar, print_json
+from matrixstate.cli.places import make_directory
 from matrixstate.cli.train import set_threads
 from matrixstate.data import load_tokenizer, read_files
 from matrixstate.errors import ConfigError
@@ -49,13 +50,15 @@ def inspect(
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     tokens = tokenizer.encode(text if text is not None else read_files([file] if file else []))
     tokens = tokens[: 200 if file else LONGEST + 1]
+    if out is not None and not json:
+        make_directory(out)  # before the work that ends there
     with ProgressBar("inspect", len(tokens)) as bar:
         found = inspect_states(model, torch.tensor(tokens), token, lambda done: bar.update(done, "tokens"))
     if json:
         print_json(found.data())
         return 0
     out = out or opened.directory / "inspect"
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     shown = [tokenizer.decode([token]) for token in tokens]
     (out / "inspect.json").write_text(json_module.dumps({"tokens": shown, **found.data()}, ensure_ascii=False), "utf-8")
     for i, trace in enumerate(found.layers):

@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import ProgressBar, print_json, print_table
+from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
 from matrixstate.data import load_tokenizer, open_corpus, read_files
 from matrixstate.data.corpus import to_array
@@ -45,6 +46,7 @@ def needle(
         json: Print one JSON object; draw only where --figure says so.
     """
     set_threads(threads)
+    expect_figure(figure)
     opened = Run.open(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     haystack = open_corpus(opened.data).validation
@@ -62,16 +64,16 @@ def needle(
             seed=seed,
             progress=lambda done, _: bar.update(done, "trials"),
         )
-    if figure is None and not json:
-        figure = run / "needle.png"
-    if figure is not None:
-        draw_needles(grid, figure)
     if json:
         print_json(grid.data())
+        if figure is not None:
+            draw_needles(grid, figure)
         return 0
     for title, shares in (("right preferred", grid.preferred), ("right written", grid.exact)):
         rows = [(f"{n:,}", *(f"{s:.0%}" for s in row)) for n, row in zip(lengths, shares, strict=True)]
         print_table(("tokens \\ depth", *(f"{depth:g}" for depth in depths)), rows, title)
     print(f"preferred: of {choices} numbers, where chance is {grid.chance:.0%}; written: by the model itself")
+    figure = figure or run / "needle.png"
+    draw_needles(grid, figure)
     print(figure)
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from matrixstate.cli.output import ProgressBar, print_tracking
+from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.evaluation.tracking_figure import draw_tracking
@@ -33,6 +34,7 @@ def track_run(
         json: Print one JSON object.
     """
     set_threads(threads)
+    expect_figure(figure)
     model, config = load_task_model(run)
     trained = config.training.length
     doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
@@ -45,7 +47,7 @@ def track_run(
             seed=seed,
             progress=lambda done, _: bar.update(done, ""),
         )
+    print_tracking(found, trained, json, run=str(run))
     if figure is not None:
         draw_tracking({config.name: found}, trained, figure)
-    print_tracking(found, trained, json, run=str(run))
     return 0

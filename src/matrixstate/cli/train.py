@@ -2,18 +2,22 @@
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
+from matrixstate.cli.places import free
+from matrixstate.cli.resume import accept_changes
 from matrixstate.data import tokenize
-from matrixstate.errors import ConfigError
+from matrixstate.errors import ConfigError, require
 from matrixstate.training import Outcome, Run, RunConfig, load_config, start
 from matrixstate.training import train as train_run
+from matrixstate.training.checkpoint import list_checkpoints
+from matrixstate.training.loop import fit
 from matrixstate.training.plan import make_plan
-from matrixstate.training.run import differences
 from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
 from matrixstate.training.tasks import train_task
 
@@ -54,9 +58,12 @@ def train(
         if dry_run or out:
             raise ConfigError(f"--resume: expected neither --out nor --dry-run, got {'--out' if out else '--dry-run'}")
         run = Run.open(resume)
-        set_threads(threads or run.threads)
+        set_threads(run.threads if threads is None else threads)
         wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
-        return _train(_accept_changes(run, wanted, accept), resume=True, json=json)
+        begun = bool(list_checkpoints(run.checkpoints))
+        if not begun:  # killed before the first
+            print(f"matrixstate: no checkpoint in {run.checkpoints}; beginning at step 0", file=sys.stderr)
+        return _train(accept_changes(run, wanted, accept), resume=begun, json=json)
     if accept:
         raise ConfigError("--accept: expected only with --resume")
     set_threads(threads)
@@ -66,34 +73,20 @@ def train(
         if dry_run or text:
             raise ConfigError(f"{'--dry-run' if dry_run else '--text'}: expected none for a task")
         loaded_task = load_task(config, _assignments((), set, steps, seed))
-        return _train_task(out or _free(Path("runs") / loaded_task.name), loaded_task, json)
+        return _train_task(out or free(Path("runs") / loaded_task.name), loaded_task, json)
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
-    return _train(start(out or _free(Path("runs") / loaded.name), loaded), resume=False, json=json)
-
-
-def _accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
-    """The run with the config wanted, where every difference is accepted; model and data can never change."""
-    vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
-    wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
-    changes = differences(run.config, wanted)
-    problems = [
-        f"--resume: {key}: the run has {before!r}, got {after!r}"
-        + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")
-        for key, (before, after) in changes.items()
-        if key not in accept or not key.startswith("training.")
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return run.reconfigure(wanted) if changes else run
+    return _train(start(out or free(Path("runs") / loaded.name), loaded), resume=False, json=json)
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets PyTorch's threads. Raises ConfigError for fewer than one."""
+    """Sets PyTorch's threads. Raises ConfigError for fewer than one, or more than any machine has use for."""
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads: expected at least 1, got {threads}")
+        require(
+            (threads >= 1, f"--threads: expected at least 1, got {threads}"),
+            (threads <= 1024, f"--threads: expected at most 1024, got {threads}"),
+        )
         torch.set_num_threads(threads)
 
 
@@ -101,12 +94,6 @@ def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None
     files = [f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else []
     short = [("training.steps", steps), ("seed", seed)]
     return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
-
-
-def _free(wanted: Path) -> Path:
-    """`wanted`, or with -2, -3, ... behind it where that exists."""
-    names = (wanted if i == 1 else wanted.with_name(f"{wanted.name}-{i}") for i in range(1, 10_000))
-    return next(path for path in names if not path.exists())
 
 
 def _train(run: Run, *, resume: bool, json: bool) -> int:
@@ -142,10 +129,7 @@ def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
 
 
 def _plan(config: RunConfig, json: bool) -> int:
-    if config.model.vocabulary is None:
-        size = tokenize(config.data).tokenizer.size
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=size))
-    plan = make_plan(config)
+    plan = make_plan(fit(config, tokenize(config.data)))
     counts = plan.counts
     if json:
         print_json(dataclasses.asdict(plan))

@@ -20,6 +20,13 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def expect_format(path: Path) -> None:
+    """Raises ConfigError unless the ending of `path` says in which format a figure is to be written there."""
+    known = new_figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ConfigError(f"figure: expected a name that ends in one of .{', .'.join(sorted(known))}, got {path}")
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a figure; the ending of `path` says in which format. Raises ConfigError where it cannot be written."""
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matrixstate.errors import DataError, require
+from matrixstate.errors import ConfigError, DataError, Diverged, require
 from matrixstate.models.lm import LanguageModel
 from matrixstate.models.state_file import SavedState
 
@@ -24,6 +24,8 @@ class Sampling:
     """Draw from the k likeliest only."""
     top_p: float | None = None
     """Draw from the fewest tokens whose probabilities reach p."""
+    known: int | None = None
+    """Draw from the first so many tokens only: a model's vocabulary may be larger than its tokenizer's."""
 
     def __post_init__(self) -> None:
         require(
@@ -35,9 +37,14 @@ class Sampling:
 
 def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
     """Tokens [B] drawn from logits [B, vocabulary], row b with generators[b]."""
+    logits = logits[:, : sampling.known]
+    if not bool(logits.isfinite().all()):
+        raise Diverged("generate: expected finite logits, got NaN or infinity: the model has diverged")
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     scaled = logits.float() / sampling.temperature
+    if not bool(scaled.isfinite().all()):
+        raise ConfigError(f"temperature: expected 0 or one that keeps logits finite, got {sampling.temperature}")
     if sampling.top_k is not None and sampling.top_k < scaled.shape[-1]:
         smallest = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
         scaled = scaled.masked_fill(scaled < smallest, float("-inf"))

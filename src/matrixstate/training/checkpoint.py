@@ -7,7 +7,9 @@ of every file, so that damage is found and named before anything is read.
 import hashlib
 import json
 import os
+import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from matrixstate.errors import CheckpointError
+from matrixstate.configs import decode, encode
+from matrixstate.errors import CheckpointError, MatrixStateWarning
+from matrixstate.training.config import CHOICES, RunConfig
 from matrixstate.training.run import sync_directory, write_json
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -32,9 +36,17 @@ class Best:
     nats_per_token: float
 
 
-def save_checkpoint(directory: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> Path:
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+    config: RunConfig | None = None,
+) -> Path:
     """Writes the checkpoint of `step` (steps done so far), then drops all but the last `keep` and the best.
 
+    The `config` it was trained with is written too, so that an edited one is found out when the run goes on.
     Raises CheckpointError if it cannot be written; the checkpoints there are then as they were.
     """
     target = directory / f"step-{step:08d}"
@@ -44,7 +56,7 @@ def save_checkpoint(directory: Path, step: int, model: nn.Module, optimizer: tor
         part.mkdir(parents=True)
         save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
         save_file({**_optimizer_tensors(model, optimizer), "random": torch.get_rng_state()}, part / OPTIMIZER)
-        write_json(part / STATE, {"step": step})
+        write_json(part / STATE, {"step": step, "config": None if config is None else encode(config, CHOICES)})
         write_json(part / MANIFEST, {name: _measure(part / name) for name in (WEIGHTS, OPTIMIZER, STATE)})
         _publish(part, target)
     except (OSError, SafetensorError) as error:
@@ -92,7 +104,10 @@ def read_best(directory: Path) -> Best | None:
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """Checkpoints that were written to their end, the latest last."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir()) if directory.is_dir() else []
+    if not directory.is_dir():
+        return []
+    named = (path for path in directory.iterdir() if re.fullmatch("step-[0-9]+", path.name))
+    return sorted((path for path in named if path.is_dir()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -113,8 +128,10 @@ def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[
     found = list_checkpoints(directory)
     if which != "latest":
         best = read_best(directory)
-        wanted = (best.step if best else None) if which == "best" else int(which) if which.isdigit() else None
-        named = [path for path in found if step_of(path) == wanted]
+        if which == "best" and best is None:
+            raise CheckpointError(f"run: expected a best checkpoint in {directory}, got none yet")
+        wanted = str(best.step) if which == "best" and best else which.lstrip("0") or "0"
+        named = [path for path in found if str(step_of(path)) == wanted]
         if not named:
             known = ", ".join(str(step_of(path)) for path in found) or "none"
             raise CheckpointError(f"run: expected checkpoint latest, best or a step of {known}, got {which!r}")
@@ -129,6 +146,14 @@ def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[
         else:
             return checkpoint, damages
     raise CheckpointError("; ".join([f"run: expected a checkpoint in {directory}, got none", *damages]))
+
+
+def choose_checkpoint(directory: Path, which: str = "latest") -> Path:
+    """As `find_checkpoint`, with a warning for every damaged checkpoint that was passed over."""
+    checkpoint, damages = find_checkpoint(directory, which)
+    for damage in damages:
+        warnings.warn(f"{damage}; using {checkpoint.name}", MatrixStateWarning, stacklevel=2)
+    return checkpoint
 
 
 def verify(checkpoint: Path) -> None:
@@ -161,6 +186,16 @@ def _measure(path: Path) -> dict[str, Any]:
 def weights_hash(checkpoint: Path) -> str:
     """The SHA-256 of a verified checkpoint's weights: what tells one model from another."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))[WEIGHTS]["sha256"]
+
+
+def trained_config(checkpoint: Path) -> RunConfig | None:
+    """The config that a verified checkpoint was trained with; None for one written before that was kept."""
+    path = checkpoint / STATE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")).get("config")
+        return None if data is None else decode(RunConfig, data, CHOICES)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from matrixstate.configs import Choices, decode, load_yaml, override
 from matrixstate.data import DataConfig
-from matrixstate.errors import ConfigError, require
+from matrixstate.errors import ConfigError, require, seed_checks
 from matrixstate.layers import MIXERS, MLPS, MixerConfig, MLPConfig
 from matrixstate.models import PRESETS, ModelConfig
 from matrixstate.training.optimizer import RateConfig
@@ -104,7 +104,7 @@ class RunConfig:
         plain = self.name and all(c.isalnum() or c in "-_." for c in self.name) and not self.name.startswith(".")
         require(
             (bool(plain), f"name: expected letters, digits, '-', '_' and '.', got {self.name!r}"),
-            (self.seed >= 0, f"seed: expected 0 or more, got {self.seed}"),
+            *seed_checks(self.seed),
             (
                 limit is None or sequence <= limit,
                 f"training.sequence: expected at most {limit}, the learned positions, got {sequence}",

@@ -14,11 +14,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from matrixstate.data import Corpus, RandomWindows, open_corpus, tokenize
+from matrixstate.data.corpus import TokenizedText, Tokens
 from matrixstate.errors import ConfigError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.models import LanguageModel, ModelState, count
 from matrixstate.training.checkpoint import (
     Best,
+    choose_checkpoint,
     find_checkpoint,
     load_training,
     load_weights,
@@ -57,14 +59,28 @@ def start(directory: Path, config: RunConfig) -> Run:
     Raises ConfigError or DataError before anything is written where text, tokenizer and model do not fit together.
     """
     text = tokenize(config.data)
+    _expect_memory(config := fit(config, text))
+    return Run.create(directory, config, text.write)
+
+
+def fit(config: RunConfig, text: TokenizedText) -> RunConfig:
+    """The config with the tokenizer's vocabulary if it names none.
+
+    Raises ConfigError or DataError where text, tokenizer, model and training do not fit together.
+    """
     size, wanted = text.tokenizer.size, config.model.vocabulary
     if wanted is not None and size > wanted:
         raise ConfigError(f"model.vocabulary: expected at least {size}, the tokenizer's, got {wanted}")
-    RandomWindows(text.parts["train"], config.training.sequence, config.training.batch, config.seed)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
-    _expect_memory(config)
-    expect_fit(config.model, config.training.rates, {"training.sequence": config.training.sequence})
-    return Run.create(directory, config, text.write)
+    expect_trainable(config, text.parts["train"])
+    return config
+
+
+def expect_trainable(config: RunConfig, tokens: Tokens) -> None:
+    """Raises ConfigError or DataError where the model's sizes or training do not fit each other or the text."""
+    training = config.training
+    RandomWindows(tokens, training.sequence, training.batch, config.seed)
+    expect_fit(config.model, training.rates, {"training.sequence": training.sequence})
 
 
 def _expect_memory(config: RunConfig) -> None:
@@ -228,7 +244,8 @@ class _Session:
 
     def save(self) -> None:
         """Writes a checkpoint."""
-        save_checkpoint(self.run.checkpoints, self.done, self.model, self.optimizer, self.config.keep)
+        run, keep = self.run, self.config.keep
+        save_checkpoint(run.checkpoints, self.done, self.model, self.optimizer, keep, run.config)
 
     def finish(self) -> TextLoss | None:
         """Reads the whole validation text and closes the run; None when stopped meanwhile."""
@@ -271,7 +288,6 @@ def validation_loss(
 
 def load_model(run: Run, which: str = "latest") -> LanguageModel:
     """The run's model with the weights of a checkpoint ("latest", "best" or a step), in evaluation mode."""
-    checkpoint, _ = find_checkpoint(run.checkpoints, which)
     model = LanguageModel(run.config.model)
-    load_weights(checkpoint, model)
+    load_weights(choose_checkpoint(run.checkpoints, which), model)
     return model.eval()

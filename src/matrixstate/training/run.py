@@ -35,7 +35,8 @@ class Run:
 
         Everything is written beside it and renamed, so that a run is there completely or not at all.
         """
-        part = directory.with_name(f".{directory.name}.part")
+        whole = Path(os.path.abspath(directory))  # "." has no name
+        part = whole.parent / f".{whole.name}.part"
         try:
             if directory.exists() and any(directory.iterdir()):
                 raise ConfigError(

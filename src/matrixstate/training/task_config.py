@@ -10,7 +10,7 @@ from typing import Literal
 
 from matrixstate.configs import Choices, decode, load_yaml, override, read_yaml
 from matrixstate.data.tasks import TASKS, TaskConfig
-from matrixstate.errors import CheckpointError, ConfigError, require
+from matrixstate.errors import CheckpointError, ConfigError, require, seed_checks
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import CHOICES
 from matrixstate.training.correction import SETTLING, corrected_mixers
@@ -93,7 +93,7 @@ class TaskRunConfig:
     def __post_init__(self) -> None:
         wanted, given = self.task.vocabulary, self.model.vocabulary
         require(
-            (self.seed >= 0, f"seed: expected 0 or more, got {self.seed}"),
+            *seed_checks(self.seed),
             (self.evaluate_length > 0, f"evaluate_length: expected at least 1, got {self.evaluate_length}"),
             (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
             (

@@ -20,7 +20,7 @@ from matrixstate.data.tasks import IGNORE
 from matrixstate.errors import ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
-from matrixstate.training.checkpoint import find_checkpoint, load_weights, save_checkpoint
+from matrixstate.training.checkpoint import choose_checkpoint, load_weights, save_checkpoint
 from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks, with_correction
 from matrixstate.training.fit import expect_fit
 from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
@@ -57,7 +57,7 @@ class Curriculum:
         """Of the sequences of a step, counted from 0."""
         if self.config.lengths != "uniform":
             return self.current
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
         span = self.config.length - self.config.start + 1
         return self.config.start + int(torch.randint(span, (), generator=generator))
 
@@ -81,8 +81,7 @@ def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
     """The trained model of a task's run, in evaluation mode, and its config."""
     config = load_task_config(directory)
     model = LanguageModel(config.sized_model())
-    checkpoint, _ = find_checkpoint(directory / "checkpoints")
-    load_weights(checkpoint, model)
+    load_weights(choose_checkpoint(directory / "checkpoints"), model)
     return model.eval(), config
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from matrixstate.errors import require
+from matrixstate.errors import require, seed_checks
 
 Ints = NDArray[np.int64]
 
@@ -43,6 +43,6 @@ class TaskConfig(ABC):
 
     def at(self, seed: int, step: int, batch: int, length: int) -> tuple[Tensor, Tensor]:
         """Tokens and targets of a step, [batch, length] int64 each: a pure function of its arguments; seed >= 0."""
-        require((seed >= 0, f"seed: expected 0 or more, got {seed}"))
+        require(*seed_checks(seed))
         tokens, targets = self.sample(np.random.default_rng([seed, step]), batch, length)
         return torch.from_numpy(tokens), torch.from_numpy(targets)

@@ -1,0 +1,47 @@
+"""What may change when a run goes on (`matrixstate train --resume`)."""
+
+import dataclasses
+
+from matrixstate.configs import encode, flatten, nearest
+from matrixstate.data import open_corpus
+from matrixstate.errors import ConfigError
+from matrixstate.training import CHOICES, Run, RunConfig
+from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints, step_of, trained_config
+from matrixstate.training.loop import expect_trainable
+from matrixstate.training.run import differences
+
+
+def accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
+    """The run with the config wanted, where every difference is accepted; model and data can never change.
+
+    Differences are those from what the newest checkpoint was trained with: config.yaml may have been edited since.
+
+    Raises ConfigError or DataError, with the run left as it was, for a change that is not accepted or cannot be.
+    """
+    vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
+    wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
+    before, done = run.config, 0
+    if list_checkpoints(run.checkpoints):
+        checkpoint, _ = find_checkpoint(run.checkpoints)
+        before, done = trained_config(checkpoint) or run.config, step_of(checkpoint)
+    problems = [*_unknown(accept, before, wanted), *_refused(differences(before, wanted), accept)]
+    if wanted.training.steps < done:
+        problems = [f"--resume: training.steps: expected at least the {done} done, got {wanted.training.steps}"]
+    if problems:
+        raise ConfigError(problems)
+    expect_trainable(wanted, open_corpus(run.data).train)
+    return run if wanted == run.config else run.reconfigure(wanted)
+
+
+def _unknown(accept: tuple[str, ...], *configs: RunConfig) -> list[str]:
+    known = {key for config in configs for key in flatten(encode(config, CHOICES))}
+    return [f"--accept {key}: unknown key{nearest(key, known)}" for key in accept if key not in known]
+
+
+def _refused(changes: dict, accept: tuple[str, ...]) -> list[str]:
+    return [
+        f"--resume: {key}: the run has {before!r}, got {after!r}"
+        + ("; accept with --accept " + key if key.startswith("training.") else "; this cannot change in a run")
+        for key, (before, after) in changes.items()
+        if key not in accept or not key.startswith("training.")
+    ]
