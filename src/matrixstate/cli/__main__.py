@@ -1,6 +1,7 @@
 """`matrixstate COMMAND`: arguments and help come from the commands' signatures and docstrings."""
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -9,9 +10,7 @@ from functools import partial
 from typing import Any
 
 from matrixstate.errors import ConfigError, MatrixStateError, MatrixStateWarning
-from matrixstate.training.stopping import Stopped
 
-INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 
 Give --debug with any command to see the traceback of an error."""
@@ -55,12 +54,9 @@ def _run(arguments: list[str], debug: bool) -> int:
         for line in lines:
             print(f"matrixstate: error: {line}", file=sys.stderr)
         return 1
-    except Stopped as stop:
+    except KeyboardInterrupt as stop:  # training.stopping.Stopped has the signal that it was
         print("matrixstate: interrupted", file=sys.stderr)
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        print("matrixstate: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
