@@ -284,6 +284,22 @@ MISTAKES = {
         [*TRAIN, "--text", "one.txt"],
         ["text: expected at least two characters in PLACE/one.txt, got 1"],
     ),
+    "a text of one character again and again": (
+        [*TRAIN, "--text", "same.txt"],
+        ["text: expected at least two different characters in PLACE/same.txt, got 'a' alone"],
+    ),
+    "a text of white space": (
+        [*TRAIN, "--text", "blank.txt"],
+        ["text: expected more than white space in PLACE/blank.txt"],
+    ),
+    "a log without steps": (
+        ["train", "--resume", "no-steps"],
+        ["run: no-steps/metrics.jsonl is damaged: expected a step in every line"],
+    ),
+    "a tokenizer smaller than the data": (
+        ["evaluate", "few-tokens"],
+        ["run: few-tokens/data/train.bin must hold the tokenizer's 2 tokens, got 25"],
+    ),
     "a text that is no UTF-8": (
         [*TRAIN, "--text", "latin.txt"],
         ["text: PLACE/latin.txt is not UTF-8: byte 0xe9 at 3"],

@@ -20,6 +20,8 @@ def make_place(place: Path) -> None:
     files = {
         "empty.txt": b"",
         "one.txt": b"x",
+        "same.txt": b"a" * 900,
+        "blank.txt": b" \n" * 400,
         "latin.txt": b"caf\xe9",
         "latin-ok.txt": "café".encode(),
         "short.txt": b"ten chars!",
@@ -37,8 +39,10 @@ def make_place(place: Path) -> None:
     os.symlink("nowhere", place / "dangling.txt")
     os.symlink("loop.txt", place / "loop.txt")
     train(start(place / "run", config))
-    for name in ("damaged", "young", "no-tokenizer"):
+    for name in ("damaged", "young", "no-tokenizer", "no-steps", "few-tokens"):
         shutil.copytree(place / "run", place / name)
     (place / "damaged" / "config.yaml").write_text("width: [")
     shutil.rmtree(place / "young" / "checkpoints")
     (place / "no-tokenizer" / "data" / "tokenizer.json").write_text("{}")
+    (place / "no-steps" / "metrics.jsonl").write_text('{"a": 1}\n')
+    (place / "few-tokens" / "data" / "tokenizer.json").write_text('{"kind": "character", "characters": "ab"}')

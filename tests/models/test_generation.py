@@ -4,6 +4,8 @@ import gc
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from test_models import hybrid, make
 
 from matrixstate.errors import CheckpointError, ConfigError, DataError
@@ -202,6 +204,25 @@ def test_a_state_file_does_not_grow_and_belongs_to_its_model(tmp_path):
         load_state(tmp_path / "s", model, "abc")
     with pytest.raises(CheckpointError, match="cannot read .*none: No such file"):
         load_state(tmp_path / "none", model, "abc")
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("random/0", torch.zeros(3, dtype=torch.uint8), "random holds no state of a generator"),
+        ("pending/0", torch.zeros(0, dtype=torch.int64), "pending/0 must hold at least one token"),
+    ],
+)
+def test_a_damaged_state_file_is_refused(name, damaged, message, tmp_path):
+    model = make(hybrid())
+    going = Generation(model, begin(model, [[1]]), Sampling())
+    next(going)
+    save_state(tmp_path / "s", going.saved(), "abc")
+    with safe_open(tmp_path / "s", framework="pt") as file:
+        about, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file({**tensors, name: damaged}, tmp_path / "s", metadata=about)
+    with pytest.raises(CheckpointError, match=f"is damaged: {message}"):
+        load_state(tmp_path / "s", model, "abc")
 
 
 def test_a_state_of_one_text_can_be_forked(tmp_path):

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 from listeners import Memory
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small import small_config
 
 from matrixstate.errors import CheckpointError, Diverged
 from matrixstate.training import loop, start, train
 from matrixstate.training.autopsy import perform_autopsy
-from matrixstate.training.checkpoint import find_checkpoint
+from matrixstate.training.checkpoint import find_checkpoint, read_tensors
 
 
 def losses(run):
@@ -113,6 +113,11 @@ def test_a_bundle_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="expected a bundle in .*nothing: No such file"):
         perform_autopsy(tmp_path / "nothing")
     bundle = broken_run(tmp_path, lambda p: p["embedding.weight"].mul_(1e38))
+    batch = read_tensors(bundle / "batch.safetensors")
+    del batch["random"]
+    save_file(batch, bundle / "batch.safetensors")
+    with pytest.raises(CheckpointError, match=r"must hold inputs, targets and random, got \['inputs', 'targets'\]"):
+        perform_autopsy(bundle)
     (bundle / "report.json").write_text("{}")
     with pytest.raises(CheckpointError, match="step-00000004 is damaged"):
         perform_autopsy(bundle)

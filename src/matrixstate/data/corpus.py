@@ -52,11 +52,13 @@ class Corpus:
 
 
 def read_text(config: DataConfig) -> str:
-    """The whole text. Raises DataError if it has fewer than two characters."""
+    """The whole text. Raises DataError if it has fewer than two characters, or two different ones to tell apart."""
     text = read_files([Path(file) for file in config.files]) if config.files else read_source(config.source)
+    where = ", ".join(config.files) or config.source
     if len(text) < 2:
-        where = ", ".join(config.files) or config.source
         raise DataError(f"text: expected at least two characters in {where}, got {len(text)}")
+    if config.tokenizer == "character" and text == text[0] * len(text):
+        raise DataError(f"text: expected at least two different characters in {where}, got {text[0]!r} alone")
     return text
 
 
@@ -122,7 +124,13 @@ def open_corpus(directory: Path) -> Corpus:
         raise CheckpointError(f"run: expected data at {error.filename}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"run: {directory / 'data.json'} is damaged: {type(error).__name__}: {error}") from error
-    return Corpus(load_tokenizer(directory), parts["train"], parts["validation"])
+    tokenizer = load_tokenizer(directory)
+    for name, tokens in parts.items():
+        if len(tokens) and int(tokens.max()) >= tokenizer.size:
+            raise CheckpointError(
+                f"run: {directory / name}.bin must hold the tokenizer's {tokenizer.size} tokens, got {tokens.max()}"
+            )
+    return Corpus(tokenizer, parts["train"], parts["validation"])
 
 
 def _open(path: Path, about: dict[str, Any]) -> Tokens:

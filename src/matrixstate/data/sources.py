@@ -30,7 +30,10 @@ def read_files(paths: Sequence[Path]) -> str:
             files += inside
         else:
             files.append(path)
-    return "".join(_read(path) for path in files)
+    text = "".join(_read(path) for path in files)
+    if text.isspace():
+        raise DataError(f"text: expected more than white space in {', '.join(map(str, paths))}")
+    return text
 
 
 def _read(path: Path) -> str:

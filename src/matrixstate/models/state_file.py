@@ -70,9 +70,18 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
     try:
         pending = [tensors[f"pending/{b}"].tolist() for b in range(rows)]
         past = [tensors[f"past/{b}"].tolist() for b in range(rows)]
-        return SavedState(state, pending, [tensors[f"random/{b}"] for b in range(rows)], past)
+        random = [tensors[f"random/{b}"] for b in range(rows)]
+        for b, one in enumerate(random):
+            torch.Generator().set_state(one)
+            if not isinstance(pending[b], list) or not pending[b]:
+                raise CheckpointError(f"state: {path} is damaged: pending/{b} must hold at least one token")
+        return SavedState(state, pending, random, past)
     except KeyError as error:
         raise CheckpointError(f"state: {path} is damaged: {error} is missing") from error
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"state: {path} is damaged: random holds no state of a generator") from error
 
 
 def fork(saved: SavedState, rows: int) -> SavedState:

@@ -71,6 +71,8 @@ def perform_autopsy(bundle: Path) -> Autopsy:
     except (ConfigError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"autopsy: {bundle} is damaged: {' '.join(str(error).split())}") from error
     batch = read_tensors(bundle / BATCH)
+    if batch.keys() != {"inputs", "targets", "random"}:
+        raise CheckpointError(f"autopsy: {bundle / BATCH} must hold inputs, targets and random, got {sorted(batch)}")
     losses, faults = {}, {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         model = LanguageModel(config.model)

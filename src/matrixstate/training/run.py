@@ -99,7 +99,10 @@ class Run:
         path = self.directory / "metrics.jsonl"
         try:
             lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-            return [json.loads(line) for line in lines]
+            values = [json.loads(line) for line in lines]
+            if not all(isinstance(value, dict) and isinstance(value.get("step"), int) for value in values):
+                raise ValueError("expected a step in every line")
+            return values
         except ValueError as error:
             raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
