@@ -147,9 +147,9 @@ def test_mistakes_in_parts_get_their_lines(place, capsys):
     ]
     assert said("parts=[]") == ["parts: expected a mapping from names to options, got []"]
     assert said("parts.text.seeds=3") == ["parts.text.seeds: expected beside parts, for all of them"]
-    more = "parts.more={data: {source: shakespeare}}"
+    more = "parts.parity={data: {source: shakespeare}}"
     assert refused(capsys, "compare", "parts.yaml", "--text", "beer.txt", "--set", more) == [
-        "--text: expected one part that learns a text, got text, more"
+        "--text: expected one part that learns a text, got parity, text"
     ]
     small = said("parts.parity.match={by: parameters, value: 9, tolerance: 0.1}")
     assert small[0].startswith("parts.parity: models: conv: expected parameters within 10.0% of 9, the nearest is")
