@@ -12,6 +12,7 @@ import pytest
 from test_runner import done  # noqa: F401  (a fixture)
 from tiny import compared_set, set_data
 
+from matrixstate.comparison import sections
 from matrixstate.comparison.figures import draw_all, mean_curve
 from matrixstate.comparison.overview import _panels, cell, draw_overview
 from matrixstate.comparison.page import inline_svg
@@ -256,6 +257,15 @@ def test_a_task_says_how_many_seeds_solved_it():
     assert "A solved the task in 3 of 5 seeds (bits per byte of at least 0.5); Wilson, 95%: 23% to 88%." in headlines(
         rows
     )
+
+
+def test_a_task_says_what_it_cost_to_learn():
+    cost = {"kind": "task", "better": "higher", "solved": True}
+    rows = [row("a", s, 1.0, solved_cpu_seconds=c, **cost) for s, c in enumerate((10.0, None, 14.0))]
+    line = summarise(rows)[0]
+    assert line.mastered == (10.0, 14.0)
+    assert sections._result(line)[-2:] == ["3 of 3", "12.0 (2)"]
+    assert sections._result(summarise(rows[1:2])[0])[-1] == "–"
 
 
 def test_a_difference_below_the_item_error_is_told_apart():

@@ -31,6 +31,7 @@ from matrixstate.data.tasks import (
 from matrixstate.errors import ConfigError
 
 GROUPS = {"S3": 6, "A5": 60, "S5": 120, "Z60": 60, "D4": 8, "A4xZ5": 60, "D2": 4, "A4": 12, "S2": 2, "Z1": 1, "A6": 360}
+GROUPS |= {"Q8": 8, "Q12": 12, "Q8xZ3": 24}
 SMALL = {"mqar": 64, "selective_copying": 64, "induction_heads": 16, "bracket_arithmetic": 24}
 LENGTH = 40
 
@@ -76,6 +77,8 @@ def test_the_axioms_of_a_group(name):
         ("S5", {1: 1, 2: 25, 3: 20, 4: 30, 5: 24, 6: 20}, False),
         ("Z60", {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 2, 10: 4, 12: 4, 15: 8, 20: 8, 30: 8, 60: 16}, True),
         ("D2", {1: 1, 2: 3}, True),
+        ("Q8", {1: 1, 2: 1, 4: 6}, False),
+        ("Q12", {1: 1, 2: 1, 3: 2, 4: 6, 6: 2}, False),
         ("A4xZ5", {1: 1, 2: 3, 3: 8, 5: 4, 10: 12, 15: 32}, False),
     ],
 )
@@ -85,9 +88,9 @@ def test_the_orders_of_the_elements(name, orders, commutative):
     assert found.commutative == commutative
 
 
-@pytest.mark.parametrize("name", ["", "B3", "S", "S0", "A5x", "s3", "A4 x Z5", "Z-2"])
+@pytest.mark.parametrize("name", ["", "B3", "S", "S0", "A5x", "s3", "A4 x Z5", "Z-2", "Q4", "Q10"])
 def test_a_group_that_is_unknown(name):
-    with pytest.raises(ConfigError, match="group: expected S3, A5, Z60, D4 or a product"):
+    with pytest.raises(ConfigError, match="group: expected S3, A5, Z60, D4, Q8 or a product"):
         group(name)
 
 

@@ -108,6 +108,9 @@ def _train_task(directory: Path, config: TaskRunConfig, json: bool) -> int:
         outcome = train_task(directory, config, [progress])
     print_tracking(outcome.tracking, config.training.length, json, run=str(directory))
     if not json:
+        if outcome.solved_at is not None:
+            step, seconds = outcome.solved_at
+            print(f"99 % at the full training length after {step:,} steps, {seconds:,.1f} CPU seconds")
         print(f"look further with: matrixstate track {directory} --length {8 * config.evaluate_length}")
     return 0
 

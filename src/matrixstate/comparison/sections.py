@@ -1,5 +1,6 @@
 """What a report says of one comparison, section by section, as HTML made of the CSV files."""
 
+import statistics
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -75,7 +76,7 @@ def _results(rows: Sequence[Result]) -> str:
         return "<p>None.</p>"
     lines = summarise(rows)
     columns = ["entry", f"{rows[0].metric}, mean", "interval", "seeds", "against the control", "item error"]
-    columns += ["solved"] if rows[0].kind == "task" else []
+    columns += ["solved", "CPU s to 99 % (seeds)"] if rows[0].kind == "task" else []
     said = '<p class="soft">The shaded row is the control; n.d.s.: no difference shown.</p>'
     return table(columns, [_result(line) for line in lines], [line.is_control for line in lines]) + said
 
@@ -95,8 +96,14 @@ def _result(line: Line) -> list[str]:
         f"{len(line.values)}{failed}",
         against,
         "–" if line.item_error is None else f"{line.item_error:.4f}",
-        *([f"{line.solved[0]} of {line.solved[1]}"] if line.solved is not None else []),
+        *([f"{line.solved[0]} of {line.solved[1]}", _mastered(line)] if line.solved is not None else []),
     ]
+
+
+def _mastered(line: Line) -> str:
+    """What it cost to reach 99 % at the full training length, on average over the seeds that did."""
+    found = line.mastered
+    return f"{statistics.mean(found):.1f} ({len(found)})" if found else "–"
 
 
 def _matching(sizes: Sequence[Size], rows: Sequence[Result]) -> str:

@@ -35,6 +35,8 @@ class Line:
     """The mean of the seeds' standard errors over items; says nothing of how seeds differ."""
     solved: tuple[int, int] | None
     """How many seeds solved the task, of how many."""
+    mastered: tuple[float, ...] = ()
+    """CPU seconds until 99 % at the full training length, of the seeds that reached it."""
 
     @property
     def title(self) -> str:
@@ -69,6 +71,7 @@ def _line(rows: Sequence[Result], control: dict[int, float]) -> Line:
         difference=None if rows[0].entry == rows[0].control else paired_difference(found, control),
         item_error=mean_of.mean(errors) if errors else None,
         solved=None if solved is None else (sum(solved), len(solved)),
+        mastered=tuple(row.solved_cpu_seconds for row in rows if row.solved_cpu_seconds is not None),
     )
 
 

@@ -12,7 +12,7 @@ from matrixstate.data.tasks.task import Ints
 from matrixstate.errors import ConfigError
 
 LARGEST = 5040  # S7; its table has 25 million entries
-_FACTOR = re.compile(r"([SAZD])([1-9]\d*)")
+_FACTOR = re.compile(r"([SAZDQ])([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,15 @@ def group(name: str) -> Group:
     """The group called `name`.
 
     S3 are all permutations of three things, A5 the even ones of five, Z60 the numbers below 60 under addition, D4 the
-    symmetries of a square; A4xZ5 is a direct product. Permutations are in lexicographic order, and g·h does g first.
+    symmetries of a square, Q8 the quaternions +-1, +-i, +-j, +-k (dicyclic, as Q12 and Q16 are); A4xZ5 is a direct
+    product. Permutations are in lexicographic order, and g·h does g first.
 
     Raises ConfigError for another name or a group of more than 5,040 elements.
     """
     factors = [_FACTOR.fullmatch(part) for part in name.split("x")]
-    if not all(factors):
-        raise ConfigError(f"group: expected S3, A5, Z60, D4 or a product as in A4xZ5, got {name!r}")
     parts = [(f[1], int(f[2])) for f in factors if f]
+    if not all(factors) or any(kind == "Q" and (n < 8 or n % 4) for kind, n in parts):
+        raise ConfigError(f"group: expected S3, A5, Z60, D4, Q8 or a product as in A4xZ5, got {name!r}")
     if math.prod(_order(kind, n) for kind, n in parts) > LARGEST:
         raise ConfigError(f"group: expected at most {LARGEST:,} elements, got {name}")
     whole = _factor(*parts[0])
@@ -67,13 +68,15 @@ def group(name: str) -> Group:
 
 def _order(kind: str, n: int) -> int:
     factorial = math.factorial(min(n, 10))
-    return {"S": factorial, "A": max(factorial // 2, 1), "Z": n, "D": 2 * n}[kind]
+    return {"S": factorial, "A": max(factorial // 2, 1), "Z": n, "D": 2 * n, "Q": n}[kind]
 
 
 def _factor(kind: str, n: int) -> Group:
     if kind == "Z":
         table = np.add.outer(np.arange(n), np.arange(n)) % n
         return Group(f"Z{n}", table, (1,) if n > 1 else (), ())
+    if kind == "Q":
+        return _dicyclic(n)
     turn = (*range(1, n), 0)
     if kind == "D":
         turns = [tuple((i + s) % n for i in range(n)) for s in range(n)]
@@ -115,6 +118,14 @@ def _of_permutations(name: str, elements: list, generators: list) -> Group:
     moved = (rows != np.arange(rows.shape[1])).sum(axis=1)
     swaps = tuple(int(i) for i in np.flatnonzero(moved == 2)) if name[0] == "S" else ()  # in D4 they are but two flips
     return Group(name, table, tuple(index[g] for g in generators), swaps)
+
+
+def _dicyclic(order: int) -> Group:
+    """a^k x^e has the number k + e·order/2, where x a = a^-1 x and x² = a^(order/4)."""
+    half, numbers = order // 2, np.arange(order)
+    k, e = numbers % half, numbers // half
+    turned = k[:, None] + np.where(e[:, None] == 1, -k, k) + (order // 4) * (e[:, None] & e)
+    return Group(f"Q{order}", turned % half + half * (e[:, None] ^ e), (1, half), ())
 
 
 def _product(one: Group, other: Group) -> Group:

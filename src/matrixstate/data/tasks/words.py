@@ -18,7 +18,7 @@ class WordProblemConfig(TaskConfig):
     """
 
     group: str = "S3"
-    """A name as in S3, A5, Z60, D4 or A4xZ5."""
+    """A name as in S3, A5, Z60, D4, Q8 or A4xZ5."""
     elements: Literal["all", "generators", "swaps"] = "all"
     """Which elements are tokens: all, or the identity with a few generators, or with all transpositions (S)."""
     tokens: int | None = None
