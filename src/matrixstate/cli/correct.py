@@ -10,6 +10,7 @@ from matrixstate.cli.places import beside
 from matrixstate.cli.train import set_threads
 from matrixstate.errors import require
 from matrixstate.evaluation.tracking import track
+from matrixstate.training.task_config import measured_lengths
 from matrixstate.training.tasks import correct_run
 
 MOST_CODES = 4096  # the time to find them grows with their square
@@ -55,8 +56,7 @@ def correct(
     directory = out or beside(run, "-corrected")
     model, config = correct_run(run, directory, every, codes, sharpness)
     trained = config.training.length
-    doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
-    found = track(model, config.task, (*doubled, length), sequences=sequences)
+    found = track(model, config.task, measured_lengths(trained, length), sequences=sequences)
     print_tracking(found, trained, json, run=str(directory))
     if not json:
         print(directory)

@@ -9,6 +9,7 @@ from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.evaluation.tracking_figure import draw_tracking
+from matrixstate.training.task_config import measured_lengths
 from matrixstate.training.tasks import load_task_model
 
 
@@ -37,12 +38,12 @@ def track_run(
     expect_figure(figure)
     model, config = load_task_model(run)
     trained = config.training.length
-    doubled = [trained * 2**k for k in range(length.bit_length()) if trained * 2**k < length]
-    with ProgressBar("steps", length if config.task.prefix else sum(doubled) + length) as bar:
+    lengths = measured_lengths(trained, length)
+    with ProgressBar("steps", length if config.task.prefix else sum(lengths)) as bar:
         found: Tracking = track(
             model,
             config.task,
-            (*doubled, length),
+            lengths,
             sequences=sequences,
             seed=seed,
             progress=lambda done, _: bar.update(done, ""),
