@@ -71,17 +71,16 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
         pending = [tensors[f"pending/{b}"].tolist() for b in range(rows)]
         past = [tensors[f"past/{b}"].tolist() for b in range(rows)]
         random = [tensors[f"random/{b}"] for b in range(rows)]
-        for b, one in enumerate(random):
+        for one in random:
             torch.Generator().set_state(one)
-            if not isinstance(pending[b], list) or not pending[b]:
-                raise CheckpointError(f"state: {path} is damaged: pending/{b} must hold at least one token")
-        return SavedState(state, pending, random, past)
     except KeyError as error:
         raise CheckpointError(f"state: {path} is damaged: {error} is missing") from error
     except (RuntimeError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"state: {path} is damaged: random holds no state of a generator") from error
+    for b, tokens in enumerate(pending):
+        if not isinstance(tokens, list) or not tokens:
+            raise CheckpointError(f"state: {path} is damaged: pending/{b} must hold at least one token")
+    return SavedState(state, pending, random, past)
 
 
 def fork(saved: SavedState, rows: int) -> SavedState:
