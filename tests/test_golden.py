@@ -1,4 +1,4 @@
-"""Numbers that a refactoring must not change: float64 to the eleven digits kept, float32 within a band around them."""
+"""Numbers that a refactoring must not change: losses of twenty training steps, on every processor within a band."""
 
 import json
 import os
@@ -10,7 +10,10 @@ import torch
 from curves import FILE, MIXERS, STEPS, curve
 
 KEPT = json.loads(FILE.read_text())
-BAND = 5e-4  # relative: what twenty steps of float32 may drift from float64
+# Relative bands around the kept float64 losses. Measured over instruction sets (ATEN_CPU_CAPABILITY, MKL_CBWR and
+# ONEDNN_MAX_CPU_ISA down to SSE4.1), 1 to 3 threads and weights moved by one unit in the last place, the largest
+# deviation is 6e-13 in float64 and 1.4e-4 in float32; all weights changed by one part in a million give 1e-7 at least.
+BANDS = {torch.float64: 1e-11, torch.float32: 5e-4}
 
 
 def test_every_mixer_has_a_curve():
@@ -19,18 +22,20 @@ def test_every_mixer_has_a_curve():
     assert all(float(losses[-1]) < 0.95 * float(losses[0]) for losses in KEPT.values())
 
 
+def deviation(losses, kept):
+    """The largest relative difference of a curve from the kept one."""
+    return max(abs(loss - float(k)) / float(k) for loss, k in zip(losses, kept, strict=True))
+
+
+@pytest.mark.parametrize("dtype", BANDS, ids=str)
 @pytest.mark.parametrize("name", MIXERS)
-def test_float64_is_the_same_to_every_digit_kept(name):
-    got = curve(name, torch.float64)
-    for step, (loss, kept) in enumerate(zip(got, KEPT[name], strict=True)):
-        assert abs(loss - float(kept)) <= 1e-11 * float(kept), f"step {step}: {loss!r}, kept {kept}"
+def test_the_curve_stays_within_its_band(name, dtype):
+    assert deviation(curve(name, dtype), KEPT[name]) <= BANDS[dtype]
 
 
 @pytest.mark.parametrize("name", MIXERS)
-def test_float32_stays_within_the_band(name):
-    got = curve(name, torch.float32)
-    for step, (loss, kept) in enumerate(zip(got, KEPT[name], strict=True)):
-        assert abs(loss - float(kept)) <= BAND * float(kept), f"step {step}: {loss!r}, kept {kept}"
+def test_a_change_of_one_part_in_a_million_is_seen(name):
+    assert deviation(curve(name, torch.float64, scale=1 + 1e-6), KEPT[name]) > 100 * BANDS[torch.float64]
 
 
 def test_the_same_seed_gives_the_same_bits():

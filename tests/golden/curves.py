@@ -1,10 +1,12 @@
 """Twenty training steps of every mixer, kept so that a change of numbers is seen.
 
-python tests/golden/curves.py        # writes tests/golden/curves.json anew: say in the commit why
+python tests/golden/curves.py        # redraws tests/golden/curves.json: say in the commit why
 """
 
 import json
+import math
 import sys
+import zlib
 from pathlib import Path
 
 import torch
@@ -42,7 +44,7 @@ MIXERS = {
         heads=1, state_size=16, builder="cayley", rescale=False, readout="state", decay=True, write=True, skip=True
     ),
     "m2rnn": M2RNNConfig(heads=4, key_size=3, value_size=5, grad_clip=1.0),
-    "m2rnn unit keys": M2RNNConfig(heads=4, key_size=3, value_size=5, unit_keys=True, conv=0, residual=False),
+    "m2rnn unit keys": M2RNNConfig(heads=4, key_size=16, value_size=5, unit_keys=True, residual=False),
     "attention": AttentionConfig(heads=2),
     "attention rotary window": AttentionConfig(heads=4, key_heads=2, positions="rotary", window=5),
     "attention xpos": AttentionConfig(heads=2, positions="xpos"),
@@ -53,7 +55,7 @@ MIXERS = {
     "gla": GLAConfig(heads=2, key_size=4, value_size=5, rank=3),
     "mamba2": Mamba2Config(heads=4, key_size=4, value_size=5, groups=2),
     # a head that is normed by itself jumps with the sign of q·k where that is small; with wider keys it seldom is
-    "deltanet": DeltaNetConfig(heads=2, key_size=8, value_size=5, input_std=0.1),
+    "deltanet": DeltaNetConfig(heads=2, key_size=16, value_size=5, input_std=0.1),
     "gated deltanet": GatedDeltaNetConfig(heads=2, key_size=8, value_size=5, negative_eigenvalues=True, input_std=0.1),
     "gated deltaproduct": GatedDeltaProductConfig(heads=2, key_size=8, value_size=5, input_std=0.1),
     "rnn": RNNConfig(heads=2, head_size=5, gate=True, conv=3),
@@ -62,11 +64,37 @@ MIXERS = {
 }
 
 
-def curve(name: str, dtype: torch.dtype) -> list[float]:
-    """The losses of twenty steps, from weights and tokens that depend on nothing but seeds."""
-    torch.manual_seed(0)
+def golden_model(name: str) -> LanguageModel:
+    """A model whose every number is a small integer times a power of two, so that no processor rounds it otherwise.
+
+    `torch.randn`, `log` and QR give other last digits under other instruction sets; integers drawn from a generator
+    do not. Each tensor keeps the mean and about the spread of its initialisation, and a constant one its value.
+    """
     block = BlockConfig(MIXERS[name], MLPConfig(hidden=20))
-    model = LanguageModel(ModelConfig(16, (block, block), VOCABULARY)).to(dtype)
+    model = LanguageModel(ModelConfig(16, (block, block), VOCABULARY))
+    with torch.no_grad():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_((buffer.double() * 64).round() / 64)
+        for key, parameter in model.named_parameters():
+            values = parameter.double()
+            if (spread := (values - values.mean()).square().mean().sqrt().item()) < 1e-6:
+                parameter.copy_((values * 64).round() / 64)
+                continue
+            unit = 2.0 ** round(math.log2(spread / 5))  # 5: the spread of integers from -8 to 8
+            generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+            integers = torch.randint(-8, 9, parameter.shape, generator=generator)
+            parameter.copy_(round(values.mean().item() * 16) / 16 + unit * integers)
+    return model
+
+
+def curve(name: str, dtype: torch.dtype, scale: float = 1.0) -> list[float]:
+    """The losses of twenty steps from the same weights and tokens everywhere; `scale` multiplies every weight."""
+    torch.manual_seed(0)
+    model = golden_model(name).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= scale
     # a large eps, or Adam makes whole steps of gradients that are nothing but rounding
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, eps=1e-3)
     # a text to learn: every third token repeats the one before the last
@@ -86,5 +114,5 @@ def curve(name: str, dtype: torch.dtype) -> list[float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    FILE.write_text(json.dumps({name: [f"{x:.11e}" for x in curve(name, torch.float64)] for name in MIXERS}, indent=0))
+    FILE.write_text(json.dumps({name: [f"{x:.13e}" for x in curve(name, torch.float64)] for name in MIXERS}, indent=0))
     sys.stdout.write(f"{FILE}: {len(MIXERS)} curves of {STEPS} steps\n")
