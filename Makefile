@@ -24,7 +24,7 @@ lint: .venv/installed
 sanitize:
 	scripts/sanitize.sh
 
-.venv/installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet -e '.[demo,plots,dev]'

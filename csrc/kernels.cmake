@@ -1,24 +1,33 @@
-# The kernels without their Python bindings, for the module and for the fuzz target alike.
-# Sets NATIVE_SOURCES (compiled once), NATIVE_OBJECTS (compiled per instruction set) and NATIVE_DEFINITIONS.
+# The kernels without their Python bindings, for the module and for the fuzz target alike. Sets NATIVE_ROOT (where
+# includes start), NATIVE_SOURCES (compiled once), NATIVE_OBJECTS (compiled per instruction set) and NATIVE_DEFINITIONS.
 
-set(KERNELS conv m2rnn_forward m2rnn_backward products matrix_chunk matrix_forward matrix_backward normalise step
-    cells_forward cells_backward peak rank_one_forward rank_one_backward mru_forward mru_backward snap table)
+set(NATIVE_ROOT ${CMAKE_CURRENT_LIST_DIR})
+set(NATIVE_SOURCES common/memory.cpp dispatch/kernels.cpp)
+set(KERNELS
+    common/peak.cpp common/products.cpp
+    cells/forward.cpp cells/backward.cpp
+    conv/forward.cpp conv/backward.cpp conv/step.cpp
+    m2rnn/forward.cpp m2rnn/backward.cpp m2rnn/step.cpp
+    matrix/chunk.cpp matrix/forward.cpp matrix/backward.cpp matrix/normalise.cpp
+    mru/forward.cpp mru/backward.cpp mru/step.cpp
+    rank_one/forward.cpp rank_one/backward.cpp
+    snap/forward.cpp snap/backward.cpp
+    dispatch/table.cpp)
+list(TRANSFORM NATIVE_SOURCES PREPEND ${NATIVE_ROOT}/)
+list(TRANSFORM KERNELS PREPEND ${NATIVE_ROOT}/)
 
-set(NATIVE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/kernels.cpp ${CMAKE_CURRENT_LIST_DIR}/memory.cpp)
 set(NATIVE_OBJECTS)
+set(NATIVE_DEFINITIONS)
 if(NOT NATIVE_OPTIMIZATION)
   set(NATIVE_OPTIMIZATION -O2)  # the loops are unrolled by hand: -O3 takes a third longer and all but one gain nothing
 endif()
-set(NATIVE_DEFINITIONS)
-list(TRANSFORM KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
-list(TRANSFORM KERNELS APPEND .cpp)
-
 if(NOT NATIVE_ONE_SET)
-  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/matrix_chunk.cpp PROPERTIES COMPILE_OPTIONS -O3)
+  set_source_files_properties(${NATIVE_ROOT}/matrix/chunk.cpp PROPERTIES COMPILE_OPTIONS -O3)
 endif()
 
 function(add_instruction_set name)
   add_library(kernels_${name} OBJECT ${KERNELS})
+  target_include_directories(kernels_${name} PRIVATE ${NATIVE_ROOT})
   target_compile_definitions(kernels_${name} PRIVATE MATRIXSTATE_ISA=${name})
   # Fused multiply-adds wherever they exist, and nothing else of -ffast-math: NaN must stay NaN.
   target_compile_options(kernels_${name} PRIVATE ${NATIVE_OPTIMIZATION} -ffp-contract=fast -fno-math-errno -fno-trapping-math

@@ -1,4 +1,4 @@
-"""Fits the hyperbolic tangent of csrc/tanh.h: `python scripts/fit_tanh.py` prints its coefficients and their error.
+"""Fits the tanh of csrc/common/tanh.h: `python scripts/fit_tanh.py` prints its coefficients and their error.
 
 tanh(x) is approximated on [-LIMIT, LIMIT] by x P(x²) / Q(x²) with P and Q of degree 4 and Q(0) = 1, and beyond by its
 value at LIMIT, where float32 no longer tells tanh from 1. The largest relative error is made small by iteratively

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../kernels.h"
+#include "dispatch/kernels.h"
 
 using namespace matrixstate;
 

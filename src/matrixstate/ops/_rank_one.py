@@ -23,7 +23,7 @@ def scan(
     bonus: Absent = None,
     read_before: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the operator of `op`; names and shapes as in csrc/rank_one.h. kernel_cpu of that op registers it."""
+    """Runs the operator of `op`, registered by its kernel_cpu; names and shapes as in csrc/rank_one/rank_one.h."""
     weights = (beta, log_decay, log_decay_v, log_input, bonus)
     narrow = [None if x is None else x.to(torch.float32) for x in weights]
     tensors = (q, k, v, read, write, *narrow)

@@ -1,4 +1,4 @@
-"""The compiled diagonal-plus-rank-one recurrence (csrc/rank_one*.cpp) as PyTorch operators, for the ops it serves."""
+"""The compiled diagonal-plus-rank-one recurrence (csrc/rank_one/) as PyTorch operators, for the ops it serves."""
 
 from typing import Any
 

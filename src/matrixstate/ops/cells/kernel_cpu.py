@@ -1,4 +1,4 @@
-"""The compiled cells (csrc/cells*) as PyTorch operators that keep their gates and need no graph of steps.
+"""The compiled cells (csrc/cells/) as PyTorch operators that keep their gates and need no graph of steps.
 
 The weights' gradient is one product per gate over all steps, left to PyTorch.
 """
@@ -13,7 +13,7 @@ from matrixstate.ops._cpu import dense, differentiable_once, fresh, operator, un
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.<op>_cpu
 
-KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")  # in the order of csrc/cells.h, as are these
+KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")  # in the order of csrc/cells/cells.h, as are these
 GATES, KEPT = (1, 3, 3, 4), (1, 3, 4, 5)
 
 

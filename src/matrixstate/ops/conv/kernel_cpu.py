@@ -1,4 +1,4 @@
-"""The compiled causal convolution (csrc/conv.cpp) as PyTorch operators."""
+"""The compiled causal convolution (csrc/conv/) as PyTorch operators."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The compiled M²RNN recurrence (csrc/m2rnn*.cpp) as PyTorch operators."""
+"""The compiled M²RNN recurrence (csrc/m2rnn/) as PyTorch operators."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The compiled matrix scans (csrc/matrix*.cpp) as PyTorch operators."""
+"""The compiled matrix scans (csrc/matrix/) as PyTorch operators."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The compiled, fused MRU (csrc/mru*) as PyTorch operators."""
+"""The compiled, fused MRU (csrc/mru/) as PyTorch operators."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from matrixstate.ops._cpu import (
 from matrixstate.ops.matrix import ScaledState
 from matrixstate.ops.mru.step import MRUWeights
 
-BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru.h, as are these
+BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru/mru.h, as are these
 READOUTS = ("state", "normalised", "bounded")
 
 

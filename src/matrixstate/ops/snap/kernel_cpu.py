@@ -1,4 +1,4 @@
-"""The compiled snap_scan (csrc/snap.cpp) as PyTorch operators."""
+"""The compiled snap_scan (csrc/snap/) as PyTorch operators."""
 
 from typing import Any
 

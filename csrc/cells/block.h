@@ -1,0 +1,100 @@
+// What both passes of the cells share: weights in panels, products with them, and the loop over blocks of units.
+#pragma once
+
+#include "cells/equations.h"
+#include "common/memory.h"
+#include "common/parallel.h"
+#include "common/tiles.h"
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+constexpr int WIDE = 2;                      // vectors of a panel
+constexpr int64_t PANEL = WIDE * LANES;      // units of a block
+constexpr int64_t LEAST_WORK = 1 << 16;      // multiply-adds of a step that are worth a second thread
+
+// sums [rows][PANEL] += x [rows][stride] times a panel [terms][PANEL], for rows <= R.
+template <int R = ROWS>
+__attribute__((noinline)) void multiply_rows(float* sums, const float* x, int64_t stride, const float* panel,
+                                             int64_t terms, int64_t rows) {
+    if (rows == R) add_product<R, WIDE>(sums, {x, stride, 1}, panel, terms, PANEL);
+    else if constexpr (R > 1) multiply_rows<R - 1>(sums, x, stride, panel, terms, rows);
+}
+
+// What the two passes know of their sizes. A task is a block of PANEL units of a head.
+template <class Cell>
+class Blocks {
+  protected:
+    static constexpr int GATES = Cell::GATES, KEPT = Cell::KEPT;
+    static constexpr bool HAS_C = Cell::KIND == CellKind::lstm, AFTER = Cell::KIND == CellKind::gru_after;
+
+    // LANES units of a row: where they lie in arrays [B, H, d] and in scratch memory [H, B, stride]; how many exist.
+    struct Place {
+        int64_t b, head, unit, dense, scratch, count;
+    };
+
+    explicit Blocks(const CellInputs& in)
+        : B(in.sizes.B), T(in.sizes.T), H(in.sizes.H), d(in.sizes.d), stride(round_up(d, PANEL)),
+          blocks(divide_up(d, PANEL)), in(in), panels(H * blocks * GATES * d * PANEL) {}
+
+    bool is_empty() const { return B * H * d == 0; }
+    bool resets(int64_t b, int64_t t) const { return in.reset != nullptr && in.reset[b * T + t]; }
+    bool pads(int64_t b, int64_t t) const { return in.mask != nullptr && !in.mask[b * T + t]; }
+    // The `count` numbers at `from`; further lanes are zero.
+    static INLINE Vec lanes(const float* from, int64_t count) { return read_lanes({from, Dtype::float32}, 0, count); }
+    static INLINE void put(float* to, int64_t count, Vec x) { write_lanes({to, Dtype::float32}, 0, count, x); }
+
+    // Lays the weights out in the order in which the products read them: a panel [d][PANEL] for each task and gate, its
+    // columns the block's units after the step or, transposed, those before it.
+    void pack(bool transposed) {
+        const int64_t term = transposed ? 1 : GATES * d, column = transposed ? GATES * d : 1;
+        parallel_for(H * blocks, in.threads, [&](int64_t task, int) {
+            const int64_t head = task / blocks, first = task % blocks * PANEL;
+            for (int g = 0; g < GATES; ++g) {
+                const float* from = in.w + head * d * GATES * d + g * d + first * column;
+                float* to = panels.data() + (task * GATES + g) * d * PANEL;
+                for (int64_t j = 0; j < d; ++j)
+                    for (int64_t n = 0; n < PANEL; ++n)
+                        to[j * PANEL + n] = first + n < d ? from[j * term + n * column] : 0.0f;
+            }
+        });
+    }
+
+    const float* panel(int64_t task, int gate) const { return panels.data() + (task * GATES + gate) * d * PANEL; }
+
+    // work(task, first row, rows) for every task and all rows in tiles of nearly the same height. Turns back at every
+    // step: the panels that come first are then those that the cache still holds.
+    template <class Work>
+    INLINE void for_blocks(int64_t t, const Work& work) const {
+        const int64_t high = divide_up(B, divide_up(B, ROWS));
+        const int threads = B * d * d * GATES * H < LEAST_WORK ? 1 : in.threads;
+        parallel_sweep(H * blocks, threads, t % 2 != 0, [&](int64_t task) {
+            for (int64_t b = 0; b < B; b += high) work(task, b, b + high < B ? high : B - b);
+        });
+    }
+
+    // work(place, where the tile's sums for it start) for all units of a task's rows. The sizes are copied, as the
+    // compiler must expect a store of a vector to change any member.
+    template <class Work>
+    INLINE void for_places(int64_t task, int64_t first, int64_t rows, const Work& work) const {
+        const int64_t B = this->B, H = this->H, d = this->d, stride = this->stride;
+        const int64_t head = task / blocks, begin = task % blocks * PANEL;
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t n = 0; n < PANEL && begin + n < d; n += LANES) {
+                const int64_t b = first + i, unit = begin + n;
+                work(Place{b, head, unit, (b * H + head) * d + unit, (head * B + b) * stride + unit, d - unit},
+                     i * PANEL + n);
+            }
+    }
+
+    const int64_t B, T, H, d, stride, blocks;
+
+  private:
+    const CellInputs& in;
+    Buffer panels;
+};
+
+}  // namespace
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate

@@ -1,0 +1,112 @@
+// Products of matrices in blocks of LANES x LANES numbers, for the backward pass over a chunk of rows.
+#pragma once
+
+#include "rank_one/rows.h"
+
+namespace matrixstate {
+namespace MATRIXSTATE_ISA {
+namespace {
+
+// A matrix in panels of LANES columns, [columns / LANES][rows][LANES]. With whole blocks a block is contiguous, so a
+// product of two blocks needs no addresses but constants, whatever the sizes and whether one is transposed or not.
+struct Matrix {
+    float* data;
+    int64_t rows, columns;
+    int64_t height;  // rows from one panel to the next
+
+    float* at(int64_t row, int64_t column) const { return data + column * height + row * LANES; }
+    Matrix part(int64_t row, int64_t count) const { return {at(row, 0), count, columns, height}; }
+    Matrix part(int64_t row, int64_t count, int64_t column, int64_t wide) const {
+        return {at(row, column), count, wide, height};
+    }
+    void fill_rows(int64_t row, int64_t count, float value) const {
+        for (int64_t c = 0; c < columns; c += LANES) fill(at(row, c), count * LANES, value);
+    }
+};
+
+inline Matrix take_matrix(Pieces& pieces, int64_t rows, int64_t columns) {
+    return {pieces.take(rows * columns), rows, columns, rows};
+}
+
+// acc += x m, or xᵀ m, all of them blocks.
+template <bool TRANSPOSED>
+INLINE void multiply_blocks(Vec (&acc)[LANES], const float* x, const float* m) {
+#pragma GCC unroll 4
+    for (int j = 0; j < LANES; ++j) {
+        const Vec right = load(m + j * LANES);
+        UNROLL for (int i = 0; i < LANES; ++i) acc[i] += x[TRANSPOSED ? j * LANES + i : i * LANES + j] * right;
+    }
+}
+
+// to = x m, or xᵀ m; with `add` that is added. `x` may have further columns (rows), which are not used.
+template <bool TRANSPOSED>
+void multiply(Matrix to, Matrix x, Matrix m, bool add, Wishes& wishes) {
+    for (int64_t column = 0; column < to.columns; column += LANES)
+        for (int64_t row = 0; row < to.rows; row += LANES) {
+            float* tile = to.at(row, column);
+            Vec acc[LANES] = {};
+            if (add) UNROLL for (int i = 0; i < LANES; ++i) acc[i] = load(tile + i * LANES);
+            for (int64_t term = 0; term < m.rows; term += LANES) {
+                wishes.ask_next(LANES / 4);
+                multiply_blocks<TRANSPOSED>(acc, TRANSPOSED ? x.at(term, row) : x.at(row, term), m.at(term, column));
+            }
+            UNROLL for (int i = 0; i < LANES; ++i) store(tile + i * LANES, acc[i]);
+        }
+}
+
+// One of the steps of a transposition: exchanges the halves of 2 HALF rows and columns.
+template <int HALF, size_t... LANE>
+INLINE void exchange(Vec& a, Vec& b, std::index_sequence<LANE...>) {
+    const Vec low = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + (LANE ^ HALF) : LANE)...);
+    b = __builtin_shufflevector(a, b, int((LANE & HALF) ? LANES + LANE : (LANE | HALF))...);
+    a = low;
+}
+template <int HALF>
+INLINE void transpose_halves(Vec (&rows)[LANES]) {
+    UNROLL for (int i = 0; i < LANES; ++i)
+        if ((i & HALF) == 0) exchange<HALF>(rows[i], rows[i | HALF], std::make_index_sequence<LANES>());
+    if constexpr (HALF > 1) transpose_halves<HALF / 2>(rows);
+}
+
+inline void transpose(Matrix from, Matrix to) {
+    for (int64_t column = 0; column < from.columns; column += LANES)
+        for (int64_t row = 0; row < from.rows; row += LANES) {
+            const float* block = from.at(row, column);
+            float* turned = to.at(column, row);
+            Vec x[LANES];
+            UNROLL for (int i = 0; i < LANES; ++i) x[i] = load(block + i * LANES);
+            transpose_halves<LANES / 2>(x);
+            UNROLL for (int i = 0; i < LANES; ++i) store(turned + i * LANES, x[i]);
+        }
+}
+
+// to = x, row by row times those of `by`; any of them may be `to`.
+inline void scale(Matrix to, Matrix x, Matrix by) {
+    for (int64_t c = 0; c < to.columns; c += LANES)
+        for (int64_t r = 0; r < to.rows; ++r) store(to.at(r, c), load(x.at(r, c)) * load(by.at(r, c)));
+}
+
+// The sum of a row of a times the same row of b.
+inline float dot(Matrix a, Matrix b, int64_t row) {
+    Vec sum{};
+    for (int64_t c = 0; c < a.columns; c += LANES) sum += load(a.at(row, c)) * load(b.at(row, c));
+    return sums_of<1>(&sum)[0];
+}
+
+// A row of `count` <= columns numbers from an array; further columns become zero.
+inline void read_row(Input from, int64_t index, int64_t count, Matrix to, int64_t row) {
+    for (int64_t c = 0; c < to.columns; c += LANES)
+        store(to.at(row, c), c < count ? read_lanes(from, index + c, count - c) : Vec{});
+}
+// The same, past the caches where it is whole lines: it is far from the last row written, and read much later.
+inline void write_row(Output to, int64_t index, int64_t count, Matrix from, int64_t row) {
+    float* floats = static_cast<float*>(to.data) + index;
+    if (to.dtype == Dtype::float32 && reinterpret_cast<uintptr_t>(floats) % 64 == 0 && count * sizeof(float) % 64 == 0)
+        for (int64_t c = 0; c < count; c += LANES) stream(floats + c, load(from.at(row, c)));
+    else
+        for (int64_t c = 0; c < count; c += LANES) write_lanes(to, index + c, count - c, load(from.at(row, c)));
+}
+
+}  // namespace
+}  // namespace MATRIXSTATE_ISA
+}  // namespace matrixstate
