@@ -170,6 +170,8 @@ class Scan {
         clear(my_.h, block_);
         clear(my_.zeros, block_);
         clear(my_.dh, block_);
+        clear(my_.dq, cut_.rows);  // where V = 0 no step has columns to sum over
+        clear(my_.dk, cut_.rows);
         clear(my_.dw, round_up(s.V, ROWS) * cut_.width);
         clear(my_.w_t, s.V * cut_.width);
         pad(in_.w + slice_.n / (s.H / s.Hw) * s.V * s.V, s.V, cut_, my_.w);

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from closeness import assert_equal_to_rounding
+from conftest import need
 from matrixstate.errors import ShapeError
 from matrixstate.ops import m2rnn_scan
 
@@ -140,3 +141,13 @@ def test_a_step_that_keeps_everything_lets_the_gradient_pass_unclamped():
     _, without = m2rnn_scan(q[:, real], k[:, real], v[:, real], w, f[:, real], state, grad_clip=0.05)
     assert torch.equal(last, without)
     assert_equal_to_rounding(*(torch.autograd.grad(end.sum(), state)[0] for end in (last, without)), "dstate")
+
+
+def test_values_of_width_zero_give_queries_and_keys_no_gradient():
+    need("m2rnn_scan", "cpu")
+    torch.rand(1 << 18)  # freed at once: scratch memory that is not initialised is then not all zeros
+    q, k = (torch.randn(2, 5, 4, 5, requires_grad=True) for _ in range(2))
+    v, w, f = torch.zeros(2, 5, 4, 0, requires_grad=True), torch.zeros(1, 0, 0), torch.rand(2, 5, 4)
+    y, last = m2rnn_scan(q, k, v, w, f, backend="cpu")
+    for gradient in torch.autograd.grad(y.sum() + last.sum(), [q, k]):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
