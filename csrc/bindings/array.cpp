@@ -2,7 +2,7 @@
 
 namespace matrixstate {
 
-// The part of DLPack's exchange table that is used, as the DLPack standard lays it out since version 1.3.
+// The first fields of DLPack's exchange table, as the standard defines it since version 1.3.
 struct ExchangeTable {
     struct {
         uint32_t major, minor;
@@ -12,7 +12,7 @@ struct ExchangeTable {
     int (*view)(void* object, nb::dlpack::dltensor* view);
 };
 
-// The table of the object's type, or null.
+// The exchange table of the object's type, or null.
 static const ExchangeTable* exchange_table(nb::handle object) {
     static PyObject* const name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
     PyObject* capsule = PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), name);
@@ -27,7 +27,7 @@ static const ExchangeTable* exchange_table(nb::handle object) {
     return table;
 }
 
-bool Array::see(nb::handle object) noexcept {
+bool Array::view(nb::handle object) noexcept {
     const ExchangeTable* table = exchange_table(object);
     if (table != nullptr && table->view != nullptr) {
         if (table->view(object.ptr(), &view_) == 0) return true;
@@ -40,7 +40,7 @@ bool Array::see(nb::handle object) noexcept {
     view_.dtype = owner_.dtype();
     view_.shape = const_cast<int64_t*>(owner_.shape_ptr());
     view_.strides = const_cast<int64_t*>(owner_.stride_ptr());
-    view_.byte_offset = 0;  // data() has it already
+    view_.byte_offset = 0;  // data() includes it
     return true;
 }
 

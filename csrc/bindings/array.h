@@ -1,4 +1,4 @@
-// An array that Python passes, seen without owning it for as long as the call lasts.
+// A view of an array that Python passes, valid for the length of the call.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -10,10 +10,10 @@ namespace nb = nanobind;
 
 class Array {
   public:
-    // Sees a Python object; false where it is no array. Tensors of a PyTorch that has DLPack's exchange table take some
-    // 50 ns, everything else goes through __dlpack__, which is a Python function and takes some 5 µs.
-    // A lazily negated tensor is seen as it lies in memory: PyTorch's dispatcher resolves it, or else the caller must.
-    bool see(nb::handle object) noexcept;
+    // Views a Python object; false if it is not an array. Tensors of a PyTorch with DLPack's exchange table take some
+    // 50 ns; everything else goes through __dlpack__, a Python function that takes some 5 µs. A lazily negated tensor
+    // (x.neg view) is viewed as stored: PyTorch's dispatcher resolves it, otherwise the caller must.
+    bool view(nb::handle object) noexcept;
 
     size_t ndim() const { return static_cast<size_t>(view_.ndim); }
     const int64_t* shape_ptr() const { return view_.shape; }
@@ -25,7 +25,7 @@ class Array {
 
   private:
     nb::dlpack::dltensor view_;
-    nb::ndarray<> owner_;  // where there is no exchange table
+    nb::ndarray<> owner_;  // keeps a __dlpack__ capsule alive where there is no exchange table
 };
 
 }  // namespace matrixstate
@@ -35,7 +35,7 @@ namespace nanobind::detail {
 template <>
 struct type_caster<matrixstate::Array> {
     NB_TYPE_CASTER(matrixstate::Array, const_name("tensor"))
-    bool from_python(handle source, uint8_t, cleanup_list*) noexcept { return value.see(source); }
+    bool from_python(handle source, uint8_t, cleanup_list*) noexcept { return value.view(source); }
 };
 
 }  // namespace nanobind::detail

@@ -40,6 +40,7 @@ static bool is_empty(const Array& array) {
     return false;
 }
 
+// Axes of size 1 may have any stride, and so may all axes of an empty array.
 static bool is_dense(const Array& array) {
     if (is_empty(array)) return true;
     int64_t expected = 1;
@@ -61,7 +62,7 @@ const int64_t* Checker::sizes(const char* name, const Array& array, size_t rank)
     return array.shape_ptr();
 }
 
-void Checker::form(const char* name, const Array& array, Shape shape, Element element) const {
+void Checker::check_layout(const char* name, const Array& array, Shape shape, Element element) const {
     bool same = array.ndim() == shape.size();
     for (size_t i = 0; same && i < shape.size(); ++i) same = array.shape_ptr()[i] == shape.begin()[i];
     const Element got = element_of(array);
@@ -71,18 +72,19 @@ void Checker::form(const char* name, const Array& array, Shape shape, Element el
     if (array.device_type() != nb::device::cpu::value) fail(std::string(name) + " must be on the CPU");
 }
 
-void* Checker::memory(const char* name, const Array& array) const {
+void* Checker::pointer(const char* name, const Array& array) const {
+    // Functional and fake tensors of PyTorch have no memory.
     if (array.data() == nullptr && !is_empty(array)) fail(std::string(name) + " must have memory of its own");
     return array.data();
 }
 
 void* Checker::data(const char* name, const Array& array, Shape shape, Element element) const {
-    form(name, array, shape, element);
+    check_layout(name, array, shape, element);
     if (!is_dense(array)) fail(std::string(name) + " must be contiguous");
-    return memory(name, array);
+    return pointer(name, array);
 }
 
-Dtype Checker::storage(const char* name, const Array& array) const {
+Dtype Checker::dtype_of(const char* name, const Array& array) const {
     const Element element = element_of(array);
     if (element != Element::float32 && element != Element::bfloat16)
         fail(std::string(name) + " must be float32 or bfloat16, got " + name_of(element));
@@ -90,18 +92,18 @@ Dtype Checker::storage(const char* name, const Array& array) const {
 }
 
 Input Checker::input(const char* name, const Array& array, Shape shape, const Array& like) const {
-    const Dtype dtype = storage(name, like);
+    const Dtype dtype = dtype_of(name, like);
     return {data(name, array, shape, element_of(like)), dtype};
 }
 
 Sequence Checker::sequence(const char* name, const Array& array, Shape shape) const {
-    form(name, array, shape, Element::float32);
+    check_layout(name, array, shape, Element::float32);
     if (array.shape(3) > 1 && array.stride(3) != 1) fail(std::string(name) + " must be dense in its last axis");
-    return {static_cast<const float*>(memory(name, array)), array.stride(0), array.stride(1), array.stride(2)};
+    return {static_cast<const float*>(pointer(name, array)), array.stride(0), array.stride(1), array.stride(2)};
 }
 
 Output Checker::output(const char* name, const Array& array, Shape shape, const Array& like) const {
-    const Dtype dtype = storage(name, like);
+    const Dtype dtype = dtype_of(name, like);
     return {data(name, array, shape, element_of(like)), dtype};
 }
 

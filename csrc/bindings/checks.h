@@ -1,4 +1,4 @@
-// Checks of the arrays that Python passes, before any pointer of theirs is used.
+// Checks of the arrays that Python passes, made before any of their pointers is used.
 #pragma once
 
 #include <nanobind/stl/optional.h>
@@ -16,14 +16,14 @@ using Shape = std::initializer_list<int64_t>;
 
 enum class Element { float32, bfloat16, int32, boolean, other };
 
-// Names a function in every complaint; raises ValueError where an array is not what the kernel takes.
+// Raises ValueError, naming function and argument, where an array is not what the kernel expects.
 class Checker {
   public:
     explicit Checker(const char* function) : function_(function) {}
 
-    // The sizes of an array of `rank` axes.
+    // The sizes of an array, which must have `rank` axes.
     const int64_t* sizes(const char* name, const Array& array, size_t rank) const;
-    // A dense array on the CPU of exactly this shape and element type.
+    // The data of an array that must be contiguous, on the CPU, and of this shape and element type.
     void* data(const char* name, const Array& array, Shape shape, Element element) const;
     float* floats(const char* name, const Array& array, Shape shape) const {
         return static_cast<float*>(data(name, array, shape, Element::float32));
@@ -37,10 +37,10 @@ class Checker {
     const uint8_t* flags(const char* name, const OptionalArray& array, Shape shape) const {
         return array ? static_cast<const uint8_t*>(data(name, *array, shape, Element::boolean)) : nullptr;
     }
-    // An array whose element type is that of `like`, which must be float32 or bfloat16.
+    // An array of the element type of `like`, which must be float32 or bfloat16.
     Input input(const char* name, const Array& array, Shape shape, const Array& like) const;
     Output output(const char* name, const Array& array, Shape shape, const Array& like) const;
-    // A float32 array of four axes, the last one dense.
+    // A float32 array of four axes, of which only the last must be dense.
     Sequence sequence(const char* name, const Array& array, Shape shape) const;
     void require(bool holds, const char* complaint) const {
         if (!holds) fail(complaint);
@@ -48,9 +48,9 @@ class Checker {
 
   private:
     [[noreturn]] void fail(const std::string& complaint) const;
-    void form(const char* name, const Array& array, Shape shape, Element element) const;
-    void* memory(const char* name, const Array& array) const;
-    Dtype storage(const char* name, const Array& array) const;
+    void check_layout(const char* name, const Array& array, Shape shape, Element element) const;
+    void* pointer(const char* name, const Array& array) const;
+    Dtype dtype_of(const char* name, const Array& array) const;
     const char* function_;
 };
 

@@ -1,4 +1,4 @@
-// The module matrixstate._native. Each op has its own file of bindings.
+// The module matrixstate._native. The functions of each op are in its folder's bind.cpp.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>

@@ -6,6 +6,7 @@
 
 namespace matrixstate {
 
+// The short convolution of a step, or an empty one where all three arrays are absent.
 inline StepConv convolution(const Checker& check, const OptionalArray& weight, const OptionalArray& past,
                             const OptionalArray& last, int64_t B, int64_t channels) {
     StepConv conv{};

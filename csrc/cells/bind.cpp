@@ -10,6 +10,7 @@ namespace matrixstate {
 using nb::arg;
 using Arrays = std::vector<Array>;
 
+// Checks the arguments that both directions take.
 static CellInputs inputs(const Checker& check, int kind, const Array& y, const Array& w, const OptionalArray& mask,
                          const OptionalArray& reset, int threads) {
     const int64_t* ys = check.sizes("y", y, 4);
@@ -26,11 +27,13 @@ static CellInputs inputs(const Checker& check, int kind, const Array& y, const A
     return in;
 }
 
+// Checks which optional arrays are given; `of_c` are those that only lstm has.
 static void check_options(const Checker& check, CellKind kind, size_t sequences,
                           std::initializer_list<const OptionalArray*> of_c) {
     check.require(sequences == static_cast<size_t>(cell_gates(kind)), "each gate has one x and one dx");
     for (const OptionalArray* array : of_c)
-        check.require(array->has_value() == (kind == CellKind::lstm), "what goes with c is for kind 3 and no other");
+        check.require(array->has_value() == (kind == CellKind::lstm),
+                      "arrays of c must be given for kind 3 (lstm) and no other");
 }
 
 static void forward(int kind, const Arrays& x, const Array& w, const OptionalArray& bias, const Array& h,
@@ -42,7 +45,8 @@ static void forward(int kind, const Arrays& x, const Array& w, const OptionalArr
     static_cast<CellInputs&>(in) = inputs(check, kind, y, w, mask, reset, threads);
     const auto [B, T, H, d] = in.sizes;
     check_options(check, in.kind, x.size(), {&c, &last_c, &cells});
-    check.require(bias.has_value() == (in.kind == CellKind::gru_after), "bias is for kind 2 and no other");
+    check.require(bias.has_value() == (in.kind == CellKind::gru_after),
+                  "bias must be given for kind 2 (gru_after) and no other");
     for (size_t g = 0; g < x.size(); ++g) in.x[g] = check.sequence("x", x[g], {B, T, H, d});
     in.bias = check.floats("bias", bias, {H, d});
     in.h = check.floats("h", h, {B, H, d});
@@ -51,7 +55,7 @@ static void forward(int kind, const Arrays& x, const Array& w, const OptionalArr
     in.last_h = check.floats("last_h", last_h, {B, H, d});
     in.last_c = check.floats("last_c", last_c, {B, H, d});
     in.steps = check.sizes("gates", gates, 5)[0] == 1 ? 1 : T;
-    in.gates = check.floats("gates", gates, {in.steps, cell_kept(in.kind), B, H, d});
+    in.gates = check.floats("gates", gates, {in.steps, cell_saved(in.kind), B, H, d});
     in.cells = check.floats("cells", cells, {in.steps, B, H, d});
     nb::gil_scoped_release released;
     kernels().cell_forward(in);
@@ -69,7 +73,7 @@ static void backward(int kind, const Array& w, const Array& h, const OptionalArr
     in.clip = clip;
     in.h = check.floats("h", h, {B, H, d});
     in.y = check.floats("y", y, {B, T, H, d});
-    in.gates = check.floats("gates", gates, {T, cell_kept(in.kind), B, H, d});
+    in.gates = check.floats("gates", gates, {T, cell_saved(in.kind), B, H, d});
     in.cells = check.floats("cells", cells, {T, B, H, d});
     in.dy = check.floats("dy", dy, {B, T, H, d});
     in.dlast_h = check.floats("dlast_h", dlast_h, {B, H, d});

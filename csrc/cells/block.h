@@ -1,4 +1,4 @@
-// What both passes of the cells share: weights in panels, products with them, and the loop over blocks of units.
+// What both passes of the cells share: weights packed in panels, products with them, and the loop over blocks of units.
 #pragma once
 
 #include "cells/equations.h"
@@ -10,11 +10,12 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int WIDE = 2;                      // vectors of a panel
-constexpr int64_t PANEL = WIDE * LANES;      // units of a block
-constexpr int64_t LEAST_WORK = 1 << 16;      // multiply-adds of a step that are worth a second thread
+constexpr int WIDE = 2;                  // vectors in a row of a panel: a register tile is ROWS by WIDE
+constexpr int64_t PANEL = WIDE * LANES;  // units of a block
+constexpr int64_t LEAST_WORK = 1 << 16;  // multiply-adds of a step that pay for the barrier of a second thread
 
-// sums [rows][PANEL] += x [rows][stride] times a panel [terms][PANEL], for rows <= R.
+// sums [rows][PANEL] += x [rows][stride] times a panel [terms][PANEL], for rows <= R. Each number of rows has a tile of
+// its own, so that small batches do no work on padding.
 template <int R = ROWS>
 __attribute__((noinline)) void multiply_rows(float* sums, const float* x, int64_t stride, const float* panel,
                                              int64_t terms, int64_t rows) {
@@ -22,14 +23,15 @@ __attribute__((noinline)) void multiply_rows(float* sums, const float* x, int64_
     else if constexpr (R > 1) multiply_rows<R - 1>(sums, x, stride, panel, terms, rows);
 }
 
-// What the two passes know of their sizes. A task is a block of PANEL units of a head.
+// Sizes, packed weights and loops of either pass. A task is a block of PANEL units of a head: it alone computes these
+// units for every step, so that its weights can stay in the cache of one thread.
 template <class Cell>
 class Blocks {
   protected:
-    static constexpr int GATES = Cell::GATES, KEPT = Cell::KEPT;
+    static constexpr int GATES = Cell::GATES, SAVED = Cell::SAVED;
     static constexpr bool HAS_C = Cell::KIND == CellKind::lstm, AFTER = Cell::KIND == CellKind::gru_after;
 
-    // LANES units of a row: where they lie in arrays [B, H, d] and in scratch memory [H, B, stride]; how many exist.
+    // LANES units of a row: their offsets in arrays [B, H, d] and in scratch memory [H, B, stride]; how many exist.
     struct Place {
         int64_t b, head, unit, dense, scratch, count;
     };
@@ -41,12 +43,12 @@ class Blocks {
     bool is_empty() const { return B * H * d == 0; }
     bool resets(int64_t b, int64_t t) const { return in.reset != nullptr && in.reset[b * T + t]; }
     bool pads(int64_t b, int64_t t) const { return in.mask != nullptr && !in.mask[b * T + t]; }
-    // The `count` numbers at `from`; further lanes are zero.
+    // Loads `count` numbers; further lanes are zero.
     static INLINE Vec lanes(const float* from, int64_t count) { return read_lanes({from, Dtype::float32}, 0, count); }
     static INLINE void put(float* to, int64_t count, Vec x) { write_lanes({to, Dtype::float32}, 0, count, x); }
 
-    // Lays the weights out in the order in which the products read them: a panel [d][PANEL] for each task and gate, its
-    // columns the block's units after the step or, transposed, those before it.
+    // Packs the weights in the order in which the products read them, once for all steps: a panel [d][PANEL] for each
+    // task and gate. Its columns are the block's units after the step (forward, h W) or, transposed, before it (dp Wᵀ).
     void pack(bool transposed) {
         const int64_t term = transposed ? 1 : GATES * d, column = transposed ? GATES * d : 1;
         parallel_for(H * blocks, in.threads, [&](int64_t task, int) {
@@ -63,8 +65,8 @@ class Blocks {
 
     const float* panel(int64_t task, int gate) const { return panels.data() + (task * GATES + gate) * d * PANEL; }
 
-    // work(task, first row, rows) for every task and all rows in tiles of nearly the same height. Turns back at every
-    // step: the panels that come first are then those that the cache still holds.
+    // work(task, first row, rows) for every task and all rows of the batch, in tiles of nearly equal height. Odd steps
+    // go through the tasks in reverse: the panels used first are then those used last, which are still in the cache.
     template <class Work>
     INLINE void for_blocks(int64_t t, const Work& work) const {
         const int64_t high = divide_up(B, divide_up(B, ROWS));
@@ -74,8 +76,8 @@ class Blocks {
         });
     }
 
-    // work(place, where the tile's sums for it start) for all units of a task's rows. The sizes are copied, as the
-    // compiler must expect a store of a vector to change any member.
+    // work(place, its offset in the tile's sums) for all units of a task's rows. Sizes are copied to locals: vectors
+    // may alias anything, so members would be loaded again after every store.
     template <class Work>
     INLINE void for_places(int64_t task, int64_t first, int64_t rows, const Work& work) const {
         const int64_t B = this->B, H = this->H, d = this->d, stride = this->stride;

@@ -1,4 +1,4 @@
-// The arithmetic of one step of each cell, on LANES units of one row. Included by the kernels of the cells only.
+// The equations of one step of each cell and of its gradient (ops/cells/README.md), for LANES units of one row.
 #pragma once
 
 #include "cells/cells.h"
@@ -9,39 +9,40 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
+// Derivatives in terms of the function's value.
 INLINE Vec sigmoid_slope(Vec s) { return s * (1.0f - s); }
 INLINE Vec tanh_slope(Vec t) { return 1.0f - t * t; }
 
 struct Step {
-    Vec x[MOST_GATES], product[MOST_GATES], bias;  // inputs of the gates; their products with h
-    Vec h, c;                                      // before the step; then after it
-    Vec kept[MOST_GATES + 1];
+    Vec x[MOST_GATES], product[MOST_GATES], bias;  // inputs of the gates; h times the weights of each
+    Vec h, c;                                      // before the step; forward() overwrites them with those after it
+    Vec saved[MOST_GATES + 1];
 };
 
 struct StepBack {
-    Vec h, c, kept[MOST_GATES + 1];  // h and c before the step
-    Vec dh, dc;                      // gradients after the step; then before it, without what comes through products
+    Vec h, c, saved[MOST_GATES + 1];  // h and c before the step
+    Vec dh, dc;  // gradients after the step; backward() leaves those before it, without the products'
     Vec dx[MOST_GATES];
-    Vec inner;  // gru_after: the gradient of h W + bias
+    Vec inner;  // gru_after: the gradient of h W_z + bias
 };
 
-// What a cell is: how a phase of its step goes, and which gates' products a phase adds up before. Only gru has a second
-// phase, as the product for its candidate needs all of r h, which its first phase leaves in place of h.
+// A cell: the equations of each phase of its step, and the gates whose products a phase needs. Only gru has a second
+// phase: the product for its candidate needs r h of all units, which its first phase leaves in place of h.
 template <CellKind KIND_>
 struct OnePhase {
     static constexpr CellKind KIND = KIND_;
-    static constexpr int GATES = cell_gates(KIND), KEPT = cell_kept(KIND), PHASES = 1;
+    static constexpr int GATES = cell_gates(KIND), SAVED = cell_saved(KIND), PHASES = 1;
     static constexpr int first_gate(int) { return 0; }
     static constexpr int end_gate(int) { return GATES; }
 };
 
 struct Rnn : OnePhase<CellKind::rnn> {
     template <int PHASE>
-    INLINE static void forward(Step& s) { s.h = s.kept[0] = tanh(s.x[0] + s.product[0]); }
+    INLINE static void forward(Step& s) { s.h = s.saved[0] = tanh(s.x[0] + s.product[0]); }
     template <int PHASE>
     INLINE static void backward(StepBack& s) {
-        s.dx[0] = s.dh * tanh_slope(s.kept[0]);
-        s.dh = Vec{};
+        s.dx[0] = s.dh * tanh_slope(s.saved[0]);
+        s.dh = Vec{};  // h reaches the next step through the product only
     }
 };
 
@@ -52,18 +53,18 @@ struct Gru : OnePhase<CellKind::gru> {
     template <int PHASE>
     INLINE static void forward(Step& s) {
         if (PHASE == 0) {
-            s.kept[0] = sigmoid(s.x[0] + s.product[0]);
-            s.kept[1] = sigmoid(s.x[1] + s.product[1]);
-            s.h *= s.kept[1];
+            s.saved[0] = sigmoid(s.x[0] + s.product[0]);
+            s.saved[1] = sigmoid(s.x[1] + s.product[1]);
+            s.h *= s.saved[1];
         } else {
-            const Vec f = s.kept[0], z = s.kept[2] = tanh(s.x[2] + s.product[2]);
-            s.h = z + f * (s.h - z);
+            const Vec f = s.saved[0], z = s.saved[2] = tanh(s.x[2] + s.product[2]);
+            s.h = z + f * (s.h - z);  // f h + (1 - f) z with one multiplication less
         }
     }
-    // The second phase gets what r h had as a gradient as dh, and leaves what adds to the first phase's.
+    // The second phase takes the gradient of r h as dh, and leaves there the part that is added to the first phase's.
     template <int PHASE>
     INLINE static void backward(StepBack& s) {
-        const Vec f = s.kept[0], r = s.kept[1], z = s.kept[2];
+        const Vec f = s.saved[0], r = s.saved[1], z = s.saved[2];
         if (PHASE == 0) {
             s.dx[0] = s.dh * (s.h - z) * sigmoid_slope(f);
             s.dx[2] = s.dh * (1.0f - f) * tanh_slope(z);
@@ -78,15 +79,15 @@ struct Gru : OnePhase<CellKind::gru> {
 struct GruAfter : OnePhase<CellKind::gru_after> {
     template <int PHASE>
     INLINE static void forward(Step& s) {
-        const Vec f = s.kept[0] = sigmoid(s.x[0] + s.product[0]);
-        const Vec r = s.kept[1] = sigmoid(s.x[1] + s.product[1]);
-        const Vec a = s.kept[3] = s.product[2] + s.bias;
-        const Vec z = s.kept[2] = tanh(s.x[2] + r * a);
+        const Vec f = s.saved[0] = sigmoid(s.x[0] + s.product[0]);
+        const Vec r = s.saved[1] = sigmoid(s.x[1] + s.product[1]);
+        const Vec a = s.saved[3] = s.product[2] + s.bias;
+        const Vec z = s.saved[2] = tanh(s.x[2] + r * a);
         s.h = z + f * (s.h - z);
     }
     template <int PHASE>
     INLINE static void backward(StepBack& s) {
-        const Vec f = s.kept[0], r = s.kept[1], z = s.kept[2], a = s.kept[3];
+        const Vec f = s.saved[0], r = s.saved[1], z = s.saved[2], a = s.saved[3];
         s.dx[0] = s.dh * (s.h - z) * sigmoid_slope(f);
         s.dx[2] = s.dh * (1.0f - f) * tanh_slope(z);
         s.dx[1] = s.dx[2] * a * sigmoid_slope(r);
@@ -98,17 +99,17 @@ struct GruAfter : OnePhase<CellKind::gru_after> {
 struct Lstm : OnePhase<CellKind::lstm> {
     template <int PHASE>
     INLINE static void forward(Step& s) {
-        const Vec i = s.kept[0] = sigmoid(s.x[0] + s.product[0]);
-        const Vec f = s.kept[1] = sigmoid(s.x[1] + s.product[1]);
-        const Vec o = s.kept[2] = sigmoid(s.x[2] + s.product[2]);
-        const Vec z = s.kept[3] = tanh(s.x[3] + s.product[3]);
+        const Vec i = s.saved[0] = sigmoid(s.x[0] + s.product[0]);
+        const Vec f = s.saved[1] = sigmoid(s.x[1] + s.product[1]);
+        const Vec o = s.saved[2] = sigmoid(s.x[2] + s.product[2]);
+        const Vec z = s.saved[3] = tanh(s.x[3] + s.product[3]);
         s.c = f * s.c + i * z;
-        s.kept[4] = tanh(s.c);
-        s.h = o * s.kept[4];
+        s.saved[4] = tanh(s.c);
+        s.h = o * s.saved[4];
     }
     template <int PHASE>
     INLINE static void backward(StepBack& s) {
-        const Vec i = s.kept[0], f = s.kept[1], o = s.kept[2], z = s.kept[3], tanh_c = s.kept[4];
+        const Vec i = s.saved[0], f = s.saved[1], o = s.saved[2], z = s.saved[3], tanh_c = s.saved[4];
         s.dc += s.dh * o * tanh_slope(tanh_c);
         s.dx[0] = s.dc * z * sigmoid_slope(i);
         s.dx[1] = s.dc * s.c * sigmoid_slope(f);
@@ -119,7 +120,7 @@ struct Lstm : OnePhase<CellKind::lstm> {
     }
 };
 
-// Runs Kernel<Cell>(in) for the cell that `in` names.
+// Runs Kernel<Cell>(in) for the cell in.kind.
 template <template <class> class Kernel, class Inputs>
 void run_cell(const Inputs& in) {
     switch (in.kind) {

@@ -1,8 +1,8 @@
 // Small dense matrices in scratch memory or in place: products, transposes, conversions.
 //
-// A block is a matrix of `rows` x P floats, row-major. P, its padded order, is the number of columns rounded up to 4, 8,
-// 16 or a multiple of 32, so that every row is whole vectors; what is padded is zero. Functions are templates of P,
-// where 0 stands for the multiples of 32.
+// A block is a matrix of `rows` x P floats, row-major. P, its padded order, is the number of columns rounded up to 4,
+// 8, 16 or a multiple of 32, so that every row is whole vectors; padding is zero. Functions are templates of P, as
+// loops of constant length are unrolled and need no addresses; P = 0 stands for all multiples of 32.
 #pragma once
 
 #include "common/simd.h"
@@ -10,7 +10,7 @@
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 
-// c = a b (+ add): blocks but for a, whose element (r, k) is a[r * a_stride + k] or, transposed, a[k * a_stride + r].
+// c = a b (+ add). All are blocks except a: its element (r, k) is a[r * a_stride + k], transposed a[k * a_stride + r].
 struct Product {
     const float* a;
     int64_t a_stride;
@@ -19,7 +19,7 @@ struct Product {
     float* c;          // [rows][P]; may be `add`
     int64_t rows;      // a multiple of 4
     int64_t count;
-    int64_t columns;   // P
+    int64_t columns;  // P
 };
 
 namespace {
@@ -33,12 +33,12 @@ struct Order {
     static constexpr int value = P;
 };
 
-// Calls work(Order<P>()).
+// Calls work(Order<P>()) with the padded order as a constant.
 template <class Work>
-void with_order(int64_t padded, const Work& work) {
+void dispatch_order(int64_t padded, const Work& work) {
     switch (padded) {
         case 4: return work(Order<4>());
-#ifndef MATRIXSTATE_FALLBACK  // where vectors are short and processors old, building quickly is worth more
+#ifndef MATRIXSTATE_FALLBACK  // there, vectors are short and processors old: a quick build is worth more
         case 8: return work(Order<8>());
         case 16: return work(Order<16>());
         case 32: return work(Order<32>());
@@ -63,6 +63,7 @@ INLINE void store_row(float* to, RowVec<W> x) { *reinterpret_cast<typename Short
 template <int P>
 constexpr int width() { return P > 0 && P < LANES ? P : LANES; }
 
+// One tile of c, ROWS rows by VECS vectors of columns, in registers: entries of a are broadcast against rows of b.
 template <bool TRANSPOSED, int P, int ROWS, int VECS>
 INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
     constexpr int W = width<P>(), STEPS = 4;
@@ -80,7 +81,7 @@ INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
         a += TRANSPOSED ? p.a_stride : 1;
         b += p.columns;
     };
-    int64_t k = 0;
+    int64_t k = 0;  // unrolled by hand: counting and comparing once in four terms
     for (; k + STEPS <= p.count; k += STEPS) UNROLL for (int step = 0; step < STEPS; ++step) accumulate();
     for (; k < p.count; ++k) accumulate();
     UNROLL for (int r = 0; r < ROWS; ++r)
@@ -89,6 +90,7 @@ INLINE void product_tile(const Product& p, int64_t row, int64_t column) {
 
 template <bool TRANSPOSED, int P>
 INLINE void product_tiles(const Product& p) {
+    // Sums take half of the registers, which hides the latency of multiply-adds and leaves the rest for operands.
     constexpr int W = width<P>(), VECS = P == W ? 1 : 2, MOST = REGISTERS / (2 * VECS);
     constexpr int ROWS = P > 0 && P < MOST ? P : MOST;
     for (int64_t column = 0; column < p.columns; column += VECS * W) {
@@ -98,13 +100,14 @@ INLINE void product_tiles(const Product& p) {
     }
 }
 
-// WHOLE: rows, count and a_stride are P as well. The compiler then neither computes nor keeps addresses.
+// WHOLE: rows, count and a_stride are P as well, so that all addresses are constants.
 template <int P, bool TRANSPOSED, bool WHOLE>
 INLINE void product(const Product& p) {
     if constexpr (WHOLE) product_tiles<TRANSPOSED, P>({p.a, P, p.b, p.add, p.c, P, P, P});
     else product_tiles<TRANSPOSED, P>(p);
 }
 
+// Exchanges the upper half of each group of 2 HALF lanes of a with the lower half of that of b.
 template <int W, int HALF, size_t... LANE>
 INLINE void swap_halves(RowVec<W>& a, RowVec<W>& b, std::index_sequence<LANE...>) {
     const RowVec<W> low = __builtin_shufflevector(a, b, int((LANE & HALF) ? W + (LANE ^ HALF) : LANE)...);
@@ -112,6 +115,7 @@ INLINE void swap_halves(RowVec<W>& a, RowVec<W>& b, std::index_sequence<LANE...>
     a = low;
 }
 
+// Transposes W x W numbers in registers: quadrants are exchanged, then the quadrants of each, log2 W times.
 template <int W, int HALF>
 INLINE void transpose_square(RowVec<W>* x) {
     UNROLL for (int i = 0; i < W; ++i)
@@ -133,7 +137,7 @@ INLINE void transpose(const float* from, float* to, int64_t columns) {
         }
 }
 
-// The matrices [rows][columns] that begin at element `at` of an array, from and to a block.
+// Between the matrix [rows][columns] that begins at element `at` of an array and a block.
 inline void read_block(Input from, int64_t at, int64_t rows, int64_t columns, float* to, int64_t padded) {
     if (columns == padded) return read(from, at, rows * columns, to);
     for (int64_t r = 0; r < rows; ++r) read(from, at + r * columns, columns, to + r * padded);
@@ -143,9 +147,9 @@ inline void write_block(Output to, int64_t at, int64_t rows, int64_t columns, co
     for (int64_t r = 0; r < rows; ++r) write(to, at + r * columns, columns, from + r * padded);
 }
 
-// A copy past the caches; both aligned to vectors.
-inline void stream_block(const float* from, int64_t floats, float* to) {
-    for (int64_t i = 0; i < floats; i += LANES) stream(to + i, load(from + i));
+// A copy with non-temporal stores; both aligned to vectors.
+inline void store_block_nontemporal(const float* from, int64_t floats, float* to) {
+    for (int64_t i = 0; i < floats; i += LANES) store_nontemporal(to + i, load(from + i));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Exponentials of a vector, and the logistic function, to 3e-7 relative.
+// Exponentials of a vector and the logistic function, to a relative error of 3e-7.
 #pragma once
 
 #include "common/simd.h"
@@ -9,7 +9,9 @@ namespace {
 
 constexpr float TO_INTEGER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
 
-// e^x as (Vec)sum * 2^n, with n the integer nearest to x / ln 2 (its bits as `integer`): the first terms of the series.
+// e^x = 2^n e^r with n the integer nearest to x / ln 2, in the low bits of `integer`, and |r| <= ln 2 / 2. Returns e^r
+// by the first eight terms of its series. ln 2 is subtracted in two parts (Cody and Waite): n LN2_HIGH is exact, so
+// that r does not lose the digits that cancel.
 INLINE Vec reduced_exp(Vec x, Bits& integer) {
     constexpr float LN2_HIGH = 0.693145751953125f, LN2_LOW = 1.428606765330187e-6f;
     constexpr float SERIES[] = {1.0f, 1.0f, 1.0f / 2, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
@@ -21,22 +23,24 @@ INLINE Vec reduced_exp(Vec x, Bits& integer) {
     return sum;
 }
 
-// For |x| <= 87.
+// For |x| <= 87, where 2^n is a normal float32: n is added to the exponent field of e^r.
 INLINE Vec exp(Vec x) {
     Bits n;
     const Vec sum = reduced_exp(x, n);
     return (Vec)((Bits)sum + (n << 23));
 }
 
-// For every x: infinity and zero where float32 ends, NaN where x is.
-INLINE Vec exp_everywhere(Vec x) {
+// For every x: infinity above and zero below the range of float32, NaN where x is.
+INLINE Vec exp_full_range(Vec x) {
     Bits n;
     const Vec sum = reduced_exp(at_least(splat(-105.0f), at_most(splat(89.0f), x)), n);
     n -= (Bits)splat(TO_INTEGER);
-    const Bits half = (n + 1024) / 2 - 512, one = (Bits)splat(1.0f);  // 2^n in two factors: itself it may be no float32
+    // 2^n as two factors, as it may itself be out of range; + 1024 as the unsigned n must be positive to be halved
+    const Bits half = (n + 1024) / 2 - 512, one = (Bits)splat(1.0f);
     return sum * (Vec)(one + (half << 23)) * (Vec)(one + ((n - half) << 23));
 }
 
+// The argument is clamped to the range of exp(): sigmoid(x) is constant, 1.6e-38, below -87.
 INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(clamp(-x, splat(87.0f)))); }
 
 }  // namespace

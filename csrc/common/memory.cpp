@@ -12,11 +12,11 @@ Buffer::Buffer(int64_t count)
 
 Buffer::~Buffer() { ::operator delete(data_, CACHE_LINE); }
 
-float* Pieces::take(int64_t count) {
+float* Arena::take(int64_t count) {
     constexpr int64_t UNIT = 64 / sizeof(float);
-    float* piece = memory == nullptr ? nullptr : memory + used;
+    float* taken = memory == nullptr ? nullptr : memory + used;
     used += (count + UNIT - 1) / UNIT * UNIT;
-    return piece;
+    return taken;
 }
 
 }  // namespace matrixstate

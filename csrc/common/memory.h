@@ -1,4 +1,4 @@
-// Arrays that cross into the kernels, and scratch memory. Plain data here, so that every instruction set shares it.
+// Arrays as the kernels take them, and scratch memory. Plain data, compiled once and shared by all instruction sets.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@ namespace matrixstate {
 
 enum class Dtype { float32, bfloat16 };
 
-// A dense array; a kernel computes in float32 whatever it is stored in.
+// A dense array. Kernels compute in float32 whatever the storage dtype is.
 struct Input {
     const void* data;
     Dtype dtype;
@@ -24,7 +24,7 @@ struct Sequence {
     const float* at(int64_t b, int64_t t, int64_t h) const { return data + b * row + t * step + h * head; }
 };
 
-// `count` floats, aligned to a cache line, not initialised. Throws std::bad_alloc.
+// `count` floats, aligned to a cache line, uninitialised. Throws std::bad_alloc.
 class Buffer {
   public:
     explicit Buffer(int64_t count);
@@ -37,8 +37,9 @@ class Buffer {
     float* data_;
 };
 
-// Hands out aligned pieces of a buffer. From null it only counts, which tells how large the buffer must be.
-struct Pieces {
+// A bump allocator over a buffer: take() returns the next `count` floats, aligned to a cache line. With memory = null
+// it only counts, so that the code that lays out scratch memory also says how large its buffer must be.
+struct Arena {
     float* memory;
     int64_t used = 0;
     float* take(int64_t count);

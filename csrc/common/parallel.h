@@ -1,4 +1,4 @@
-// Loops over independent tasks. Included by kernels only: everything is in the namespace of an instruction set.
+// Parallel loops over independent tasks. Included by kernels only: all of it is in the namespace of an instruction set.
 #pragma once
 
 #include <omp.h>
@@ -12,16 +12,17 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-// work(task, thread) for every task < count, with thread < threads. What a task computes may depend on neither the
-// thread nor the order, so results do not depend on the number of threads.
+// work(task, thread) for every task < count, with thread < threads. A task's result may depend on neither the thread
+// nor the order, so that results do not depend on the number of threads. Tasks are dynamically scheduled, as they
+// differ in length and other processes may hold up a thread.
 template <class Work>
 void parallel_for(int64_t count, int threads, const Work& work) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1 && count > 1)
     for (int64_t task = 0; task < count; ++task) work(task, omp_get_thread_num());
 }
 
-// work(task) for every task < count, for loops that are run over and over: a thread takes the same tasks each time,
-// from the last to the first where `back`, so that it finds in its cache what it used last.
+// work(task) for every task < count, for a loop that is run once per step: each thread takes the same tasks every time,
+// in reverse order where `back`, so that what it used last, which is still in its cache, is used first.
 template <class Work>
 void parallel_sweep(int64_t count, int threads, bool back, const Work& work) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1 && count > 1)
@@ -31,18 +32,18 @@ void parallel_sweep(int64_t count, int threads, bool back, const Work& work) {
     }
 }
 
-// Runs all tasks of one kind; make(task, pieces) makes one, its scratch memory taken from `pieces`, where what is
-// padded stays zero.
+// Runs all tasks: make(task, arena) constructs one, with its scratch memory from `arena`. Each thread has one region of
+// scratch memory, zeroed once; tasks lay it out alike, so padding that no task writes stays zero for all of them.
 template <class Make>
 void run_tasks(int64_t tasks, int threads, const Make& make) {
     if (tasks == 0) return;
-    Pieces counted{nullptr};
-    make(0, counted);
-    Buffer scratch(counted.used * threads);
-    std::memset(scratch.data(), 0, counted.used * threads * sizeof(float));
+    Arena sizing{nullptr};
+    make(0, sizing);
+    Buffer scratch(sizing.used * threads);
+    std::memset(scratch.data(), 0, sizing.used * threads * sizeof(float));
     parallel_for(tasks, threads, [&](int64_t task, int thread) {
-        Pieces pieces{scratch.data() + thread * counted.used};
-        make(task, pieces).run();
+        Arena arena{scratch.data() + thread * sizing.used};
+        make(task, arena).run();
     });
 }
 

@@ -1,4 +1,5 @@
-// Products and transposes of blocks, one copy for all kernels that need several: calling one costs a few nanoseconds.
+// Products and transposes of blocks as functions that are called, not inlined: one compiled copy serves all kernels
+// that need several of them, and a call costs a few nanoseconds.
 #pragma once
 
 #include "common/block.h"

@@ -1,4 +1,4 @@
-// Moving powers of two out of a block: exact, as only the exponent fields of its numbers change.
+// Rescaling a block by a power of two. Only the exponent fields of its numbers change, so nothing is rounded.
 #pragma once
 
 #include "common/block.h"
@@ -7,7 +7,8 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-INLINE float power_of_two(int k) {  // -126 <= k <= 127
+// 2^k for -126 <= k <= 127, made from its bits.
+INLINE float power_of_two(int k) {
     const uint32_t bits = static_cast<uint32_t>(k + 127) << 23;
     float power;
     std::memcpy(&power, &bits, sizeof power);
@@ -37,8 +38,8 @@ INLINE uint32_t largest_lane(RowBits<W> x) {
     }
 }
 
-// The exponent k for which the largest |entry| of a block is in [2^(k-1), 2^k), within [-126, 126]; 0 for no number
-// but zeros, or where something is not finite. Sizes compare as the integers that their bits are.
+// The exponent k with the largest |entry| of a block in [2^(k-1), 2^k), within [-126, 126]; 0 if all entries are zero
+// or one is not finite. The bits of non-negative floats, as integers, have the order of the floats; NaN comes last.
 template <int P>
 INLINE int largest_exponent(const float* block, int64_t floats) {
     constexpr int W = width<P>();
@@ -55,16 +56,16 @@ INLINE int largest_exponent(const float* block, int64_t floats) {
 
 // to = from * factor; they may be the same.
 template <int P>
-INLINE void times(const float* from, float factor, float* to, int64_t floats) {
+INLINE void scale_block(const float* from, float factor, float* to, int64_t floats) {
     constexpr int W = width<P>();
     for (int64_t i = 0; i < floats; i += W) store_row<W>(to + i, load_row<W>(from + i) * factor);
 }
 
-// Brings the largest |entry| of a block to [1/2, 1) by a power of two; returns the exponent taken out.
+// Scales a block by a power of two so that its largest |entry| is in [1/2, 1); returns the exponent that was taken out.
 template <int P>
 INLINE int rescale(float* block, int64_t floats) {
     const int exponent = largest_exponent<P>(block, floats);
-    if (exponent != 0) times<P>(block, power_of_two(-exponent), block, floats);
+    if (exponent != 0) scale_block<P>(block, power_of_two(-exponent), block, floats);
     return exponent;
 }
 

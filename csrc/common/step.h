@@ -15,7 +15,7 @@ struct StepConv {
     float* last;          // [B, taps-1, channels]
 };
 
-// RMSNorm of the gated read-out.
+// RMSNorm of the gated output.
 struct StepNorm {
     const float* weight;  // [channels], or null: no norm
     float eps;

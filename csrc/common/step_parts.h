@@ -10,7 +10,7 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-// Calls work(first, how many) for every vector of `count` numbers; the number is a constant but for the last.
+// Calls work(first, lanes) for every vector of `count` numbers; `lanes` is a compile-time constant except for the last.
 template <class Work>
 INLINE void for_vectors(int64_t count, const Work& work) {
     int64_t i = 0;
@@ -21,7 +21,7 @@ INLINE void for_vectors(int64_t count, const Work& work) {
 INLINE Vec get(const float* from, int64_t at, int64_t count) { return read_lanes({from, Dtype::float32}, at, count); }
 INLINE void put(float* to, int64_t at, int64_t count, Vec x) { write_lanes({to, Dtype::float32}, at, count, x); }
 
-// Row b of x [channels], in place, through the convolution and silu; what the next step needs goes to `last`.
+// Applies the convolution and silu to row b of x [channels] in place; writes the state for the next step to `last`.
 inline void convolve(const StepConv& conv, int64_t b, float* x) {
     if (conv.weight == nullptr) return;
     const int64_t C = conv.channels, K = conv.taps;
@@ -42,8 +42,8 @@ inline void convolve(const StepConv& conv, int64_t b, float* x) {
     });
 }
 
-// Row b of y = RMSNorm of x [channels], which is overwritten with x ∘ silu(gate); a gate [width] is shared by
-// contiguous groups of `repeats` such widths. Without gate or norm that part is left out.
+// Row b of y = RMSNorm(x ∘ silu(gate)) over x [channels], which is overwritten. A gate [width] is shared by `repeats`
+// consecutive heads of that width. Without gate or norm that part is omitted.
 inline void gate_and_norm(float* x, const float* gate, int64_t channels, int64_t width, int64_t repeats, StepNorm norm,
                    Output y, int64_t b) {
     Vec squares{};
@@ -64,9 +64,10 @@ inline void gate_and_norm(float* x, const float* gate, int64_t channels, int64_t
     });
 }
 
+// log f = -e^log_rate softplus(x + bias)
 inline float log_forget_gate(float x, float log_rate, float bias) {
     x += bias;
-    const float softplus = x > 20 ? x : log1pf(expf(x));
+    const float softplus = x > 20 ? x : log1pf(expf(x));  // equal in float32 beyond 20, and e^x overflows beyond 88
     return -expf(log_rate) * softplus;
 }
 

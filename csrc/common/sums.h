@@ -1,4 +1,5 @@
-// Sums of the partial results of heads, batch rows and slices that share one output, always in the same order.
+// Sums of the partial results of heads, batch rows and slices that share one output, always in the same order: results
+// are then the same bits for any number of threads.
 #pragma once
 
 #include "common/parallel.h"
@@ -10,14 +11,14 @@ namespace {
 
 // out [outer, inner] = the sum of parts [outer, group, inner] over its middle axis.
 inline void sum_groups(const float* parts, Output out, int64_t outer, int64_t group, int64_t inner, int threads) {
-    constexpr int64_t PIECE = 64, PIECES_OF_A_TASK = 32;
-    const int64_t pieces = divide_up(inner, PIECE), all = outer * pieces;
-    parallel_for(divide_up(all, PIECES_OF_A_TASK), threads, [&](int64_t task, int) {
-        for (int64_t p = task * PIECES_OF_A_TASK; p < all && p < (task + 1) * PIECES_OF_A_TASK; ++p) {
-            const int64_t o = p / pieces, begin = p % pieces * PIECE;
-            const int64_t count = inner - begin < PIECE ? inner - begin : PIECE;
+    constexpr int64_t BLOCK = 64, BLOCKS_OF_A_TASK = 32;
+    const int64_t blocks = divide_up(inner, BLOCK), all = outer * blocks;
+    parallel_for(divide_up(all, BLOCKS_OF_A_TASK), threads, [&](int64_t task, int) {
+        for (int64_t p = task * BLOCKS_OF_A_TASK; p < all && p < (task + 1) * BLOCKS_OF_A_TASK; ++p) {
+            const int64_t o = p / blocks, begin = p % blocks * BLOCK;
+            const int64_t count = inner - begin < BLOCK ? inner - begin : BLOCK;
             const float* from = parts + o * group * inner + begin;
-            float sum[PIECE] = {};
+            float sum[BLOCK] = {};
             for (int64_t g = 0; g < group; ++g)
                 for (int64_t i = 0; i < count; ++i) sum[i] += from[g * inner + i];
             write(out, o * inner + begin, count, sum);
@@ -25,13 +26,14 @@ inline void sum_groups(const float* parts, Output out, int64_t outer, int64_t gr
     });
 }
 
-// A gradient that tasks may share: they write partial sums [outer, group, inner], which are added up at the end.
-class Shared {
+// A gradient that several tasks contribute to: they write partial sums [outer, group, inner] to `sink`, and reduce()
+// adds them up over `group`. With one task per output the sink is the output itself.
+class PartialSums {
   public:
-    Shared(Output to, int64_t outer, int64_t group, int64_t inner)
+    PartialSums(Output to, int64_t outer, int64_t group, int64_t inner)
         : to_(to), outer_(outer), group_(group), inner_(inner), parts_(group != 1 ? outer * group * inner : 0) {}
     Output sink() const { return group_ != 1 ? Output{parts_.data(), Dtype::float32} : to_; }
-    void finish(int threads) const {
+    void reduce(int threads) const {
         if (group_ != 1) sum_groups(parts_.data(), to_, outer_, group_, inner_, threads);
     }
 

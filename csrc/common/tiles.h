@@ -1,5 +1,6 @@
-// Products of small matrices in tiles of registers: a vector holds LANES columns, the numbers of the left matrix are
-// broadcast.
+// Products of small matrices in register tiles: a vector holds LANES columns, entries of the left matrix are broadcast.
+// A tile of ROWS x 2 vectors (or 2 ROWS x 1) takes half of the registers for its sums: enough independent multiply-adds
+// to hide their latency, and each vector that is loaded serves all rows of the tile.
 #pragma once
 
 #include "common/simd.h"
@@ -8,9 +9,9 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int ROWS = REGISTERS / 4;  // rows of a register tile; twice as many where it is one vector of columns wide
+constexpr int ROWS = REGISTERS / 4;  // rows of a register tile; twice as many if it is one vector wide
 
-// A matrix from which a tile takes the numbers to broadcast: that of row i and term j.
+// The left matrix of a product: the entry of row i and term j is from[i * row + j * term].
 struct Scalars {
     const float* from;
     int64_t row, term;  // strides
@@ -33,8 +34,8 @@ INLINE void multiply(Vec (&acc)[R][N], Scalars x, const float* m, int64_t width,
 template <int VALUE>
 using Constant = std::integral_constant<int, VALUE>;
 
-// Calls work(row, column, width, height of the tile, its vectors of columns) for all tiles of [rows][width], rows
-// outermost; the last two are constants. So is the width where a row is one tile wide: addresses then cost nothing.
+// Calls work(row, column, width, tile height, tile vectors) for all tiles of [rows][width], rows outermost. The last
+// two are compile-time constants; so is the width where a row is one tile wide, which makes all addresses constants.
 template <class Work>
 INLINE void for_tiles(int64_t rows, int64_t width, const Work& work) {
     int64_t row = 0;

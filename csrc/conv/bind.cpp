@@ -6,7 +6,7 @@ namespace matrixstate {
 
 using nb::arg;
 
-// Checks what both directions take.
+// Checks the arguments that both directions take.
 static ConvInputs inputs(const Checker& check, const Array& x, const Array& weight, const OptionalArray& bias,
                          const Array& state, const OptionalArray& reset, bool silu, int threads) {
     const int64_t* sizes = check.sizes("x", x, 3);

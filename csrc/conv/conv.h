@@ -1,4 +1,4 @@
-// The causal convolution along the sequence, one filter per channel, with or without silu after it
+// The causal convolution over time, one filter per channel, optionally followed by silu
 // (src/matrixstate/ops/conv/README.md):  u[t] = bias + sum over lags j < K of weight[:, K-1-j] x[t-j],  y = act(u)
 #pragma once
 
@@ -15,7 +15,7 @@ struct ConvInputs {
     const float* weight;   // [C, K]
     const float* bias;     // [C], or null: zeros
     const float* state;    // [B, K-1, C]
-    const uint8_t* reset;  // [B, T], or null: nothing is reset
+    const uint8_t* reset;  // [B, T], or null: no resets. A reset hides all earlier inputs
     bool silu;
     int threads;  // changes no result
 };

@@ -16,13 +16,14 @@ void forward_block(const ConvForward& in, const Filter<D>& filter, int64_t b, in
     });
 }
 
+// The final state: the last K - 1 inputs, zero where a reset hides them.
 template <Dtype D>
 void write_last(const ConvForward& in, const Filter<D>& filter, int64_t b) {
     for (int64_t i = 0; i < in.K - 1; ++i) {
         const int64_t t = in.T - in.K + 1 + i;
-        const bool remembered = filter.remembered(b, t);
+        const bool in_last_state = filter.in_last_state(b, t);
         for_channels(in.C, [&](int64_t c, auto count) INLINE_LAMBDA {
-            const Vec x = remembered ? filter.input(b, t, c, count) : Vec{};
+            const Vec x = in_last_state ? filter.input(b, t, c, count) : Vec{};
             write_lanes({in.last, Dtype::float32}, (b * (in.K - 1) + i) * in.C + c, count, x);
         });
     }

@@ -6,6 +6,7 @@
 namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 
+// One pass per row of the batch; x and gate are widened into scratch memory of the thread.
 void gated_conv_step(const GatedConvStep& in) {
     const int64_t C = in.conv.channels;
     Buffer buffer(2 * C * in.threads);

@@ -13,7 +13,7 @@ struct GatedConvStep {
     StepConv conv;
     Input x, gate;  // [B, channels]
     StepNorm norm;
-    Output y;  // [B, channels]
+    Output y;     // [B, channels]
     int threads;  // changes no result
 };
 

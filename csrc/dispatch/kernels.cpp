@@ -7,6 +7,7 @@ namespace matrixstate {
 static KernelList find_runnable() {
     KernelList list{{&baseline::table, nullptr, nullptr}, 1};
 #ifdef MATRIXSTATE_X86
+    // The features that kernels.cmake's -march flags (x86-64-v3, v4) let the compiler use.
     __builtin_cpu_init();
     bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -23,6 +24,7 @@ const KernelList& runnable_kernels() {
     return list;
 }
 
+// Atomic, as calls release the GIL. Two first calls may both choose, but choose the same.
 static std::atomic<const Kernels*> chosen{nullptr};
 
 const Kernels& kernels() {

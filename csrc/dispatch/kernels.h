@@ -1,4 +1,4 @@
-// Every kernel, compiled once per instruction set, and the choice between them at run time.
+// The table of all kernels, compiled once per instruction set, and the choice of a table at run time.
 #pragma once
 
 #include "cells/cells.h"
@@ -37,22 +37,22 @@ struct Kernels {
     void (*mru_backward)(const MruBackward&);
     void (*snap_forward)(const SnapForward&);
     void (*snap_backward)(const SnapBackward&);
-    double (*multiply_adds_per_second)();  // of vectors; the limit that benchmarks compare with
+    double (*multiply_adds_per_second)();  // of vectors: the peak that benchmarks compare with
 };
 
-// One table per instruction set, defined by table.cpp under the name of its namespace.
+// One table per instruction set, defined by table.cpp in the namespace of the instruction set.
 namespace baseline { extern const Kernels table; }
 namespace x86_64_v3 { extern const Kernels table; }
 namespace x86_64_v4 { extern const Kernels table; }
 
-// The tables this processor can run, the best last.
+// The tables that this processor can run, from the oldest instruction set to the newest.
 struct KernelList {
     const Kernels* tables[3];
     int count;
 };
 const KernelList& runnable_kernels();
 
-// The table in use: at first the best one.
+// The table in use: the last of the list, unless use_kernels() chose another.
 const Kernels& kernels();
 void use_kernels(const Kernels& table);
 

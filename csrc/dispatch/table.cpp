@@ -1,6 +1,7 @@
 #include "common/simd.h"
 #include "dispatch/kernels.h"
 
+// Compiled once per instruction set, like the kernels it lists.
 #define TEXT(name) #name
 #define NAME_OF(name) TEXT(name)
 

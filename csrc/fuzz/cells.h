@@ -3,7 +3,7 @@
 
 #include "fuzz/draw.h"
 
-// A gate's input: one of several side by side, as a projection writes them, or an array by itself.
+// The input of a gate: a view of one projection's output, as the layers pass it, or a dense array.
 static Sequence sequence(Arrays& arrays, const CellSizes& s) {
     const int64_t width = s.H * s.d, apart = width * pick(1, 3);
     const int64_t count = s.B * s.T == 0 ? 0 : (s.B * s.T - 1) * apart + width;
@@ -33,7 +33,7 @@ static bool run_cells(const Kernels& kernels) {
     if (with_c) forward.last_c = arrays.output(states).floats();
     const bool keep = pick(0, 3) != 0;
     forward.steps = keep ? T : 1;
-    forward.gates = arrays.output(forward.steps * cell_kept(kind) * states).floats();
+    forward.gates = arrays.output(forward.steps * cell_saved(kind) * states).floats();
     if (with_c) forward.cells = arrays.output(forward.steps * states).floats();
     kernels.cell_forward(forward);
     if (!keep) return arrays.all_written();

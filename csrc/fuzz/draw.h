@@ -1,4 +1,4 @@
-// Random arrays of exactly their size, so that the sanitizers see what is read or written out of bounds.
+// Random arrays in allocations of exactly their size, so that the sanitizers detect any access out of bounds.
 #pragma once
 
 #include <cmath>
@@ -17,7 +17,7 @@ static int64_t pick(int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(generator);
 }
 
-// An array of its own allocation; bfloat16 or float32.
+// An array with an allocation of its own, bfloat16 or float32.
 class Numbers {
   public:
     Numbers(int64_t count, Dtype dtype) : count_(count), dtype_(dtype), bytes_(count * width()) {}
@@ -60,7 +60,7 @@ class Numbers {
     std::vector<unsigned char> bytes_;
 };
 
-// Owns what one call needs; `written` holds what the kernel must write in full.
+// Owns the arrays of one call. Outputs begin as NaN and must be finite afterwards: a kernel writes them in full.
 class Arrays {
   public:
     Numbers& input(int64_t count, Dtype dtype = Dtype::float32, float low = -1, float high = 1) {

@@ -1,5 +1,5 @@
-// Runs every kernel of every instruction set on random shapes. Made to be compiled with the sanitizers, which see what
-// is read or written out of bounds; every array has exactly its size, and outputs are checked to be written in full.
+// Runs every kernel of every instruction set on random shapes. Compiled with the sanitizers, it detects accesses out of
+// bounds; it also checks that outputs are written in full, and that no uninitialised scratch memory is used.
 // Usage: fuzz [seconds] [seed]
 #include <chrono>
 #include <cstdio>
@@ -16,7 +16,7 @@
 #include "fuzz/snap.h"
 #include "fuzz/steps.h"
 
-// Scratch memory (the only aligned memory) begins as NaN: what a kernel reads without having written it shows in outputs.
+// Fills scratch memory, the only memory with an alignment, with NaN, so that uninitialised reads show in the outputs.
 void* operator new(std::size_t size, std::align_val_t alignment) {
     void* memory = nullptr;
     if (posix_memalign(&memory, static_cast<std::size_t>(alignment), size) != 0) throw std::bad_alloc();

@@ -5,7 +5,8 @@
 
 static bool run_m2rnn(const Kernels& kernels) {
     Arrays arrays;
-    const int64_t H = pick(1, 6), K = pick(0, 1) ? pick(0, 9) : pick(10, 70), V = pick(0, 1) ? pick(0, 9) : pick(10, 70);
+    const int64_t H = pick(1, 6), K = pick(0, 1) ? pick(0, 9) : pick(10, 70),
+                  V = pick(0, 1) ? pick(0, 9) : pick(10, 70);
     const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(0, 4) : pick(5, 40);
     const M2rnnSizes s{B, T, H, K, V, divisor_of(H), divisor_of(H), divisor_of(H), H, divisor_of(H)};
     const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
@@ -21,13 +22,13 @@ static bool run_m2rnn(const Kernels& kernels) {
     forward.state = arrays.input(B * H * K * V).floats();
     forward.y = arrays.output(B * T * H * V, dtype).out();
     forward.last = arrays.output(B * H * K * V).floats();
-    float* kept = arrays.output(B * H * s.intervals() * V * K).floats();
-    forward.kept = kept;
+    float* saved = arrays.output(B * H * s.intervals() * V * K).floats();
+    forward.saved = saved;
     kernels.m2rnn_forward(forward);
 
     M2rnnBackward backward{};
     static_cast<M2rnnInputs&>(backward) = forward;
-    backward.kept = kept;
+    backward.saved = saved;
     backward.dy = arrays.input(B * T * H * V, dtype).in();
     backward.dlast = arrays.input(B * H * K * V).floats();
     backward.clip = pick(0, 1) ? 0.1f : 0.0f;

@@ -17,7 +17,7 @@ static bool run_mru(const Kernels& kernels) {
     forward.bound = 2;
     forward.rescale = rescale;
     const int64_t n = mru_elements(forward.builder, D), square = B * H * D * D;
-    std::vector<int32_t> exponent(B * H, 3), last_exponent(B * H), kept_exponent(B * H * s.intervals());
+    std::vector<int32_t> exponent(B * H, 3), last_exponent(B * H), saved_exponent(B * H * s.intervals());
     forward.elements = arrays.input(B * T * H * n, dtype, -most, most).in();
     if (with_v) forward.v = arrays.input(T * square, dtype).in();
     if (decay) forward.decay = arrays.input(B * T * H, Dtype::float32, 0.1f, 1).floats();
@@ -32,15 +32,15 @@ static bool run_mru(const Kernels& kernels) {
     forward.y = arrays.output(B * T * H * D * C, dtype).out();
     forward.last = arrays.output(square).floats();
     forward.last_exponent = rescale ? last_exponent.data() : nullptr;
-    float* kept = arrays.output(s.intervals() * square).floats();
-    forward.kept = kept;
-    forward.kept_exponent = rescale ? kept_exponent.data() : nullptr;
+    float* saved = arrays.output(s.intervals() * square).floats();
+    forward.saved = saved;
+    forward.saved_exponent = rescale ? saved_exponent.data() : nullptr;
     kernels.mru_forward(forward);
 
     MruBackward backward{};
     static_cast<MruInputs&>(backward) = forward;
-    backward.kept = kept;
-    backward.kept_exponent = forward.kept_exponent;
+    backward.saved = saved;
+    backward.saved_exponent = forward.saved_exponent;
     backward.dy = arrays.input(B * T * H * D * C, dtype).in();
     backward.dlast = arrays.input(square).floats();
     backward.delements = arrays.output(B * T * H * n, dtype).out();

@@ -18,12 +18,14 @@ static void share_options(Arrays& arrays, RankOneForward& forward, Dtype dtype) 
         if (pick(0, 1)) forward.write = arrays.input(steps * s.M * s.K, dtype, -0.2f, 0.2f).in();
     }
     forward.per_channel = pick(0, 1);
-    if (pick(0, 2)) forward.log_decay = arrays.input(steps * (forward.per_channel ? s.K : 1), Dtype::float32, -200, 0).floats();
+    if (pick(0, 2))
+        forward.log_decay = arrays.input(steps * (forward.per_channel ? s.K : 1), Dtype::float32, -200, 0).floats();
 }
 
 static bool run_rank_one(const Kernels& kernels) {
     Arrays arrays;
-    const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(1, 4) : pick(5, 50), M = pick(0, 2) ? 1 : pick(2, 3), H = pick(1, 5);
+    const int64_t B = pick(0, 3), T = pick(0, 1) ? pick(1, 4) : pick(5, 50), M = pick(0, 2) ? 1 : pick(2, 3),
+                  H = pick(1, 5);
     const int64_t K = pick(0, 1) ? pick(0, 9) : pick(10, 70), V = pick(0, 1) ? pick(0, 9) : pick(10, 150);
     const Dtype dtype = pick(0, 1) ? Dtype::float32 : Dtype::bfloat16;
     const int64_t steps = B * T * H, rows = steps * M, states = B * H * K * V;
@@ -38,13 +40,13 @@ static bool run_rank_one(const Kernels& kernels) {
     forward.state = arrays.input(states).floats();
     forward.y = arrays.output(steps * V, dtype).out();
     forward.last = arrays.output(states).floats();
-    forward.kept = arrays.output(states * forward.sizes.intervals()).floats();
-    if (forward.reads()) forward.kept_reads = arrays.output(rows * V).floats();
+    forward.saved = arrays.output(states * forward.sizes.intervals()).floats();
+    if (forward.reads()) forward.saved_reads = arrays.output(rows * V).floats();
     kernels.rank_one_forward(forward);
 
     RankOneBackward backward{};
     static_cast<RankOneInputs&>(backward) = forward;
-    backward.kept = forward.kept, backward.kept_reads = forward.kept_reads;
+    backward.saved = forward.saved, backward.saved_reads = forward.saved_reads;
     backward.dy = arrays.input(steps * V, dtype).in();
     backward.dlast = arrays.input(states).floats();
     backward.dq = arrays.output(steps * K, dtype).out();

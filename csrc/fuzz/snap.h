@@ -1,4 +1,4 @@
-// The product that snaps to a codebook on random shapes.
+// The corrected product on random shapes.
 #pragma once
 
 #include "fuzz/draw.h"

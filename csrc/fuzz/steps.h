@@ -1,4 +1,4 @@
-// The steps of generation on random shapes.
+// The one-token steps on random shapes.
 #pragma once
 
 #include <vector>

@@ -6,7 +6,7 @@ namespace matrixstate {
 
 using nb::arg;
 
-// Checks what both directions take.
+// Checks the arguments that both directions take. H, the largest head count, is that of the state.
 static M2rnnInputs inputs(const Checker& check, const Array& q, const Array& k, const Array& v, const Array& w,
                           const Array& f, const OptionalArray& reset, int threads) {
     const int64_t *qs = check.sizes("q", q, 4), *ks = check.sizes("k", k, 4), *vs = check.sizes("v", v, 4);
@@ -30,7 +30,7 @@ static M2rnnInputs inputs(const Checker& check, const Array& q, const Array& k, 
 
 static void forward(const Array& q, const Array& k, const Array& v, const Array& w, const Array& f,
                     const Array& state, const OptionalArray& reset, const Array& y, const Array& last,
-                    const OptionalArray& kept, int threads) {
+                    const OptionalArray& saved, int threads) {
     const Checker check("m2rnn_forward");
     M2rnnForward in{};
     static_cast<M2rnnInputs&>(in) = inputs(check, q, k, v, w, f, reset, threads);
@@ -38,20 +38,20 @@ static void forward(const Array& q, const Array& k, const Array& v, const Array&
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
     in.last = check.floats("last", last, {s.B, s.H, s.K, s.V});
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.K, s.V});
     nb::gil_scoped_release released;
     kernels().m2rnn_forward(in);
 }
 
 static void backward(const Array& q, const Array& k, const Array& v, const Array& w, const Array& f,
-                     const OptionalArray& reset, const Array& kept, const Array& dy, const Array& dlast, float clip,
+                     const OptionalArray& reset, const Array& saved, const Array& dy, const Array& dlast, float clip,
                      const Array& dq, const Array& dk, const Array& dv, const Array& dw, const Array& df,
                      const Array& dstate, int threads) {
     const Checker check("m2rnn_backward");
     M2rnnBackward in{};
     static_cast<M2rnnInputs&>(in) = inputs(check, q, k, v, w, f, reset, threads);
     const M2rnnSizes& s = in.sizes;
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.K, s.V});
     in.dy = check.input("dy", dy, {s.B, s.T, s.H, s.V}, q);
     in.dlast = check.floats("dlast", dlast, {s.B, s.H, s.K, s.V});
     in.clip = clip;
@@ -100,9 +100,9 @@ void bind_m2rnn(nb::module_& m) {
     m.attr("M2RNN_INTERVAL") = M2RNN_INTERVAL;
     m.def("m2rnn_forward", &forward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
           arg("w").noconvert(), arg("f").noconvert(), arg("state").noconvert(), arg("reset").noconvert().none(),
-          arg("y").noconvert(), arg("last").noconvert(), arg("kept").noconvert().none(), arg("threads"));
+          arg("y").noconvert(), arg("last").noconvert(), arg("saved").noconvert().none(), arg("threads"));
     m.def("m2rnn_backward", &backward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
-          arg("w").noconvert(), arg("f").noconvert(), arg("reset").noconvert().none(), arg("kept").noconvert(),
+          arg("w").noconvert(), arg("f").noconvert(), arg("reset").noconvert().none(), arg("saved").noconvert(),
           arg("dy").noconvert(), arg("dlast").noconvert(), arg("clip"), arg("dq").noconvert(),
           arg("dk").noconvert(), arg("dv").noconvert(), arg("dw").noconvert(), arg("df").noconvert(),
           arg("dstate").noconvert(), arg("threads"));

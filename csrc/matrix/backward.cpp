@@ -6,21 +6,21 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int64_t LARGE = 4 << 20;  // bytes of a gradient from which on it is written past the caches
+constexpr int64_t LARGE = 4 << 20;  // bytes of a gradient from which it takes non-temporal stores
 
-// The states before the steps of a task, and what a reset puts in their place.
+// The state before each step of a task: h one step earlier, the initial state before the first, `start` after a reset.
 struct Before {
     const MatrixBackward& in;
     const Window& w;
     const Source h;
     float *first, *start;
 
-    Before(const MatrixBackward& in, const Window& w, Pieces& pieces)
+    Before(const MatrixBackward& in, const Window& w, Arena& arena)
         : in(in),
           w(w),
-          h(in.h, w, pieces),
-          first(pieces.take(w.states)),
-          start(pieces.take(w.states)) {}
+          h(in.h, w, arena),
+          first(arena.take(w.states)),
+          start(arena.take(w.states)) {}
 
     void prepare() const {
         read_states(in.state, w, first);
@@ -33,7 +33,7 @@ struct Before {
         c.start = start;
         if (in.reset != nullptr) c.reset = in.reset + w.b * w.T + begin;
         c.before = h.open(begin > 0 ? begin - 1 : 0, steps);
-        if (begin == 0) {
+        if (begin == 0) {  // shifted by a step, so that at(i) is h of step i - 1; at(0) is not read but `first`
             c.before.data -= c.before.step;
             c.first = first;
         }
@@ -41,11 +41,11 @@ struct Before {
     }
 };
 
-// One task, backwards through time. Where the rows of a head are sliced, dx sums over the slices of several tasks: the
-// gradients of the states then go to `whole` [B, T, H, R, D], and tasks of InputGradients make dx and dv of them.
+// One task, backwards through time. Where the rows of a head are sliced, dx is a sum over slices, that is, over tasks:
+// the gradients of the states then go to `whole` [B, T, H, R, D], and a second pass (InputGradients) gives dx, dv.
 struct Scan {
     const MatrixBackward& in;
-    const MatrixCut& cut;
+    const MatrixSplit& split;
     const bool sliced;
     const Window w, square;
     const Before before;
@@ -53,32 +53,32 @@ struct Scan {
     const Sink g, dx;
     float *carry, *one_g, *one_dx, *transposed, *power;
 
-    Scan(const MatrixBackward& in, const MatrixCut& cut, float* whole, int64_t task, Pieces& pieces)
+    Scan(const MatrixBackward& in, const MatrixSplit& split, float* whole, int64_t task, Arena& arena)
         : in(in),
-          cut(cut),
+          split(split),
           sliced(whole != nullptr),
-          w(cut, task),
-          square(cut, task, true),
-          before(in, w, pieces),
-          x(in.x, square, pieces),
-          dh(in.dh, w, pieces),
-          g(sliced ? Output{whole, Dtype::float32} : in.dv, w, cut, LARGE),
-          dx(in.dx, square, cut, LARGE),
-          carry(pieces.take(w.states)),
-          one_g(pieces.take(w.states)),
-          one_dx(pieces.take(square.block)),
-          transposed(pieces.take(square.block)),
-          power(pieces.take(cut.steps * cut.heads)) {}
+          w(split, task),
+          square(split, task, true),
+          before(in, w, arena),
+          x(in.x, square, arena),
+          dh(in.dh, w, arena),
+          g(sliced ? Output{whole, Dtype::float32} : in.dv, w, split, LARGE),
+          dx(in.dx, square, split, LARGE),
+          carry(arena.take(w.states)),
+          one_g(arena.take(w.states)),
+          one_dx(arena.take(square.block)),
+          transposed(arena.take(square.block)),
+          power(arena.take(split.steps * split.heads)) {}
 
     void run() const {
         before.prepare();
         read_states(in.dlast, w, carry);
-        for (int64_t chunk = cut.chunks() - 1; chunk >= 0; --chunk) {
-            const int64_t begin = chunk * cut.steps;
-            run_chunk(begin, w.T - begin < cut.steps ? w.T - begin : cut.steps);
+        for (int64_t chunk = split.chunks() - 1; chunk >= 0; --chunk) {
+            const int64_t begin = chunk * split.steps;
+            run_chunk(begin, w.T - begin < split.steps ? w.T - begin : split.steps);
         }
         write_states(carry, w, in.dstate);
-        finish_streaming();
+        fence_nontemporal();
     }
 
     void run_chunk(int64_t begin, int64_t steps) const {
@@ -100,11 +100,11 @@ struct Scan {
         }
         c.carry = carry;
         c.transposed = transposed;
-        c.ahead = begin > 0 && x.in_place() && before.h.in_place() && dh.in_place() ? cut.steps : 0;
+        c.ahead = begin > 0 && x.in_place() && before.h.in_place() && dh.in_place() ? split.steps : 0;
         scan_backward(c, w);
     }
 
-    // The factors of the products of these steps: 2^-(what was moved from m to e).
+    // The factor of the product of each step: 2^-(what it moved from m to e), from the differences of the exponents.
     void read_powers(int64_t begin, int64_t steps) const {
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < w.heads; ++n) {
@@ -116,10 +116,10 @@ struct Scan {
     }
 };
 
-// A chunk of one group of heads.
+// The second pass where rows are sliced: dx and dv of a chunk of one group of heads, from the gradients of the states.
 struct InputGradients {
     const MatrixBackward& in;
-    const MatrixCut& cut;
+    const MatrixSplit& split;
     const int64_t begin, steps;
     const Window w, square;
     const Before before;
@@ -127,17 +127,17 @@ struct InputGradients {
     const Sink dx;
     float* one_dx;
 
-    InputGradients(const MatrixBackward& in, const MatrixCut& cut, const float* whole, int64_t task, Pieces& pieces)
+    InputGradients(const MatrixBackward& in, const MatrixSplit& split, const float* whole, int64_t task, Arena& arena)
         : in(in),
-          cut(cut),
-          begin(task % cut.chunks() * cut.steps),
-          steps(cut.sizes.T - begin < cut.steps ? cut.sizes.T - begin : cut.steps),
-          w(cut, task / cut.chunks()),
-          square(cut, task / cut.chunks(), true),
-          before(in, w, pieces),
-          g({whole, Dtype::float32}, w, pieces),
-          dx(in.dx, square, cut, LARGE),
-          one_dx(pieces.take(square.block)) {}
+          split(split),
+          begin(task % split.chunks() * split.steps),
+          steps(split.sizes.T - begin < split.steps ? split.sizes.T - begin : split.steps),
+          w(split, task / split.chunks()),
+          square(split, task / split.chunks(), true),
+          before(in, w, arena),
+          g({whole, Dtype::float32}, w, arena),
+          dx(in.dx, square, split, LARGE),
+          one_dx(arena.take(square.block)) {}
 
     void run() const {
         before.prepare();
@@ -150,7 +150,7 @@ struct InputGradients {
         for (int64_t i = 0; in.dv.data != nullptr && i < steps; ++i)
             for (int64_t n = 0; n < w.heads; ++n)
                 write_block(in.dv, w.at(begin + i, n), w.rows, w.D, whole.at(i, n), w.P);
-        finish_streaming();
+        fence_nontemporal();
     }
 };
 
@@ -158,14 +158,15 @@ struct InputGradients {
 
 void matrix_backward(const MatrixBackward& in) {
     const MatrixSizes& s = in.sizes;
-    const MatrixCut cut(s, in.threads, true), unsliced(s, in.threads, false);
-    const bool sliced = cut.slices > 1;
+    const MatrixSplit split(s, in.threads, true), unsliced(s, in.threads, false);
+    const bool sliced = split.slices > 1;
     Buffer gradients(sliced ? s.B * s.T * s.H * s.R * s.D : 0);
     float* whole = sliced ? gradients.data() : nullptr;
-    run_tasks(cut.tasks(), in.threads, [&](int64_t task, Pieces& pieces) { return Scan(in, cut, whole, task, pieces); });
+    run_tasks(split.tasks(), in.threads,
+              [&](int64_t task, Arena& arena) { return Scan(in, split, whole, task, arena); });
     if (!sliced) return;
     run_tasks(unsliced.tasks() * unsliced.chunks(), in.threads,
-              [&](int64_t task, Pieces& pieces) { return InputGradients(in, unsliced, whole, task, pieces); });
+              [&](int64_t task, Arena& arena) { return InputGradients(in, unsliced, whole, task, arena); });
 }
 
 }  // namespace MATRIXSTATE_ISA

@@ -7,7 +7,7 @@ namespace matrixstate {
 
 using nb::arg;
 
-// Checks what both directions take; h tells the number of rows.
+// Checks the arguments that both directions take. R, the number of rows, is that of the state.
 static MatrixInputs inputs(const Checker& check, const Array& x, const Array& state, const OptionalArray& exponent,
                            const OptionalArray& reset, bool has_v, int threads) {
     const int64_t *xs = check.sizes("x", x, 5), *ss = check.sizes("state", state, 4);

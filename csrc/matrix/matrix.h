@@ -1,6 +1,7 @@
 // The matrix scans (src/matrixstate/ops/matrix/README.md derives both directions):
 //     h[t] = h[t-1] x[t] + v[t]
-// and the same carried as h = m 2^e with integers e, which moves powers of two from m to e after every step.
+// and the same with h = m 2^e, e an integer: after every step a power of two is moved from m to e, which rounds nothing
+// and keeps m from overflowing.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +19,13 @@ struct MatrixInputs {
     MatrixSizes sizes;
     Input x;                  // [B, T, H, D, D]
     const float* state;       // [B, H, R, D]
-    const int32_t* exponent;  // [B, H] of the state, or null: the plain scan
-    const uint8_t* reset;     // [B, T], or null: nothing is reset
+    const int32_t* exponent;  // [B, H], e of the state; null: the plain scan
+    const uint8_t* reset;     // [B, T]; where 1, the state is reset before the step. Null: no resets
     int threads;              // changes no result
 };
 
 struct MatrixForward : MatrixInputs {
-    Input v;             // [B, T, H, R, D]; data null: nothing is added, and a reset puts in the identity, not zeros
+    Input v;             // [B, T, H, R, D]; data null: nothing is added, and a reset is to the identity, not zeros
     Output h;            // [B, T, H, R, D]
     float* last;         // [B, H, R, D]
     int32_t* exponents;  // [B, T, H], null where `exponent` is

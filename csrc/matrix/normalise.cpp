@@ -19,7 +19,7 @@ void for_matrices(const NormaliseSizes& s, int threads, const Work& work) {
     });
 }
 
-// Calls work(at, count) for the vectors of a matrix; `count` is LANES but for the last.
+// Calls work(at, count) for the vectors of a matrix; `count` is LANES except for the last.
 template <class Work>
 INLINE void for_lanes(int64_t floats, const Work& work) {
     int64_t i = 0;
@@ -49,7 +49,8 @@ void forward(const NormaliseForward& in) {
     });
 }
 
-// dm = dh / size + (dsize - <dh, m> / size²) m / (D size), as size is sqrt(<m, m> / D); clamped, it is a constant.
+// dm = dh / size + (dsize - <dh, m> / size²) m / (D size), from size = sqrt(<m, m> / D). Where size was clamped it is a
+// constant, and the second term is zero.
 template <Dtype TYPE>
 void backward(const NormaliseBackward& in) {
     const float order = in.sizes.sqrt_order * in.sizes.sqrt_order;
@@ -57,17 +58,19 @@ void backward(const NormaliseBackward& in) {
     for_matrices(in.sizes, in.threads, [&](int64_t n) {
         const int64_t first = n * floats_of_one;
         const float size = in.size[n], inverse = 1.0f / size;
-        float pull = 0;
+        float radial = 0;
         if (!(size <= FLT_MIN / in.sizes.sqrt_order)) {
-            Vec along{};
+            Vec projection{};
             for_lanes(floats_of_one, [&](int64_t i, int64_t count) INLINE_LAMBDA {
-                along += read_lanes({in.dh.data, TYPE}, first + i, count) * read_lanes(floats(in.m), first + i, count);
+                projection +=
+                    read_lanes({in.dh.data, TYPE}, first + i, count) * read_lanes(floats(in.m), first + i, count);
             });
-            pull = (in.dsize[n] - lane_sum(along) * inverse * inverse) * inverse / order;
+            radial = (in.dsize[n] - lane_sum(projection) * inverse * inverse) * inverse / order;
         }
         for_lanes(floats_of_one, [&](int64_t i, int64_t count) INLINE_LAMBDA {
             const Vec dh = read_lanes({in.dh.data, TYPE}, first + i, count);
-            write_lanes(floats(in.dm), first + i, count, inverse * dh + pull * read_lanes(floats(in.m), first + i, count));
+            write_lanes(floats(in.dm), first + i, count,
+                        inverse * dh + radial * read_lanes(floats(in.m), first + i, count));
         });
     });
 }

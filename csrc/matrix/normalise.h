@@ -23,7 +23,7 @@ struct NormaliseForward {
 
 struct NormaliseBackward {
     NormaliseSizes sizes;
-    const float *m, *size;  // as the forward pass took and left them
+    const float *m, *size;  // input and output of the forward pass
     Input dh;               // [count, floats]
     const float* dsize;     // [count]
     float* dm;              // [count, floats]

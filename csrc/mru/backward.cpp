@@ -6,35 +6,36 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
+// One task, backwards through time. Each interval is first recomputed forwards from the state saved before it.
 struct Backward : MruTask {
     const MruBackward& backward;
     float* down_parts;         // [B, H, D, C]
-    float* dm;                 // [staged][heads] blocks: what a state gets from its read-out
-    float* carry;              // [heads] blocks: and from the step after it
-    float *down_t, *ddown;     // [heads] Wᵀ, of C rows of P; the gradient of W
-    float *dy, *one_ddown;     // one matrix times W; of one step
+    float* dm;                 // [staged][heads] blocks: the gradient of each state from its read-out
+    float* carry;              // [heads] blocks: the gradient of the state from the steps after it
+    float *down_t, *ddown;     // [heads]: Wᵀ, of C rows of P; the gradient of W
+    float *dy, *one_ddown;     // one matrix times W each: scale dy; the gradient of W from one step
     float *g, *dx, *transposed, *elements, *spare;  // one block each
-    float* zeros;              // the gradient of what is masked
+    float* zeros;              // the gradients of a padded step
 
-    Backward(const MruBackward& in, const MatrixCut& cut, float* down_parts, int64_t task, Pieces& pieces)
-        : MruTask(in, cut, task, pieces),
+    Backward(const MruBackward& in, const MatrixSplit& split, float* down_parts, int64_t task, Arena& arena)
+        : MruTask(in, split, task, arena),
           backward(in),
           down_parts(down_parts),
-          dm(pieces.take(staged * cut.heads * block)),
-          carry(pieces.take(cut.heads * block)),
-          down_t(pieces.take(cut.heads * PC * P)),
-          ddown(pieces.take(cut.heads * read_block_size)),
-          dy(pieces.take(read_block_size)),
-          one_ddown(pieces.take(read_block_size)),
-          g(pieces.take(block)),
-          dx(pieces.take(block)),
-          transposed(pieces.take(block)),
-          elements(pieces.take(block)),
-          spare(pieces.take(block)),
-          zeros(pieces.take(s.D * s.D)) {}
+          dm(arena.take(staged * split.heads * block)),
+          carry(arena.take(split.heads * block)),
+          down_t(arena.take(split.heads * PC * P)),
+          ddown(arena.take(split.heads * read_block_size)),
+          dy(arena.take(read_block_size)),
+          one_ddown(arena.take(read_block_size)),
+          g(arena.take(block)),
+          dx(arena.take(block)),
+          transposed(arena.take(block)),
+          elements(arena.take(block)),
+          spare(arena.take(block)),
+          zeros(arena.take(s.D * s.D)) {}
 
     void run() const {
-        with_order(P, [&](auto order) { run_of<decltype(order)::value>(); });
+        dispatch_order(P, [&](auto order) { run_of<decltype(order)::value>(); });
     }
 
     template <int ORDER>
@@ -48,7 +49,7 @@ struct Backward : MruTask {
             advance<ORDER>(t, steps);
             from_read_out<ORDER>(t, steps);
             for (int64_t i = steps - 1; i >= 0; --i)
-                for (int64_t n = 0; n < heads; ++n) step_back<ORDER>(t + i, i, n);
+                for (int64_t n = 0; n < heads; ++n) backward_step<ORDER>(t + i, i, n);
         }
         for (int64_t n = 0; n < heads; ++n) {
             write_block({backward.dstate, Dtype::float32}, at(n) * s.D * s.D, s.D, s.D, carry + n * block, P);
@@ -69,35 +70,36 @@ struct Backward : MruTask {
         }
     }
 
+    // The state before an interval, as the forward pass saved it.
     void restore(int64_t interval) const {
         for (int64_t n = 0; n < heads; ++n) {
             const int64_t place = at(n) * s.intervals() + interval;
-            read_block({backward.kept, Dtype::float32}, place * s.D * s.D, s.D, s.D, m_at(0, n), P);
-            exponent[n] = in.rescale ? backward.kept_exponent[place] : 0;
+            read_block({backward.saved, Dtype::float32}, place * s.D * s.D, s.D, s.D, m_at(0, n), P);
+            exponent[n] = in.rescale ? backward.saved_exponent[place] : 0;
         }
     }
 
-    // y = scale m W gives W scale mᵀ dy, and m scale dy Wᵀ and what the scale itself hands on.
+    // The gradients of the read-out y = scale m W: dW += scale mᵀ dy; dm = P + κ <P, m>/|m|² m, P = scale dy Wᵀ.
     template <int ORDER>
     void from_read_out(int64_t t, int64_t steps) const {
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < heads; ++n) {
-                const Reading r = readings[i * heads + n];
+                const ReadOut r = read_outs[i * heads + n];
                 float *state = m_at(i + 1, n), *to = dm + (i * heads + n) * block, *sum = ddown + n * read_block_size;
                 read_dy(at(t + i, n) * s.D * s.C, r.scale);
                 multiply_transposed({state, P, dy, nullptr, one_ddown, rows, s.D, PC});
-                add<0>(sum, 1.0f, one_ddown, rows * PC);  // one sum over rows and steps would be far longer
+                add<0>(sum, 1.0f, one_ddown, rows * PC);  // summed per step first: one long sum would round more
                 multiply({dy, PC, down_t + n * PC * P, nullptr, to, rows, s.C, P});
-                if (r.pull == 0) continue;
-                const float along = dot<ORDER>(to, state, rows * P) / r.squares;
-                add<ORDER>(to, r.pull * along, state, rows * P);
+                if (r.kappa == 0) continue;
+                const float projection = dot<ORDER>(to, state, rows * P) / r.squared_norm;
+                add<ORDER>(to, r.kappa * projection, state, rows * P);
             }
     }
 
     void read_dy(int64_t place, float scale) const {
         const bool direct = reads_in_place(backward.dy.dtype);
         if (!direct) read_block(backward.dy, place, s.D, s.C, dy, PC);
-        times<0>(direct ? static_cast<const float*>(backward.dy.data) + place : dy, scale, dy, rows * PC);
+        scale_block<0>(direct ? static_cast<const float*>(backward.dy.data) + place : dy, scale, dy, rows * PC);
     }
 
     template <int ORDER>
@@ -107,14 +109,16 @@ struct Backward : MruTask {
             store_row<W>(to + i, load_row<W>(to + i) + factor * load_row<W>(block + i));
     }
 
+    // Step t, the i-th of its interval, for one head: g, dX, df and dV, then the gradient of the state before.
     template <int ORDER>
-    void step_back(int64_t t, int64_t i, int64_t n) const {
+    void backward_step(int64_t t, int64_t i, int64_t n) const {
         const bool masked = is_masked(t), reset = is_reset(t);
         const float f = decay(t, n), *matrix = x_at(i, n);
-        float* own = carry + n * block;
+        float* carried = carry + n * block;
+        // g = (dm + carry) 2^-(what the step took out): the gradient of f h[t-1] X + V
         std::memcpy(g, dm + (i * heads + n) * block, rows * P * sizeof(float));
-        add<ORDER>(g, 1.0f, own, rows * P);
-        if (in.rescale) times<ORDER>(g, power[i * heads + n], g, rows * P);
+        add<ORDER>(g, 1.0f, carried, rows * P);
+        if (in.rescale) scale_block<ORDER>(g, power[i * heads + n], g, rows * P);
         if (in.v.data != nullptr) write_square(backward.dv, at(t, n) * s.D * s.D, masked ? nullptr : g);
         transpose_block(matrix, transposed, P);
         if (masked) {
@@ -123,16 +127,17 @@ struct Backward : MruTask {
         } else {
             const float* before = reset ? start : m_at(i, n);
             multiply_transposed({before, P, g, nullptr, dx, rows, s.D, P});
+            // with K = h[t-1]ᵀ g: df = <K, X>, dX = f K
             if (in.decay != nullptr) backward.ddecay[at(t, n)] = dot<ORDER>(dx, matrix, rows * P);
-            if (f != 1) times<ORDER>(dx, f, dx, rows * P);
+            if (f != 1) scale_block<ORDER>(dx, f, dx, rows * P);
             element_gradient<ORDER>(at(t, n) * builder.elements());
         }
-        if (reset) {
-            std::memset(own, 0, block * sizeof(float));
+        if (reset) {  // nothing passes to the step before
+            std::memset(carried, 0, block * sizeof(float));
             return;
         }
-        if (f != 1) times<ORDER>(transposed, f, transposed, block);  // rounds as advance() does
-        multiply({g, P, transposed, nullptr, own, rows, s.D, P});
+        if (f != 1) scale_block<ORDER>(transposed, f, transposed, block);  // (f X)ᵀ, rounded as in advance()
+        multiply({g, P, transposed, nullptr, carried, rows, s.D, P});
     }
 
     void write_square(Output to, int64_t place, const float* from) const {
@@ -140,7 +145,7 @@ struct Backward : MruTask {
         else write_block(to, place, s.D, s.D, from, P);
     }
 
-    // From dx, the gradient of X, and Xᵀ.
+    // The gradient of the elements from dx, that of X, and Xᵀ.
     template <int ORDER>
     INLINE void element_gradient(int64_t place) const {
         const Output to = backward.delements;
@@ -155,10 +160,10 @@ struct Backward : MruTask {
 
 void mru_backward(const MruBackward& in) {
     const MruSizes& s = in.sizes;
-    const MatrixCut cut({s.B, s.T, s.H, s.D, s.D}, in.threads, false);
+    const MatrixSplit split({s.B, s.T, s.H, s.D, s.D}, in.threads, false);
     Buffer parts(s.B * s.H * s.D * s.C);
-    run_tasks(cut.tasks(), in.threads,
-              [&](int64_t task, Pieces& pieces) { return Backward(in, cut, parts.data(), task, pieces); });
+    run_tasks(split.tasks(), in.threads,
+              [&](int64_t task, Arena& arena) { return Backward(in, split, parts.data(), task, arena); });
     sum_groups(parts.data(), {in.ddown, Dtype::float32}, 1, s.B, s.H * s.D * s.C, in.threads);
 }
 

@@ -6,7 +6,7 @@ namespace matrixstate {
 
 using nb::arg;
 
-// Checks what both directions take.
+// Checks the arguments that both directions take.
 static MruInputs inputs(const Checker& check, const Array& elements, const OptionalArray& v, const OptionalArray& decay,
                         const Array& down, const OptionalArray& reset, const OptionalArray& mask, int builder,
                         int readout, float bound, bool rescale, int threads) {
@@ -36,8 +36,8 @@ static MruInputs inputs(const Checker& check, const Array& elements, const Optio
 static void forward(const Array& elements, const OptionalArray& v, const OptionalArray& decay, const Array& down,
                     const OptionalArray& reset, const OptionalArray& mask, const Array& state,
                     const OptionalArray& exponent, int builder, int readout, float bound, const Array& y,
-                    const Array& last, const OptionalArray& last_exponent, const OptionalArray& kept,
-                    const OptionalArray& kept_exponent, int threads) {
+                    const Array& last, const OptionalArray& last_exponent, const OptionalArray& saved,
+                    const OptionalArray& saved_exponent, int threads) {
     const Checker check("mru_forward");
     MruForward in{};
     static_cast<MruInputs&>(in) = inputs(check, elements, v, decay, down, reset, mask, builder, readout, bound,
@@ -48,26 +48,27 @@ static void forward(const Array& elements, const OptionalArray& v, const Optiona
     in.y = check.output("y", y, {s.B, s.T, s.H, s.D, s.C}, elements);
     in.last = check.floats("last", last, {s.B, s.H, s.D, s.D});
     in.last_exponent = check.integers("last_exponent", last_exponent, {s.B, s.H});
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.D, s.D});
-    in.kept_exponent = check.integers("kept_exponent", kept_exponent, {s.B, s.H, s.intervals()});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.D, s.D});
+    in.saved_exponent = check.integers("saved_exponent", saved_exponent, {s.B, s.H, s.intervals()});
     check.require(in.rescale == last_exponent.has_value(), "last_exponent must be given where exponent is");
-    check.require((in.rescale && kept) == kept_exponent.has_value(), "kept_exponent must be given where it is needed");
+    check.require((in.rescale && saved) == saved_exponent.has_value(),
+                  "saved_exponent must be given where it is needed");
     nb::gil_scoped_release released;
     kernels().mru_forward(in);
 }
 
 static void backward(const Array& elements, const OptionalArray& v, const OptionalArray& decay, const Array& down,
-                     const OptionalArray& reset, const OptionalArray& mask, const Array& kept,
-                     const OptionalArray& kept_exponent, int builder, int readout, float bound, const Array& dy,
+                     const OptionalArray& reset, const OptionalArray& mask, const Array& saved,
+                     const OptionalArray& saved_exponent, int builder, int readout, float bound, const Array& dy,
                      const Array& dlast, const Array& delements, const OptionalArray& dv, const OptionalArray& ddecay,
                      const Array& ddown, const Array& dstate, int threads) {
     const Checker check("mru_backward");
     MruBackward in{};
     static_cast<MruInputs&>(in) = inputs(check, elements, v, decay, down, reset, mask, builder, readout, bound,
-                                         kept_exponent.has_value(), threads);
+                                         saved_exponent.has_value(), threads);
     const MruSizes& s = in.sizes;
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.D, s.D});
-    in.kept_exponent = check.integers("kept_exponent", kept_exponent, {s.B, s.H, s.intervals()});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.D, s.D});
+    in.saved_exponent = check.integers("saved_exponent", saved_exponent, {s.B, s.H, s.intervals()});
     in.dy = check.input("dy", dy, {s.B, s.T, s.H, s.D, s.C}, elements);
     in.dlast = check.floats("dlast", dlast, {s.B, s.H, s.D, s.D});
     in.delements = check.output("delements", delements, {s.B, s.T, s.H, mru_elements(in.builder, s.D)}, elements);
@@ -82,11 +83,11 @@ static void backward(const Array& elements, const OptionalArray& v, const Option
 }
 
 static void step(const Array& elements, const OptionalArray& value, const OptionalArray& forget,
-                const OptionalArray& gate, int builder, int readout, float bound, bool balanced,
-                const Array& down, const OptionalArray& weight, const OptionalArray& log_rate, const OptionalArray& bias,
-                const OptionalArray& skip, const OptionalArray& norm, float eps, const OptionalArray& past,
-                const Array& state, const OptionalArray& exponent, const Array& y, const OptionalArray& last,
-                const Array& after, const OptionalArray& after_exponent, int threads) {
+                 const OptionalArray& gate, int builder, int readout, float bound, bool balanced, const Array& down,
+                 const OptionalArray& weight, const OptionalArray& log_rate, const OptionalArray& bias,
+                 const OptionalArray& skip, const OptionalArray& norm, float eps, const OptionalArray& past,
+                 const Array& state, const OptionalArray& exponent, const Array& y, const OptionalArray& last,
+                 const Array& after, const OptionalArray& after_exponent, int threads) {
     const Checker check("mru_step");
     const int64_t *es = check.sizes("elements", elements, 4), *ds = check.sizes("down", down, 3);
     MruStep in{};
@@ -130,21 +131,21 @@ void bind_mru(nb::module_& m) {
           arg("decay").noconvert().none(), arg("down").noconvert(), arg("reset").noconvert().none(),
           arg("mask").noconvert().none(), arg("state").noconvert(), arg("exponent").noconvert().none(), arg("builder"),
           arg("readout"), arg("bound"), arg("y").noconvert(), arg("last").noconvert(),
-          arg("last_exponent").noconvert().none(), arg("kept").noconvert().none(),
-          arg("kept_exponent").noconvert().none(), arg("threads"));
+          arg("last_exponent").noconvert().none(), arg("saved").noconvert().none(),
+          arg("saved_exponent").noconvert().none(), arg("threads"));
     m.def("mru_backward", &backward, arg("elements").noconvert(), arg("v").noconvert().none(),
           arg("decay").noconvert().none(), arg("down").noconvert(), arg("reset").noconvert().none(),
-          arg("mask").noconvert().none(), arg("kept").noconvert(), arg("kept_exponent").noconvert().none(),
+          arg("mask").noconvert().none(), arg("saved").noconvert(), arg("saved_exponent").noconvert().none(),
           arg("builder"), arg("readout"), arg("bound"), arg("dy").noconvert(), arg("dlast").noconvert(),
           arg("delements").noconvert(), arg("dv").noconvert().none(), arg("ddecay").noconvert().none(),
           arg("ddown").noconvert(), arg("dstate").noconvert(), arg("threads"));
     m.def("mru_step", &step, arg("elements").noconvert(), arg("value").noconvert().none(),
-          arg("forget").noconvert().none(), arg("gate").noconvert().none(), arg("builder"), arg("readout"), arg("bound"),
-          arg("balanced"), arg("down").noconvert(), arg("weight").noconvert().none(), arg("log_rate").noconvert().none(),
-          arg("bias").noconvert().none(), arg("skip").noconvert().none(), arg("norm").noconvert().none(), arg("eps"),
-          arg("past").noconvert().none(), arg("state").noconvert(), arg("exponent").noconvert().none(),
-          arg("y").noconvert(), arg("last").noconvert().none(), arg("after").noconvert(),
-          arg("after_exponent").noconvert().none(), arg("threads"));
+          arg("forget").noconvert().none(), arg("gate").noconvert().none(), arg("builder"), arg("readout"),
+          arg("bound"), arg("balanced"), arg("down").noconvert(), arg("weight").noconvert().none(),
+          arg("log_rate").noconvert().none(), arg("bias").noconvert().none(), arg("skip").noconvert().none(),
+          arg("norm").noconvert().none(), arg("eps"), arg("past").noconvert().none(), arg("state").noconvert(),
+          arg("exponent").noconvert().none(), arg("y").noconvert(), arg("last").noconvert().none(),
+          arg("after").noconvert(), arg("after_exponent").noconvert().none(), arg("threads"));
 }
 
 }  // namespace matrixstate

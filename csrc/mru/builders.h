@@ -1,5 +1,5 @@
-// Square matrices from their free elements, and gradients back (src/matrixstate/ops/mru/builders.py has the formulas).
-// Blocks are [P][P]; what is padded stays zero.
+// Square matrices from their free elements, and the gradients of the elements (src/matrixstate/ops/mru/builders.py has
+// the definitions). Blocks are [P][P]; padding stays zero.
 #pragma once
 
 #include "common/exp.h"
@@ -11,24 +11,24 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-// The matrices of one task: their order, and memory for what is made of one of them.
+// How a task builds its matrices: their kind and order, and scratch memory.
 struct Builder {
     MruBuilder kind;
     int64_t D, P;
-    static constexpr int64_t AT_ONCE = 4;   // matrices
+    static constexpr int64_t AT_ONCE = 4;   // matrices that are eliminated side by side
     float *lower, *upper, *diagonal, *row;  // a block, a block, P and D² floats (or more), overwritten by every call
     double *wide, *column;                  // AT_ONCE blocks and P numbers, likewise
 
-    Builder(MruBuilder kind, int64_t D, int64_t P, Pieces& pieces)
+    Builder(MruBuilder kind, int64_t D, int64_t P, Arena& arena)
         : kind(kind),
           D(D),
           P(P),
-          lower(pieces.take(P * P)),
-          upper(pieces.take(P * P)),
-          diagonal(pieces.take(round_up(P, LANES))),
-          row(pieces.take(D * D + LANES)),
-          wide(reinterpret_cast<double*>(pieces.take(kind == MruBuilder::cayley ? 2 * AT_ONCE * P * P : 0))),
-          column(reinterpret_cast<double*>(pieces.take(2 * P))) {}
+          lower(arena.take(P * P)),
+          upper(arena.take(P * P)),
+          diagonal(arena.take(round_up(P, LANES))),
+          row(arena.take(D * D + LANES)),
+          wide(reinterpret_cast<double*>(arena.take(kind == MruBuilder::cayley ? 2 * AT_ONCE * P * P : 0))),
+          column(reinterpret_cast<double*>(arena.take(2 * P))) {}
     int64_t elements() const { return mru_elements(kind, D); }
     int64_t floats() const { return P * P; }
 };
@@ -43,7 +43,7 @@ INLINE RowInts<W> count_up(std::index_sequence<LANE...>) {
     return RowInts<W>{int32_t(LANE)...};
 }
 
-// Row by row, to(i, j) = make(i, how far right of the diagonal each lane is, place of row i column j).
+// Fills a block: to(i, j) = make(i, j - i for each lane, offset of (i, j)).
 template <int P, class Make>
 INLINE void fill_rows(const Builder& b, float* to, const Make& make) {
     constexpr int W = width<P>();
@@ -62,7 +62,7 @@ INLINE void add_identity(const Builder& b, float* block) {
     });
 }
 
-// What is below the diagonal of `from`, and the diagonal itself from an array; `upper` the same above.
+// The strictly lower (or UPPER) triangle of `from` with `diagonal` on the diagonal.
 template <int P, bool UPPER>
 INLINE void triangle(const Builder& b, const float* from, const float* diagonal, float* to) {
     using Row = RowVec<width<P>()>;
@@ -72,7 +72,7 @@ INLINE void triangle(const Builder& b, const float* from, const float* diagonal,
     });
 }
 
-// L + S and U + S of the LDU form, with s_i = exp((x_ii - mean x_ii)/2).
+// The factors L + S and S + U of the LDU builder, with s_i = exp((x_ii - mean x_ii)/2): without the mean, det X = 1.
 template <int P>
 INLINE void ldu_factors(const Builder& b, const float* elements) {
     float mean = 0;
@@ -85,7 +85,7 @@ INLINE void ldu_factors(const Builder& b, const float* elements) {
     triangle<P, true>(b, elements, b.diagonal, b.upper);
 }
 
-// Rows of float64, for the elimination alone.
+// Vectors of float64, for the elimination only.
 template <int P>
 constexpr int wide_width() { return P > 0 && P < LANES / 2 ? P : LANES / 2; }
 template <int W>
@@ -101,7 +101,7 @@ struct Wide {
     static INLINE Ints lanes() { return count_up(std::make_index_sequence<W>()); }
 };
 
-// I - A, where A has the elements below its diagonal, row by row, and is skew.
+// I - A, where A is skew-symmetric with the elements below its diagonal, row by row.
 INLINE void one_minus_skew(const Builder& b, const float* elements, double* to) {
     std::memset(to, 0, b.floats() * sizeof(double));
     for (int64_t i = 0; i < b.D; ++i) {
@@ -113,9 +113,9 @@ INLINE void one_minus_skew(const Builder& b, const float* elements, double* to) 
     }
 }
 
-// One step of Gauss-Jordan in place. No pivot is sought: the symmetric part of I - A is the identity, and stays at
-// least that in what is left to eliminate, so every pivot is at least 1.
-// In float32 this would err up to three times as far as a solve by LU.
+// Step k of an in-place Gauss-Jordan inversion. No pivoting is needed: the symmetric part of I - A is I, and that of
+// every Schur complement at least I, so every pivot is at least 1. In float64, as in float32 its error would be up to
+// three times that of a solve by LU.
 template <int P>
 INLINE void eliminate(const Builder& b, double* block, int64_t k) {
     constexpr int W = wide_width<P>(), VECS = P > 0 ? P / W : 1;
@@ -129,7 +129,7 @@ INLINE void eliminate(const Builder& b, double* block, int64_t k) {
         UNROLL for (int v = 0; v < VECS; ++v) {
             other[v] = V::lanes() + (first + v * W) != typename V::Ints{} + k;
             const typename V::Vec old = V::load(block + k * stride + first + v * W);
-            row[v] = (other[v] ? old : typename V::Vec{} + 1.0) * pivot;
+            row[v] = (other[v] ? old : typename V::Vec{} + 1.0) * pivot;  // column k becomes that of the inverse
         }
 #pragma GCC unroll 4
         for (int64_t i = 0; i < b.D; ++i) {
@@ -144,7 +144,8 @@ INLINE void eliminate(const Builder& b, double* block, int64_t k) {
     }
 }
 
-// Cayley matrices: X = 2 (I - A)^-1 - I, which is (I - A)^-1 (I + A). Several at a time hide one another's latency.
+// Cayley matrices: X = (I - A)^-1 (I + A) = 2 (I - A)^-1 - I. A step of elimination waits for its division, so `count`
+// matrices are eliminated side by side to hide the latency.
 template <int P>
 INLINE void cayley(const Builder& b, Input elements, int64_t at, float* blocks, int64_t count) {
     constexpr int W = wide_width<P>();
@@ -160,12 +161,13 @@ INLINE void cayley(const Builder& b, Input elements, int64_t at, float* blocks, 
             for (int64_t j = 0; j < b.P; j += W) {
                 const auto on = V::lanes() + j == typename V::Ints{} + i;
                 const typename V::Vec x = 2.0 * V::load(b.wide + n * b.floats() + i * b.P + j);
-                const auto matrix = __builtin_convertvector(x - (on ? typename V::Vec{} + 1.0 : typename V::Vec{}), typename V::Narrow);
+                const auto matrix =
+                    __builtin_convertvector(x - (on ? typename V::Vec{} + 1.0 : typename V::Vec{}), typename V::Narrow);
                 *reinterpret_cast<typename V::Narrow*>(blocks + n * b.floats() + i * b.P + j) = matrix;
             }
 }
 
-// `count` <= AT_ONCE matrices from their elements, which begin at place `at` of an array.
+// `count` <= AT_ONCE matrices from their elements, which begin at index `at` of an array.
 template <int P>
 INLINE void build_matrices(const Builder& b, Input elements, int64_t at, float* blocks, int64_t count) {
     if (b.kind == MruBuilder::cayley) return cayley<P>(b, elements, at, blocks, count);
@@ -180,11 +182,11 @@ INLINE void build_matrices(const Builder& b, Input elements, int64_t at, float* 
     }
 }
 
-// The gradient of the elements from that of their matrix, g, which is overwritten, and the transpose of the matrix.
+// Cayley: the gradient of the elements from g, that of the matrix X, which is overwritten, and Xᵀ.
 template <int P>
 INLINE void skew_gradient(const Builder& b, float* g, const float* transposed, Output gradient, int64_t at) {
     const int64_t rows = round_up(b.D, 4);  // with N = (X + I)/2 = (I - A)^-1: dA = 2 Nᵀ g Nᵀ
-    times<P>(transposed, 0.5f, b.upper, b.floats());
+    scale_block<P>(transposed, 0.5f, b.upper, b.floats());
     for (int64_t i = 0; i < b.D; ++i) b.upper[i * b.P + i] += 0.5f;
     multiply({b.upper, b.P, g, nullptr, b.lower, rows, b.D, b.P});
     multiply({b.lower, b.P, b.upper, nullptr, g, rows, b.D, b.P});
@@ -194,15 +196,16 @@ INLINE void skew_gradient(const Builder& b, float* g, const float* transposed, O
     write(gradient, at, b.elements(), b.row);
 }
 
+// LDU: the gradient of the elements from g, that of X = (L + S)(S + U), which is overwritten. Recomputes the factors.
 template <int P>
 INLINE void ldu_gradient(const Builder& b, const float* elements, float* g, float* spare, Output gradient, int64_t at) {
     using Row = RowVec<width<P>()>;
     const int64_t rows = round_up(b.D, 4);
     ldu_factors<P>(b, elements);
     transpose_block(b.upper, spare, b.P);
-    multiply({g, b.P, spare, nullptr, b.upper, rows, b.D, b.P});        // of L + S
-    multiply_transposed({b.lower, b.P, g, nullptr, spare, rows, b.D, b.P});  // of U + S
-    float mean = 0;
+    multiply({g, b.P, spare, nullptr, b.upper, rows, b.D, b.P});             // of L + S: g (S + U)ᵀ
+    multiply_transposed({b.lower, b.P, g, nullptr, spare, rows, b.D, b.P});  // of S + U: (L + S)ᵀ g
+    float mean = 0;  // the mean is subtracted from the diagonal elements, so also from their gradients
     for (int64_t i = 0; i < b.D; ++i) {
         const int64_t ii = i * b.P + i;
         b.diagonal[i] *= (b.upper[ii] + spare[ii]) / 2;

@@ -5,15 +5,16 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
+// One task, forwards through time, an interval of steps after another.
 struct Forward : MruTask {
     const MruForward& forward;
     float* out;  // one matrix times W
 
-    Forward(const MruForward& in, const MatrixCut& cut, int64_t task, Pieces& pieces)
-        : MruTask(in, cut, task, pieces), forward(in), out(pieces.take(read_block_size)) {}
+    Forward(const MruForward& in, const MatrixSplit& split, int64_t task, Arena& arena)
+        : MruTask(in, split, task, arena), forward(in), out(arena.take(read_block_size)) {}
 
     void run() const {
-        with_order(P, [&](auto order) { run_of<decltype(order)::value>(); });
+        dispatch_order(P, [&](auto order) { run_of<decltype(order)::value>(); });
     }
 
     template <int ORDER>
@@ -25,10 +26,11 @@ struct Forward : MruTask {
         }
         for (int64_t t = 0; t < s.T; t += MRU_INTERVAL) {
             const int64_t steps = steps_from(t);
-            if (forward.kept != nullptr) keep(t / MRU_INTERVAL);
+            if (forward.saved != nullptr) save_state(t / MRU_INTERVAL);
             build<ORDER>(t, steps);
             advance<ORDER>(t, steps);
             read_out(t, steps);
+            // the last state becomes the one before the next interval
             std::memcpy(m, m_at(steps, 0), heads * block * sizeof(float));
         }
         for (int64_t n = 0; n < heads; ++n) {
@@ -37,11 +39,12 @@ struct Forward : MruTask {
         }
     }
 
-    void keep(int64_t interval) const {
+    // For the backward pass: the state before an interval.
+    void save_state(int64_t interval) const {
         for (int64_t n = 0; n < heads; ++n) {
             const int64_t place = at(n) * s.intervals() + interval;
-            write_block({forward.kept, Dtype::float32}, place * s.D * s.D, s.D, s.D, m_at(0, n), P);
-            if (in.rescale) forward.kept_exponent[place] = exponent[n];
+            write_block({forward.saved, Dtype::float32}, place * s.D * s.D, s.D, s.D, m_at(0, n), P);
+            if (in.rescale) forward.saved_exponent[place] = exponent[n];
         }
     }
 
@@ -49,11 +52,11 @@ struct Forward : MruTask {
         const Output y = forward.y;
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < heads; ++n) {
-                const float scale = readings[i * heads + n].scale;
+                const float scale = read_outs[i * heads + n].scale;
                 const int64_t place = at(t + i, n) * s.D * s.C;
                 multiply({m_at(i + 1, n), P, down + n * read_block_size, nullptr, out, rows, s.D, PC});
                 const bool direct = reads_in_place(y.dtype);
-                times<0>(out, scale, direct ? static_cast<float*>(y.data) + place : out, rows * PC);
+                scale_block<0>(out, scale, direct ? static_cast<float*>(y.data) + place : out, rows * PC);
                 if (!direct) write_block(y, place, s.D, s.C, out, PC);
             }
     }
@@ -63,8 +66,8 @@ struct Forward : MruTask {
 
 void mru_forward(const MruForward& in) {
     const MruSizes& s = in.sizes;
-    const MatrixCut cut({s.B, s.T, s.H, s.D, s.D}, in.threads, false);
-    run_tasks(cut.tasks(), in.threads, [&](int64_t task, Pieces& pieces) { return Forward(in, cut, task, pieces); });
+    const MatrixSplit split({s.B, s.T, s.H, s.D, s.D}, in.threads, false);
+    run_tasks(split.tasks(), in.threads, [&](int64_t task, Arena& arena) { return Forward(in, split, task, arena); });
 }
 
 }  // namespace MATRIXSTATE_ISA

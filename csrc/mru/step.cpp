@@ -9,7 +9,7 @@ void mru_forward(const MruForward&);
 
 namespace {
 
-// sqrt(1 - f²), at least 1e-6, as the layer has it
+// sqrt(1 - f²), at least 1e-6, as in the layer; from log f by expm1, which keeps its digits where f is near 1
 float write_share(float log_f) {
     const float squared = -expm1f(2 * log_f);
     return __builtin_sqrtf(squared > 1e-12f ? squared : 1e-12f);
@@ -34,19 +34,20 @@ void mru_step(const MruStep& in) {
         written[i] = value[i] * write_share(decay[i / each]);
     for (int64_t i = 0; decays && i < s.B * s.H; ++i) decay[i] = expf(decay[i]);
 
-    MruForward one{};
-    one.sizes = s;
-    one.builder = in.builder, one.readout = in.readout, one.bound = in.bound;
-    one.rescale = in.exponent != nullptr;
-    one.elements = in.elements;
-    if (writes) one.v = {written, Dtype::float32};
-    one.decay = decays ? decay : nullptr;
-    one.down = in.down;
-    one.threads = in.threads;
-    one.state = in.state, one.exponent = in.exponent;
-    one.y = {y, Dtype::float32};
-    one.last = in.after, one.last_exponent = in.after_exponent;
-    mru_forward(one);
+    // The recurrence itself is the forward kernel with T = 1.
+    MruForward call{};
+    call.sizes = s;
+    call.builder = in.builder, call.readout = in.readout, call.bound = in.bound;
+    call.rescale = in.exponent != nullptr;
+    call.elements = in.elements;
+    if (writes) call.v = {written, Dtype::float32};
+    call.decay = decays ? decay : nullptr;
+    call.down = in.down;
+    call.threads = in.threads;
+    call.state = in.state, call.exponent = in.exponent;
+    call.y = {y, Dtype::float32};
+    call.last = in.after, call.last_exponent = in.after_exponent;
+    mru_forward(call);
 
     for (int64_t b = 0; b < s.B; ++b) {
         if (in.skip != nullptr) add_residual(y + b * C, in.skip, value + b * S, C);

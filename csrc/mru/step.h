@@ -8,14 +8,14 @@
 
 namespace matrixstate {
 
-// v = silu(conv(value)); f = exp(-e^log_rate softplus(forget + bias)); h = f state X(elements) + v (times sqrt(1 - f²) if balanced);
-// y = RMSNorm((read(h) W + skip ∘ v) ∘ silu(gate)). Each part but X and W may be absent: null.
+// v = silu(conv(value)); f = exp(-e^log_rate softplus(forget + bias)); h = f state X(elements) + v, or + sqrt(1 - f²) v
+// where `balanced`; y = RMSNorm((read(h) W + skip ∘ v) ∘ silu(gate)). Every part except X and W may be absent: null.
 struct MruStep {
     MruSizes sizes;  // T = 1
     MruBuilder builder;
     MruReadout readout;
     float bound;
-    bool balanced;                 // writes sqrt(1 - f²) v, not v
+    bool balanced;                 // adds sqrt(1 - f²) v, not v
     Input elements;                // [B, H, mru_elements]
     Input value, forget, gate;     // [B, H D D], [B, H], [B, H D C]
     StepConv conv;                 // of value
@@ -24,7 +24,7 @@ struct MruStep {
     const float* skip;             // [H D D], where D = C
     StepNorm norm;                 // of H D C channels
     const float* state;            // [B, H, D, D]
-    const int32_t* exponent;       // [B, H] of the state where it is rescaled, which a value excludes
+    const int32_t* exponent;       // [B, H], e of the state where it is rescaled; null with a value
     Output y;                      // [B, H D C]
     float* after;                  // like state
     int32_t* after_exponent;       // like exponent

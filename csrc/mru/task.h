@@ -1,5 +1,5 @@
-// What the two directions of the MRU share: a group of heads of one batch row, whose matrices are built and multiplied
-// up MRU_INTERVAL steps at a time, in scratch memory that stays in the second level of the cache.
+// What the two directions of the MRU share: a task is a group of heads of one batch row. MRU_INTERVAL steps at a time,
+// its matrices are built and multiplied up in scratch memory that stays in the second-level cache.
 #pragma once
 
 #include <float.h>
@@ -12,6 +12,7 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
+// The horizontal sum, by halves.
 template <int W>
 INLINE float sum_of_lanes(RowVec<W> x) {
     if constexpr (W == 4) {
@@ -22,7 +23,7 @@ INLINE float sum_of_lanes(RowVec<W> x) {
     }
 }
 
-// Of whole rows, whose number is a multiple of 4.
+// <a, b> over whole rows, whose number is a multiple of 4: four sums hide the latency of multiply-adds, and round less.
 template <int P>
 INLINE float dot(const float* a, const float* b, int64_t floats) {
     constexpr int W = width<P>();
@@ -32,22 +33,22 @@ INLINE float dot(const float* a, const float* b, int64_t floats) {
     return sum_of_lanes<W>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-// How a state is read, y = scale·m·W, and how its gradient takes part in that: dm gets pull·<dm, m>/|m|²·m more.
-struct Reading {
-    float scale, pull, squares;
+// The read-out of a state, y = scale m W, and κ of its gradient: as scale depends on m, dm gets κ <P, m>/|m|² m.
+struct ReadOut {
+    float scale, kappa, squared_norm;  // |m|²
 };
 
-INLINE Reading reading(const MruInputs& in, float squares, int exponent) {
-    if (in.readout == MruReadout::state) return {in.rescale ? ldexpf(1.0f, exponent) : 1.0f, 0.0f, squares};
-    const float floor = in.rescale ? FLT_MIN : 1e-6f, size = __builtin_sqrtf(squares);
+INLINE ReadOut make_read_out(const MruInputs& in, float squared_norm, int exponent) {
+    if (in.readout == MruReadout::state) return {in.rescale ? ldexpf(1.0f, exponent) : 1.0f, 0.0f, squared_norm};
+    const float floor = in.rescale ? FLT_MIN : 1e-6f, size = __builtin_sqrtf(squared_norm);
     const bool clamped = size < floor;
     const float relative = (clamped ? floor : size) / __builtin_sqrtf(static_cast<float>(in.sizes.D));
-    Reading r{1.0f / relative, clamped ? 0.0f : -1.0f, squares};
+    ReadOut r{1.0f / relative, clamped ? 0.0f : -1.0f, squared_norm};
     if (in.readout == MruReadout::bounded) {
         const float log_scale = static_cast<float>(exponent) * 0.69314718056f + logf(relative);
         const float level = tanhf(log_scale / in.bound);
         r.scale *= expf(in.bound * level);
-        r.pull *= level * level;
+        r.kappa *= level * level;
     }
     return r;
 }
@@ -55,40 +56,40 @@ INLINE Reading reading(const MruInputs& in, float squares, int exponent) {
 struct MruTask {
     const MruInputs& in;
     const MruSizes& s;
-    const int64_t P, PC;             // the padded order, and C padded
-    const int64_t rows;              // D rounded up to 4
+    const int64_t P, PC;  // padded D, and padded C
+    const int64_t rows;   // D rounded up to 4
     const int64_t b, head, heads;
-    const int64_t block, read_block_size, staged;  // floats of a matrix, of a matrix times W; steps in scratch memory
+    const int64_t block, read_block_size, staged;  // floats of a matrix, and of one times W; steps in scratch memory
     const Builder builder;
     float *x, *m;                    // [staged][heads], [staged + 1][heads] blocks: X, and the state before and after
     float *down;                     // [heads] W, of D rows of PC
-    float *start, *decayed, *added;  // one block each
-    float* power;                    // [staged][heads]: what each step multiplied its product by
-    Reading* readings;               // likewise
+    float *start, *decayed, *added;  // one block each: the state after a reset; f X; V
+    float* power;                    // [staged][heads]: the power of two by which each step scaled its product
+    ReadOut* read_outs;              // [staged][heads]
     int32_t* exponent;               // [heads]
 
-    MruTask(const MruInputs& in, const MatrixCut& cut, int64_t task, Pieces& pieces)
+    MruTask(const MruInputs& in, const MatrixSplit& split, int64_t task, Arena& arena)
         : in(in),
           s(in.sizes),
-          P(cut.order),
+          P(split.order),
           PC(padded_order(s.C)),
           rows(round_up(s.D, 4)),
-          b(task / cut.groups),
-          head(task % cut.groups * cut.heads),
-          heads(s.H - head < cut.heads ? s.H - head : cut.heads),
+          b(task / split.groups),
+          head(task % split.groups * split.heads),
+          heads(s.H - head < split.heads ? s.H - head : split.heads),
           block(P * P),
           read_block_size(P * PC),
           staged(s.T < MRU_INTERVAL ? s.T : MRU_INTERVAL),
-          builder(in.builder, s.D, P, pieces),
-          x(pieces.take(staged * cut.heads * block)),
-          m(pieces.take((staged + 1) * cut.heads * block)),
-          down(pieces.take(cut.heads * read_block_size)),
-          start(pieces.take(block)),
-          decayed(pieces.take(block)),
-          added(pieces.take(block)),
-          power(pieces.take(staged * cut.heads)),
-          readings(reinterpret_cast<Reading*>(pieces.take(3 * staged * cut.heads))),
-          exponent(reinterpret_cast<int32_t*>(pieces.take(cut.heads))) {}
+          builder(in.builder, s.D, P, arena),
+          x(arena.take(staged * split.heads * block)),
+          m(arena.take((staged + 1) * split.heads * block)),
+          down(arena.take(split.heads * read_block_size)),
+          start(arena.take(block)),
+          decayed(arena.take(block)),
+          added(arena.take(block)),
+          power(arena.take(staged * split.heads)),
+          read_outs(reinterpret_cast<ReadOut*>(arena.take(3 * staged * split.heads))),
+          exponent(reinterpret_cast<int32_t*>(arena.take(split.heads))) {}
 
     float* x_at(int64_t i, int64_t n) const { return x + (i * heads + n) * block; }
     float* m_at(int64_t i, int64_t n) const { return m + (i * heads + n) * block; }
@@ -98,11 +99,11 @@ struct MruTask {
     bool is_masked(int64_t t) const { return in.mask != nullptr && !in.mask[b * s.T + t]; }
     float decay(int64_t t, int64_t n) const { return in.decay == nullptr || is_masked(t) ? 1.0f : in.decay[at(t, n)]; }
     int64_t steps_from(int64_t t) const { return s.T - t < MRU_INTERVAL ? s.T - t : MRU_INTERVAL; }
-    // A matrix times W, or the gradient of one, is read and written in place.
+    // Whether matrices [D, C] are blocks as they are, so that y and dy need no copy.
     bool reads_in_place(Dtype dtype) const { return dtype == Dtype::float32 && s.C == PC && s.D % 4 == 0; }
 
     void prepare() const {
-        std::memset(x, 0, staged * heads * block * sizeof(float));  // a NaN of the task before may be in the padding
+        std::memset(x, 0, staged * heads * block * sizeof(float));  // the task before may have left a NaN in padding
         std::memset(m, 0, (staged + 1) * heads * block * sizeof(float));
         std::memset(start, 0, block * sizeof(float));
         for (int64_t i = 0; in.v.data == nullptr && i < s.D; ++i) start[i * P + i] = 1;
@@ -112,7 +113,7 @@ struct MruTask {
         }
     }
 
-    // X of `steps` steps from t on.
+    // X of steps [t, t + steps); the identity at padded ones.
     template <int ORDER>
     void build(int64_t t, int64_t steps) const {
         for (int64_t i = 0; i < steps; ++i)
@@ -127,14 +128,14 @@ struct MruTask {
             }
     }
 
-    // The states after these steps from the one before them, and how each is read.
+    // The states after these steps, and the read-out of each.
     template <int ORDER>
     void advance(int64_t t, int64_t steps) const {
         for (int64_t i = 0; i < steps; ++i)
             for (int64_t n = 0; n < heads; ++n) {
                 const float f = decay(t + i, n), *matrix = x_at(i, n);
                 if (f != 1) {
-                    times<ORDER>(matrix, f, decayed, block);
+                    scale_block<ORDER>(matrix, f, decayed, block);
                     matrix = decayed;
                 }
                 const float* before = is_reset(t + i) ? start : m_at(i, n);
@@ -151,23 +152,24 @@ struct MruTask {
         return added;
     }
 
-    // Powers of two are taken out of a state when its norm leaves the middle of float32, and at the end.
+    // Rescales a state, which rounds nothing, only when its norm leaves [2^-20, 2^20], far from the ends of float32;
+    // and at the last step, as the returned state has its largest |entry| in [1/2, 1).
     template <int ORDER>
     INLINE void finish_step(int64_t t, int64_t place, int64_t n, float* state) const {
-        constexpr float LARGE = 0x1p40f, SMALL = 0x1p-40f;
+        constexpr float LARGE = 0x1p40f, SMALL = 0x1p-40f;  // of the squared norm
         const bool sized = in.rescale || in.readout != MruReadout::state;
-        float squares = sized ? dot<ORDER>(state, state, rows * P) : 0;
+        float squared_norm = sized ? dot<ORDER>(state, state, rows * P) : 0;
         if (in.rescale) {
             if (is_reset(t)) exponent[n] = 0;
             int moved = 0;
-            if (t == s.T - 1 || !(squares > SMALL && squares < LARGE)) {
+            if (t == s.T - 1 || !(squared_norm > SMALL && squared_norm < LARGE)) {
                 moved = matrixstate::MATRIXSTATE_ISA::rescale<ORDER>(state, rows * P);
-                squares = dot<ORDER>(state, state, rows * P);
+                squared_norm = dot<ORDER>(state, state, rows * P);
             }
             power[place] = power_of_two(-moved);
             exponent[n] += moved;
         }
-        readings[place] = reading(in, squares, exponent[n]);
+        read_outs[place] = make_read_out(in, squared_norm, exponent[n]);
     }
 };
 

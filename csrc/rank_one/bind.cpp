@@ -5,13 +5,15 @@ namespace matrixstate {
 
 using nb::arg;
 
-// The arrays that both directions take besides q, k and v.
+// The optional arguments that both directions take.
 struct RankOneOptions {
     const OptionalArray &read, &write, &beta, &log_decay, &log_decay_v, &log_input, &bonus, &reset;
     bool read_before;
-    bool reads() const { return read.has_value() || beta.has_value(); }  // an empty array has no data to ask for
+    // Not RankOneInputs::reads(), as an empty array may have a null pointer.
+    bool reads() const { return read.has_value() || beta.has_value(); }
 };
 
+// Checks the arguments that both directions take.
 static RankOneInputs inputs(const Checker& check, const Array& q, const Array& k, const Array& v,
                             const RankOneOptions& options, int threads) {
     const int64_t *qs = check.sizes("q", q, 4), *ks = check.sizes("k", k, 4), *vs = check.sizes("v", v, 4);
@@ -49,19 +51,19 @@ static void forward(const Array& q, const Array& k, const Array& v, const Option
                     const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
                     const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus,
                     const OptionalArray& reset, bool read_before, const Array& state, const Array& y, const Array& last,
-                    const OptionalArray& kept, const OptionalArray& kept_reads, int threads) {
+                    const OptionalArray& saved, const OptionalArray& saved_reads, int threads) {
     const Checker check("rank_one_forward");
     RankOneForward in{};
     const RankOneOptions options{read, write, beta, log_decay, log_decay_v, log_input, bonus, reset, read_before};
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
-    check.require(kept_reads.has_value() == (kept.has_value() && options.reads()),
-                  "kept_reads goes with kept and read or beta");
+    check.require(saved_reads.has_value() == (saved.has_value() && options.reads()),
+                  "saved_reads must be given where saved and read or beta are, and only there");
     in.state = check.floats("state", state, {s.B, s.H, s.K, s.V});
     in.y = check.output("y", y, {s.B, s.T, s.H, s.V}, q);
     in.last = check.floats("last", last, {s.B, s.H, s.K, s.V});
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
-    in.kept_reads = check.floats("kept_reads", kept_reads, {s.B, s.rows(), s.H, s.V});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.K, s.V});
+    in.saved_reads = check.floats("saved_reads", saved_reads, {s.B, s.rows(), s.H, s.V});
     nb::gil_scoped_release released;
     kernels().rank_one_forward(in);
 }
@@ -69,7 +71,7 @@ static void forward(const Array& q, const Array& k, const Array& v, const Option
 static void backward(const Array& q, const Array& k, const Array& v, const OptionalArray& read,
                      const OptionalArray& write, const OptionalArray& beta, const OptionalArray& log_decay,
                      const OptionalArray& log_decay_v, const OptionalArray& log_input, const OptionalArray& bonus,
-                     const OptionalArray& reset, bool read_before, const Array& kept, const OptionalArray& kept_reads,
+                     const OptionalArray& reset, bool read_before, const Array& saved, const OptionalArray& saved_reads,
                      const Array& dy, const Array& dlast, const Array& dq, const Array& dk, const Array& dv,
                      const OptionalArray& dread, const OptionalArray& dwrite, const OptionalArray& dbeta,
                      const OptionalArray& dlog_decay, const OptionalArray& dlog_decay_v,
@@ -80,12 +82,12 @@ static void backward(const Array& q, const Array& k, const Array& v, const Optio
     static_cast<RankOneInputs&>(in) = inputs(check, q, k, v, options, threads);
     const RankOneSizes& s = in.sizes;
     const auto together = [](const OptionalArray& a, const OptionalArray& b) { return a.has_value() == b.has_value(); };
-    check.require(kept_reads.has_value() == options.reads() && together(read, dread) && together(write, dwrite) &&
+    check.require(saved_reads.has_value() == options.reads() && together(read, dread) && together(write, dwrite) &&
                       together(beta, dbeta) && together(log_decay, dlog_decay) &&
                       together(log_decay_v, dlog_decay_v) && together(log_input, dlog_input) && together(bonus, dbonus),
                   "gradients must be given for exactly the inputs that are");
-    in.kept = check.floats("kept", kept, {s.B, s.H, s.intervals(), s.K, s.V});
-    in.kept_reads = check.floats("kept_reads", kept_reads, {s.B, s.rows(), s.H, s.V});
+    in.saved = check.floats("saved", saved, {s.B, s.H, s.intervals(), s.K, s.V});
+    in.saved_reads = check.floats("saved_reads", saved_reads, {s.B, s.rows(), s.H, s.V});
     in.dy = check.input("dy", dy, {s.B, s.T, s.H, s.V}, q);
     in.dlast = check.floats("dlast", dlast, {s.B, s.H, s.K, s.V});
     in.dq = check.output("dq", dq, {s.B, s.T, s.H, s.K}, q);
@@ -111,14 +113,14 @@ void bind_rank_one(nb::module_& m) {
           arg("log_decay").noconvert().none(), arg("log_decay_v").noconvert().none(),
           arg("log_input").noconvert().none(), arg("bonus").noconvert().none(), arg("reset").noconvert().none(),
           arg("read_before"), arg("state").noconvert(), arg("y").noconvert(),
-          arg("last").noconvert(), arg("kept").noconvert().none(), arg("kept_reads").noconvert().none(),
+          arg("last").noconvert(), arg("saved").noconvert().none(), arg("saved_reads").noconvert().none(),
           arg("threads"));
     m.def("rank_one_backward", &backward, arg("q").noconvert(), arg("k").noconvert(), arg("v").noconvert(),
           arg("read").noconvert().none(), arg("write").noconvert().none(), arg("beta").noconvert().none(),
           arg("log_decay").noconvert().none(), arg("log_decay_v").noconvert().none(),
           arg("log_input").noconvert().none(), arg("bonus").noconvert().none(), arg("reset").noconvert().none(),
-          arg("read_before"), arg("kept").noconvert(),
-          arg("kept_reads").noconvert().none(), arg("dy").noconvert(), arg("dlast").noconvert(),
+          arg("read_before"), arg("saved").noconvert(),
+          arg("saved_reads").noconvert().none(), arg("dy").noconvert(), arg("dlast").noconvert(),
           arg("dq").noconvert(), arg("dk").noconvert(), arg("dv").noconvert(), arg("dread").noconvert().none(),
           arg("dwrite").noconvert().none(), arg("dbeta").noconvert().none(), arg("dlog_decay").noconvert().none(),
           arg("dlog_decay_v").noconvert().none(), arg("dlog_input").noconvert().none(),

@@ -1,9 +1,9 @@
-// What rows of a chunk read of each other where every channel decays for itself: pair by pair, so that nothing is divided
-// by a decay. Elsewhere all pairs of a chunk are products of matrices.
+// The products of the pairs of rows of a chunk where every channel has its own decay: pair by pair, along which decays
+// are multiplied up, so that nothing is divided by a decay. With one decay per row, see Gradients.
 //
 // Row t writes (its key, its value), row s reads (its query, its incoming gradient) at position p = s - shift: 0 for a
-// query after the row's update, 1 before. It sees row t where t <= p, under the product of decays t + 1 ... p. Both sides
-// are treated alike: K numbers per row with the decays of rows, V numbers with the decays of columns.
+// query after the row's update, 1 before. It sees row t if t <= p, through the product of the decays t + 1 ... p. Both
+// sides are treated alike: K numbers per row with the decays of rows, V numbers with the decays of columns.
 #pragma once
 
 #include "rank_one/blocks.h"
@@ -12,9 +12,9 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
-constexpr int64_t CHUNK = 16;  // rows, of which the state is not needed but at the ends
+constexpr int64_t CHUNK = 16;  // rows; the state is needed only at its ends. At most one vector of pairs (AVX-512)
 
-// Calls work(column, panels) for all groups of panels, wide ones first; the second is a constant.
+// Calls work(column, panels) for all groups of panels, wide ones first; `panels` is a compile-time constant.
 template <class Work>
 INLINE void for_panels(int64_t columns, const Work& work) {
     constexpr int WIDE = REGISTERS / 8;
@@ -23,18 +23,18 @@ INLINE void for_panels(int64_t columns, const Work& work) {
     for (; c < columns; c += LANES) work(c, std::integral_constant<int, 1>());
 }
 
-// One side of a chunk: the rows of READERS kinds of readers, one kind after the other, and the decays of its rows.
+// One side (keys or values) of a chunk: READERS kinds of readers, CHUNK rows of each, and the decays.
 template <int READERS>
 struct Side {
     Matrix readers, decay;
     const int64_t* shift;  // [READERS]
-    Wishes& wishes;
+    PrefetchQueue& prefetches;
 
-    // pairs[t][s] = sum of reader s * decays * writer t for all pairs that see each other, else zero.
+    // pairs[t][s] = Σ reader s ∘ decays ∘ writer t if s sees t, else zero.
     void multiply(Matrix writers, Matrix pairs) const {
         for (int64_t t = 0; t < CHUNK; ++t) {
             Vec parts[READERS][CHUNK] = {};
-            wishes.ask_next(LANES);
+            prefetches.issue(LANES);
             for_panels(decay.columns, [&](int64_t c, auto panels) INLINE_LAMBDA {
                 constexpr int N = panels();
                 Vec x[N];
@@ -51,16 +51,17 @@ struct Side {
                 }
             });
             for (int r = 0; r < READERS; ++r)
-                for (int64_t s = 0; s < CHUNK; s += LANES) store(pairs.at(t, r * CHUNK + s), sums_of<LANES>(parts[r] + s));
+                for (int64_t s = 0; s < CHUNK; s += LANES)
+                    store(pairs.at(t, r * CHUNK + s), lane_sums<LANES>(parts[r] + s));
         }
     }
 
-    // The gradients that the pairs' products `weights[t][s]` (of the other side) bring to writers, readers (unless null)
-    // and decays, all added. Along a writer t, a position p has its decayed copy x_p, and h_p sums what all readers from
-    // p on bring back.
+    // The backward pass of multiply(): adds the gradients of writers, readers (unless null) and decays, given that of
+    // each pair's product, weights[t][s], which is the product of the other side. For a writer t, x_p is its copy
+    // decayed to position p, and h_p the gradient of x_p: what all readers from p on send back.
     void spread(Matrix writers, Matrix weights, Matrix d_writers, const Matrix* d_readers, Matrix d_decay) const {
         for (int64_t t = 0; t < CHUNK; ++t) {
-            wishes.ask_next(LANES);
+            prefetches.issue(LANES);
             for_panels(decay.columns, [&](int64_t c, auto panels) INLINE_LAMBDA {
                 constexpr int N = panels();
                 Vec copies[CHUNK][N], x[N], h[N] = {};

@@ -5,7 +5,7 @@ namespace matrixstate {
 
 using nb::arg;
 
-// Checks what both directions take.
+// Checks the arguments that both directions take.
 static SnapInputs inputs(const Checker& check, const Array& x, const Array& keys, const Array& values,
                          const Array& state, const Array& phase, int64_t every, const OptionalArray& mask,
                          const OptionalArray& reset, int threads) {

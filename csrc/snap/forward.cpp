@@ -4,19 +4,20 @@ namespace matrixstate {
 namespace MATRIXSTATE_ISA {
 namespace {
 
+// One task forwards: advance, correct every `every` real steps, write h.
 struct ForwardTask : Task {
     const SnapForward& f;
     float* scales;
 
-    ForwardTask(const SnapForward& in, int64_t task, const float* codes, Pieces& pieces)
-        : Task(in, task, codes, pieces), f(in), scales(pieces.take(heads)) {}
+    ForwardTask(const SnapForward& in, int64_t task, const float* codes, Arena& arena)
+        : Task(in, task, codes, arena), f(in), scales(arena.take(heads)) {}
 
     void run() const {
         const int64_t T = f.sizes.T;
         read_group(f.state + state_at(), h);
         int32_t phase = f.phase[b];
         for (int64_t t = 0; t < T; ++t) {
-            if (starts(t)) identity(h), phase = 0;
+            if (resets(t)) identity(h), phase = 0;
             if (!padded(t)) {
                 advance(t, h, scales);
                 if (++phase >= f.every) {

@@ -1,4 +1,4 @@
-// What the two directions of the product that snaps share: one task, its products, read-outs and retrievals.
+// What the two directions of the corrected product share: the products and retrievals of one task.
 #pragma once
 
 #include <cfloat>
@@ -13,7 +13,7 @@ namespace MATRIXSTATE_ISA {
 namespace {
 
 INLINE float inner(const float* a, const float* b, int64_t count) {
-    constexpr int SUMS = 4;  // several, for the rounding's sake as well as for speed
+    constexpr int SUMS = 4;  // several hide the latency of multiply-adds, and round less
     Vec sum[SUMS] = {};
     int64_t i = 0;
     for (; i + SUMS * LANES <= count; i += SUMS * LANES)
@@ -29,27 +29,27 @@ INLINE void add(float* to, float factor, const float* from, int64_t count) {
 
 INLINE void clear(float* to, int64_t count) { std::memset(to, 0, count * sizeof(float)); }
 
-// One row of the batch and one group of its heads. Blocks are [P][P], and a group has `heads` of them one after another.
+// A task is one row of the batch and one group of heads, through time. Blocks are [P][P]; a group is `heads` of them.
 struct Task {
     const SnapInputs& in;
     int64_t b, g, heads, D, P, block, whole;  // floats of a padded matrix, and of a group's
     const float *keys, *values;               // [M][whole], padded
     float *x, *h, *a, *weights;
 
-    Task(const SnapInputs& in, int64_t task, const float* codes, Pieces& pieces)
+    Task(const SnapInputs& in, int64_t task, const float* codes, Arena& arena)
         : in(in), b(task / in.sizes.G), g(task % in.sizes.G), heads(in.sizes.H / in.sizes.G), D(in.sizes.D),
           P(padded_order(D)), block(round_up(P * P, LANES)), whole(heads * block),
           keys(codes + g * in.sizes.M * whole), values(keys + in.sizes.G * in.sizes.M * whole),
-          x(pieces.take(block)), h(pieces.take(whole)), a(pieces.take(whole)),
-          weights(pieces.take(round_up(in.sizes.M, LANES))) {}
+          x(arena.take(block)), h(arena.take(whole)), a(arena.take(whole)),
+          weights(arena.take(round_up(in.sizes.M, LANES))) {}
 
     int64_t step_at(int64_t t) const { return ((b * in.sizes.T + t) * in.sizes.H + g * heads) * D * D; }
     int64_t state_at() const { return (b * in.sizes.H + g * heads) * D * D; }
     bool padded(int64_t t) const { return in.mask != nullptr && !in.mask[b * in.sizes.T + t]; }
-    bool starts(int64_t t) const { return in.reset != nullptr && in.reset[b * in.sizes.T + t]; }
+    bool resets(int64_t t) const { return in.reset != nullptr && in.reset[b * in.sizes.T + t]; }
 
     void read_group(const float* from, float* to) const {
-        if (D != P) clear(to, whole);  // what is padded may have become NaN
+        if (D != P) clear(to, whole);  // padding may have become NaN
         for (int64_t n = 0; n < heads; ++n)
             read_block({from, Dtype::float32}, n * D * D, D, D, to + n * block, P);
     }
@@ -63,19 +63,19 @@ struct Task {
             for (int64_t i = 0; i < D; ++i) to[n * block + i * P + i] = 1.0f;
     }
 
-    // The factor that brings a matrix to norm sqrt(D).
+    // The factor of unit(): it brings a matrix to norm sqrt(D). The norm is clamped to the smallest normal number.
     float scale_of(const float* m) const {
         const float norm = std::sqrt(inner(m, m, block));
         return std::sqrt(static_cast<float>(D)) / (norm < FLT_MIN ? FLT_MIN : norm);
     }
-    // Turns the gradient of unit(m) into that of m; `u` is unit(m), or where |m| was clamped whatever it became.
+    // Replaces d, the gradient of u = unit(m), by that of m: scale (d - u <u, d>/D), or scale d where |m| was clamped.
     void unit_backward(const float* u, float scale, float* d) const {
         const bool clamped = scale >= std::sqrt(static_cast<float>(D)) / FLT_MIN;
-        const float along = clamped ? 0.0f : inner(u, d, block) / static_cast<float>(D);
-        for (int64_t i = 0; i < block; i += LANES) store(d + i, scale * (load(d + i) - along * load(u + i)));
+        const float projection = clamped ? 0.0f : inner(u, d, block) / static_cast<float>(D);
+        for (int64_t i = 0; i < block; i += LANES) store(d + i, scale * (load(d + i) - projection * load(u + i)));
     }
 
-    // a = unit(from x) for every head; `scales` has the factors.
+    // a = unit(from x[t]) for every head; `scales` are the factors.
     void advance(int64_t t, const float* from, float* scales) const {
         const int64_t at = step_at(t);
         for (int64_t n = 0; n < heads; ++n) {
@@ -87,7 +87,7 @@ struct Task {
         }
     }
 
-    // weights = softmax(<a, keys>), mixed = weights values
+    // weights = softmax(<a, keys>) over the whole group, less its largest to avoid overflow; mixed = Σ weights values
     void retrieve(float* mixed) const {
         const int64_t M = in.sizes.M;
         float most = -INFINITY, sum = 0;
@@ -100,7 +100,7 @@ struct Task {
         mix(weights, values, mixed);
     }
 
-    // to = the sum of the codes with these weights, four at a time, which rounds less than one by one
+    // to = Σ by[m] codes[m], four at a time: fewer passes over `to`, and less rounding.
     void mix(const float* by, const float* codes, float* to) const {
         constexpr int CODES = 4;
         const int64_t M = in.sizes.M;
@@ -116,7 +116,7 @@ struct Task {
     }
 };
 
-// Keys and then values with every matrix padded.
+// Copies keys, then values, with every matrix padded: once per call, for all tasks.
 inline void pad_codes(const SnapInputs& in, float* to) {
     const SnapSizes& s = in.sizes;
     const int64_t P = padded_order(s.D), block = round_up(P * P, LANES), matrices = s.M * s.H;
@@ -134,7 +134,7 @@ void run(const In& in) {
     Buffer codes(2 * s.M * s.H * round_up(P * P, LANES));
     pad_codes(in, codes.data());
     run_tasks(s.B * s.G, in.threads,
-              [&](int64_t task, Pieces& pieces) { return Direction(in, task, codes.data(), pieces); });
+              [&](int64_t task, Arena& arena) { return Direction(in, task, codes.data(), arena); });
 }
 
 }  // namespace

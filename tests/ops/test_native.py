@@ -10,7 +10,7 @@ from conftest import need
 from matrixstate.ops import m2rnn_scan
 
 B, T, H, K, V = 2, 5, 2, 3, 4
-ORDER = ("q", "k", "v", "w", "f", "state", "reset", "y", "last", "kept")
+ORDER = ("q", "k", "v", "w", "f", "state", "reset", "y", "last", "saved")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def native():
 
 def arrays():
     sizes = {"q": (B, T, 1, K), "k": (B, T, H, K), "v": (B, T, H, V), "w": (H, V, V), "f": (B, T, H)}
-    sizes |= {"state": (B, H, K, V), "y": (B, T, H, V), "last": (B, H, K, V), "kept": (B, H, 1, K, V)}
+    sizes |= {"state": (B, H, K, V), "y": (B, T, H, V), "last": (B, H, K, V), "saved": (B, H, 1, K, V)}
     return {name: torch.zeros(size) for name, size in sizes.items()} | {"reset": None}
 
 
@@ -44,7 +44,7 @@ def call(native, given, threads=1):
         ("state", torch.zeros(B, H, V, K), r"state must be float32 \[2, 2, 3, 4\]"),
         ("reset", torch.zeros(B, T, dtype=torch.uint8), r"reset must be bool \[2, 5\]"),
         ("y", torch.zeros(B, T, H, V + 1), r"y must be float32 \[2, 5, 2, 4\]"),
-        ("kept", torch.zeros(B, H, 2, K, V), r"kept must be float32 \[2, 2, 1, 3, 4\]"),
+        ("saved", torch.zeros(B, H, 2, K, V), r"saved must be float32 \[2, 2, 1, 3, 4\]"),
     ],
 )
 def test_a_wrong_array_is_refused_before_it_is_read(native, name, value, message):
@@ -70,7 +70,7 @@ def test_arrays_are_taken_whoever_made_them(native, wrap):
     call(native, plain)
     other = {name: None if value is None else wrap(value.clone()) for name, value in plain.items()}
     call(native, other)
-    assert all(torch.equal(torch.as_tensor(other[name]), plain[name]) for name in ("y", "last", "kept"))
+    assert all(torch.equal(torch.as_tensor(other[name]), plain[name]) for name in ("y", "last", "saved"))
     with pytest.raises(ValueError, match="m2rnn_forward: v must be contiguous"):
         call(native, other | {"v": wrap(torch.zeros(B, H, T, V).transpose(1, 2))})
 
@@ -104,9 +104,9 @@ def call_cell(native, given, kind=3, threads=1):
         ("x", [torch.zeros(B, T, 1, V)] * 4, r"x must be float32 \[2, 5, 2, 4\], got float32 \[2, 5, 1, 4\]"),
         ("x", [torch.zeros(B, T, V, H).mT] * 4, "x must be dense in its last axis"),
         ("w", torch.zeros(H, V, 3 * V), r"w must be float32 \[2, 4, 16\]"),
-        ("bias", torch.zeros(H, V), "bias is for kind 2 and no other"),
-        ("c", None, "what goes with c is for kind 3 and no other"),
-        ("cells", None, "what goes with c is for kind 3 and no other"),
+        ("bias", torch.zeros(H, V), r"bias must be given for kind 2 \(gru_after\) and no other"),
+        ("c", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
+        ("cells", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
         ("mask", torch.zeros(B, T + 1, dtype=torch.bool), r"mask must be bool \[2, 5\]"),
         ("y", torch.zeros(B, 0, H, V), "there must be a step"),
         ("y", torch.zeros(B, H, T, V).transpose(1, 2), "y must be contiguous"),
@@ -134,7 +134,7 @@ def test_right_arrays_of_a_cell_are_taken_and_others_are_not(native):
         ("dx", [torch.zeros(B, T, H, V)] * 5, "each gate has one x and one dx"),
         ("dx", [torch.zeros(B, T, H, V + 1)] * 4, r"dx must be float32 \[2, 5, 2, 4\]"),
         ("gates", torch.zeros(1, 5, B, H, V), r"gates must be float32 \[5, 5, 2, 2, 4\]"),
-        ("dc", None, "what goes with c is for kind 3 and no other"),
+        ("dc", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
         ("dy", torch.zeros(B, T, H), r"dy must be float32 \[2, 5, 2, 4\]"),
     ],
 )
