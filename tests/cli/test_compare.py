@@ -8,7 +8,7 @@ import yaml
 from tiny import set_data, task_data, text_data
 
 from matrixstate.cli.__main__ import main
-from matrixstate.comparison.results import RESULTS
+from matrixstate.comparison.running.tables import RESULTS
 
 
 @pytest.fixture

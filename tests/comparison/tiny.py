@@ -1,15 +1,19 @@
 """Suites that train in a second."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from small import text_file
 
 from matrixstate.comparison import make_suite
-from matrixstate.comparison.plan import make_plan
-from matrixstate.comparison.runner import Comparison
-from matrixstate.comparison.set_runner import ComparisonSet, make_set_plan
-from matrixstate.comparison.suite_set import make_set
+from matrixstate.comparison.running.comparison import Comparison
+from matrixstate.comparison.running.comparison_set import ComparisonSet
+from matrixstate.comparison.running.tables import RESULTS, Result, read_rows
+from matrixstate.comparison.suites.plan import make_plan, make_set_plan
+from matrixstate.comparison.suites.set import make_set
+
+TIMES = {"cpu_seconds", "wall_seconds", "step_cpu_seconds"}
 
 
 def block(mixer: Any = "conv", hidden: int = 8) -> dict[str, Any]:
@@ -99,8 +103,33 @@ def compared(out: Path, data: dict[str, Any], workers: int = 1) -> tuple[Compari
     return comparison, notes
 
 
+def compared_with_trials(place: Path) -> tuple[Comparison, Notes]:
+    """A comparison of texts with trials of three learning rates, carried out."""
+    return compared(place / "out", text_data(place, learning_rates=[1e-3, 1e-2, 1e-1], trial_steps=4))
+
+
 def compared_set(out: Path, data: dict[str, Any]) -> tuple[ComparisonSet, Notes]:
     """A comparison of several parts, carried out in this process."""
     notes, comparison = Notes(), ComparisonSet.create(out, make_set_plan(make_set(data)))
     comparison.run(1, notes)
     return comparison, notes
+
+
+def timeless(directory: Path) -> list[dict[str, Any]]:
+    """The rows of results.csv without what the clock says."""
+    return [
+        {key: value for key, value in dataclasses.asdict(row).items() if key not in TIMES}
+        for row in read_rows(directory / RESULTS, Result)
+    ]
+
+
+def row(entry: str = "a", seed: int = 0, value: float | None = 1.0, **changes: Any) -> Result:
+    """A row of results.csv."""
+    common = {"suite": "s", "kind": "text", "metric": "bits per byte", "better": "lower", "train_length": 16}
+    sizes = {"parameters": 1, "parameters_without_embeddings": 1, "state_bytes": 8, "flops_per_token": 1}
+    return Result(
+        **{**common, **sizes, "control": "a", "title": entry.upper(), "status": "done", **changes},
+        entry=entry,
+        seed=seed,
+        value=value,
+    )

@@ -9,12 +9,13 @@ from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.compare_show import print_sizes, show
 from matrixstate.cli.output import ProgressBar
-from matrixstate.comparison.pool import Interrupted, cores
-from matrixstate.comparison.runner import Comparison
-from matrixstate.comparison.set_runner import ComparisonSet, open_any, plan_any, prepare
-from matrixstate.comparison.suite import SuiteConfig
-from matrixstate.comparison.suite_files import with_seeds
-from matrixstate.comparison.suite_set import SuiteSet, load_any
+from matrixstate.comparison.running.comparison import Comparison
+from matrixstate.comparison.running.comparison_set import ComparisonSet, open_any, prepare
+from matrixstate.comparison.running.pool import Interrupted, cores
+from matrixstate.comparison.suites.files import with_seeds
+from matrixstate.comparison.suites.plan import plan_any
+from matrixstate.comparison.suites.set import SuiteSet, load_any
+from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.errors import ConfigError
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from matrixstate.cli.output import in_bytes, print_json, print_table
-from matrixstate.comparison.figures import draw_all
-from matrixstate.comparison.overview import draw_overview
-from matrixstate.comparison.plan import Plan
-from matrixstate.comparison.report import write_report, write_set_report
-from matrixstate.comparison.results import RESULTS, PartResult, Result, by_part, read_rows
-from matrixstate.comparison.runner import Comparison
-from matrixstate.comparison.set_runner import PARTS, ComparisonSet, SetPlan, is_set
-from matrixstate.comparison.summary import headlines, in_short, summarise
+from matrixstate.comparison.reporting.figures import draw_all
+from matrixstate.comparison.reporting.overview import draw_overview
+from matrixstate.comparison.reporting.report import write_report, write_set_report
+from matrixstate.comparison.reporting.summary import headlines, in_short, summarise
+from matrixstate.comparison.running.comparison import Comparison
+from matrixstate.comparison.running.comparison_set import PARTS, ComparisonSet, is_set
+from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, by_part, read_rows
+from matrixstate.comparison.suites.plan import Plan, SetPlan
 from matrixstate.errors import MissingExtra
 
 

@@ -9,9 +9,9 @@ from matrixstate.cli.compare import check_jobs, train_all
 from matrixstate.cli.compare_show import show
 from matrixstate.cli.output import print_json
 from matrixstate.comparison.claims import Claim, all_claims, find_claim
-from matrixstate.comparison.pool import Interrupted
-from matrixstate.comparison.results import RESULTS, Result, read_rows
-from matrixstate.comparison.set_runner import ComparisonSet, open_any, prepare
+from matrixstate.comparison.running.comparison_set import ComparisonSet, open_any, prepare
+from matrixstate.comparison.running.pool import Interrupted
+from matrixstate.comparison.running.tables import RESULTS, Result, read_rows
 from matrixstate.errors import ConfigError
 
 SHORT = "the short form: it shows that all runs and which way the numbers point; the band is that of the full one"

@@ -1,11 +1,11 @@
 """Models side by side at a matched budget: suites, statistics, figures and a report; and the demo."""
 
 from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, train_entry
-from matrixstate.comparison.entries import MatchConfig, TextEntry
-from matrixstate.comparison.figure import draw_curves
-from matrixstate.comparison.suite import SuiteConfig, TextSuite
-from matrixstate.comparison.suite_files import load_suite, make_suite
-from matrixstate.comparison.suite_set import SuiteSet, load_any, make_set
+from matrixstate.comparison.reporting.training_curves import draw_curves
+from matrixstate.comparison.suites.entries import MatchConfig, TextEntry
+from matrixstate.comparison.suites.files import load_suite, make_suite
+from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
+from matrixstate.comparison.suites.suite import SuiteConfig, TextSuite
 
 __all__ = [
     "DEMO",

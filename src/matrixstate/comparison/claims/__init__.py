@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from matrixstate.comparison.claims.judges import JUDGES, Verdict
-from matrixstate.comparison.results import Result
-from matrixstate.comparison.suite import SuiteConfig
-from matrixstate.comparison.suite_files import as_data, make_suite
+from matrixstate.comparison.running.tables import Result
+from matrixstate.comparison.suites.files import as_data, make_suite
+from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import flatten, load_yaml, nearest
 from matrixstate.errors import ConfigError, require
 

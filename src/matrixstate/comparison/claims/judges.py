@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from matrixstate.comparison.results import Result, by_entry
-from matrixstate.comparison.statistics import FEWEST, paired_difference, say_difference
-from matrixstate.comparison.summary import Line, summarise
+from matrixstate.comparison.reporting.statistics import FEWEST, paired_difference, say_difference
+from matrixstate.comparison.reporting.summary import Line, summarise
+from matrixstate.comparison.running.tables import Result, by_entry
 
 ORTHOGONAL = ("cayley", "matrix_exp", "householder")
 SCALED = ("scalar_det", "scalar_frobenius")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.figures import Look, bare, draw_entry, save_both
-from matrixstate.comparison.results import RESULTS, PartResult, by_part, read_rows
-from matrixstate.comparison.summary import Line, summarise
+from matrixstate.comparison.reporting.figures import Look, bare, draw_entry, save_both
+from matrixstate.comparison.reporting.summary import Line, summarise
+from matrixstate.comparison.running.tables import RESULTS, PartResult, by_part, read_rows
 from matrixstate.evaluation.plotting import new_figure
 
 CAPTION = "Every part in a panel. Dots: seeds. Bars: means and their intervals. Dashed: the control."

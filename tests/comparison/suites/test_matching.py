@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tiny import block, text_data
 
 from matrixstate.comparison import make_suite
-from matrixstate.comparison.matching import BACKWARD, nearest_number
-from matrixstate.comparison.plan import make_plan
+from matrixstate.comparison.suites.matching import BACKWARD, nearest_number
+from matrixstate.comparison.suites.plan import make_plan
 from matrixstate.errors import ConfigError
 from matrixstate.models import count
 
@@ -82,9 +82,9 @@ def test_wall_time_sets_the_steps(tmp_path):
 
 def test_the_controls_steps_stay_and_few_steps_that_miss_the_time_are_refused(tmp_path, monkeypatch):
     times = iter([1.0, 2.0, 4.0])  # of the control, and of whoever is timed after it
-    monkeypatch.setattr("matrixstate.comparison.matching.step_seconds", lambda model, shape: next(times))
+    monkeypatch.setattr("matrixstate.comparison.suites.matching.step_seconds", lambda model, shape: next(times))
     assert [size.steps for size in plan(tmp_path, "match={by: wall_time}").sizes] == [6, 3]
-    monkeypatch.setattr("matrixstate.comparison.matching.step_seconds", lambda model, shape: 0.4)
+    monkeypatch.setattr("matrixstate.comparison.suites.matching.step_seconds", lambda model, shape: 0.4)
     with pytest.raises(ConfigError) as caught:
         plan(tmp_path, "match={by: wall_time, value: 1, tolerance: 0.1}")
     assert caught.value.problems == tuple(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.suite import PLAIN, SuiteConfig, TaskSuite, TextSuite, is_plain
-from matrixstate.comparison.suite_files import make_suite, with_files
+from matrixstate.comparison.suites.files import make_suite, with_files
+from matrixstate.comparison.suites.suite import PLAIN, SuiteConfig, TaskSuite, TextSuite, is_plain
 from matrixstate.configs import load_yaml, override
 from matrixstate.errors import ConfigError
 from matrixstate.training import TrainingConfig

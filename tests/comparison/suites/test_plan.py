@@ -4,7 +4,7 @@ import pytest
 from tiny import block, task_data, text_data
 
 from matrixstate.comparison import make_suite
-from matrixstate.comparison.plan import make_plan
+from matrixstate.comparison.suites.plan import make_plan
 from matrixstate.errors import ConfigError
 
 LEARNED = block({"kind": "attention", "heads": 1, "positions": "learned", "max_positions": 12})

@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.figures import CAPTIONS
-from matrixstate.comparison.jobs import read_json
-from matrixstate.comparison.page import bullets, figure, table
-from matrixstate.comparison.results import MATCHING, RESULTS, TRIALS, Result, Size, Trial, read_rows
-from matrixstate.comparison.summary import METHODS, Line, headlines, summarise
+from matrixstate.comparison.reporting.figures import CAPTIONS
+from matrixstate.comparison.reporting.page import bullets, figure, table
+from matrixstate.comparison.reporting.summary import METHODS, Line, headlines, summarise
+from matrixstate.comparison.running.jobs import read_json
+from matrixstate.comparison.running.tables import MATCHING, RESULTS, TRIALS, Result, Size, Trial, read_rows
 
 
 def findings(

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from tiny import set_data
 
-from matrixstate.comparison.suite_set import SuiteSet, load_any, make_set
+from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
 from matrixstate.errors import ConfigError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from matrixstate.comparison.jobs import Job
-from matrixstate.comparison.pool import run_jobs
+from matrixstate.comparison.running.jobs import Job
+from matrixstate.comparison.running.pool import run_jobs
 
 
 class Listener(Protocol):

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from matrixstate.comparison.overview import CAPTION, cell
-from matrixstate.comparison.page import figure, table, write_page
-from matrixstate.comparison.results import RESULTS, PartResult, Result, by_entry, by_part, read_rows
-from matrixstate.comparison.sections import findings, heading, surroundings
-from matrixstate.comparison.summary import in_short, summarise
+from matrixstate.comparison.reporting.overview import CAPTION, cell
+from matrixstate.comparison.reporting.page import figure, table, write_page
+from matrixstate.comparison.reporting.sections import findings, heading, surroundings
+from matrixstate.comparison.reporting.summary import in_short, summarise
+from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, by_entry, by_part, read_rows
 
 
 def write_report(directory: Path, figures: Sequence[Path], notes: Sequence[str] = ()) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.results import CURVES, RESULTS, Point, Result, read_rows
-from matrixstate.comparison.summary import Line, summarise
+from matrixstate.comparison.reporting.summary import Line, summarise
+from matrixstate.comparison.running.tables import CURVES, RESULTS, Point, Result, read_rows
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 
 STYLES = ("-", "--", ":", "-.")

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from matrixstate.comparison.statistics import (
+from matrixstate.comparison.reporting.statistics import (
     Difference,
     Interval,
     bootstrap,

@@ -10,33 +10,41 @@ import time
 
 import pytest
 import yaml
-from tiny import Notes, block, compared, task_data, text_data
+from tiny import (
+    TIMES,
+    Notes,
+    block,
+    compared,
+    compared_with_trials,
+    task_data,
+    text_data,
+    timeless,
+)
 
-from matrixstate.comparison import jobs as jobs_module
 from matrixstate.comparison import make_suite
-from matrixstate.comparison.jobs import smooth, spikes, thin
-from matrixstate.comparison.plan import make_plan
-from matrixstate.comparison.pool import Interrupted
-from matrixstate.comparison.results import CURVES, MATCHING, RESULTS, TRIALS, Point, Result, Size, Trial, read_rows
-from matrixstate.comparison.runner import Comparison
+from matrixstate.comparison.running import jobs as jobs_module
+from matrixstate.comparison.running.comparison import Comparison
+from matrixstate.comparison.running.jobs import smooth, spikes, thin
+from matrixstate.comparison.running.pool import Interrupted
+from matrixstate.comparison.running.tables import (
+    CURVES,
+    MATCHING,
+    RESULTS,
+    TRIALS,
+    Point,
+    Result,
+    Size,
+    Trial,
+    read_rows,
+)
+from matrixstate.comparison.suites.plan import make_plan
 from matrixstate.errors import CheckpointError, ConfigError, Diverged
-
-TIMES = {"cpu_seconds", "wall_seconds", "step_cpu_seconds"}
-
-
-def timeless(directory):
-    """The rows of results.csv without what the clock says."""
-    return [
-        {key: value for key, value in dataclasses.asdict(row).items() if key not in TIMES}
-        for row in read_rows(directory / RESULTS, Result)
-    ]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A comparison of texts with trials, at its end."""
-    place = tmp_path_factory.mktemp("done")
-    return compared(place / "out", text_data(place, learning_rates=[1e-3, 1e-2, 1e-1], trial_steps=4))
+    return compared_with_trials(tmp_path_factory.mktemp("done"))
 
 
 def test_every_entry_gets_equal_trials_and_seeds(done):
@@ -193,7 +201,7 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
             diverge()
         return outcome
 
-    monkeypatch.setattr("matrixstate.comparison.jobs.train", sometimes)
+    monkeypatch.setattr("matrixstate.comparison.running.jobs.train", sometimes)
     comparison, notes = compared(tmp_path / "out", text_data(tmp_path))
     rows = {(row.entry, row.seed): row for row in read_rows(comparison.directory / RESULTS, Result)}
     assert len(notes.names) == len(rows) == 4
@@ -212,7 +220,7 @@ def test_a_training_that_fails_does_not_stop_the_others(error, tmp_path, monkeyp
             raise error
         return train_task(directory, config, reporters)
 
-    monkeypatch.setattr("matrixstate.comparison.jobs.train_task", sometimes)
+    monkeypatch.setattr("matrixstate.comparison.running.jobs.train_task", sometimes)
     comparison, _ = compared(tmp_path / "out", task_data())
     rows = read_rows(comparison.directory / RESULTS, Result)
     reason = " ".join(str(error).split()) or "MemoryError"
@@ -228,7 +236,7 @@ def test_an_entry_whose_trials_all_diverge_is_not_trained(tmp_path, monkeypatch)
             diverge()
         return outcome
 
-    monkeypatch.setattr("matrixstate.comparison.jobs.train", never)
+    monkeypatch.setattr("matrixstate.comparison.running.jobs.train", never)
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path, learning_rates=[1e-3, 1e-2]))
     rows = [row for row in read_rows(comparison.directory / RESULTS, Result) if row.entry == "gru"]
     assert [(row.status, row.reason) for row in rows] == [("failed", "every learning rate that was tried failed")] * 2

@@ -1,7 +1,7 @@
 """Every claim has a suite that can be run, a judge, and verdicts that follow from the numbers."""
 
 import pytest
-from test_report import row
+from tiny import row
 
 from matrixstate.comparison.claims import all_claims, find_claim
 from matrixstate.comparison.claims.judges import JUDGES, decide

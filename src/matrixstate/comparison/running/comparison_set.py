@@ -4,45 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrixstate.comparison.jobs import Job
-from matrixstate.comparison.plan import Plan, make_plan
-from matrixstate.comparison.progress import Listener, finish
-from matrixstate.comparison.results import RESULTS, PartResult, Result, read_rows, write_rows
-from matrixstate.comparison.runner import (
+from matrixstate.comparison.running.comparison import (
     Comparison,
     making,
     opening,
     write_environment,
     write_yaml,
 )
-from matrixstate.comparison.suite import SuiteConfig
-from matrixstate.comparison.suite_files import with_seeds
-from matrixstate.comparison.suite_set import SuiteSet, gathered, make_set
+from matrixstate.comparison.running.jobs import Job
+from matrixstate.comparison.running.progress import Listener, finish
+from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, read_rows, write_rows
+from matrixstate.comparison.suites.files import with_seeds
+from matrixstate.comparison.suites.plan import SetPlan, plan_any
+from matrixstate.comparison.suites.set import SuiteSet, gathered, make_set
+from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 
 PARTS = "parts"
-
-
-@dataclass(frozen=True)
-class SetPlan:
-    """What will be trained in every part."""
-
-    suite: SuiteSet
-    parts: dict[str, Plan]
-
-
-def make_set_plan(suite: SuiteSet) -> SetPlan:
-    """Reads the texts and meets the budget of every part. Raises ConfigError for all parts at once; writes nothing."""
-    plans, found = {}, {}
-    for name, part in suite.parts.items():
-        try:
-            plans[name] = make_plan(part)
-        except ConfigError as error:
-            found[name] = error.problems
-    if found:
-        raise ConfigError(gathered(found, suite.own))
-    return SetPlan(suite, plans)
 
 
 @dataclass(frozen=True)
@@ -142,11 +121,6 @@ def is_set(directory: Path) -> bool:
 def open_any(directory: Path) -> Comparison | ComparisonSet:
     """The comparison that was begun there. Raises CheckpointError if it is missing or damaged."""
     return ComparisonSet.open(directory) if is_set(directory) else Comparison.open(directory)
-
-
-def plan_any(suite: SuiteConfig | SuiteSet) -> Plan | SetPlan:
-    """What will be trained. Raises ConfigError or DataError where that cannot be; writes nothing."""
-    return make_set_plan(suite) if isinstance(suite, SuiteSet) else make_plan(suite)
 
 
 def prepare(directory: Path, suite: SuiteConfig | SuiteSet) -> Comparison | ComparisonSet:

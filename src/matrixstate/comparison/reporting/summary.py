@@ -4,8 +4,7 @@ import statistics as mean_of
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matrixstate.comparison.results import Result, by_entry, values
-from matrixstate.comparison.statistics import (
+from matrixstate.comparison.reporting.statistics import (
     BOOTSTRAP,
     FEWEST,
     STUDENT,
@@ -17,6 +16,7 @@ from matrixstate.comparison.statistics import (
     say_difference,
     wilson,
 )
+from matrixstate.comparison.running.tables import Result, by_entry, values
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,24 @@ from html import escape
 from html.parser import HTMLParser
 
 import pytest
-from test_runner import done  # noqa: F401  (a fixture)
-from tiny import compared_set, set_data
+from tiny import compared_set, compared_with_trials, row, set_data
 
-from matrixstate.comparison import sections
-from matrixstate.comparison.figures import draw_all, mean_curve
-from matrixstate.comparison.overview import _panels, cell, draw_overview
-from matrixstate.comparison.page import inline_svg
-from matrixstate.comparison.report import write_report, write_set_report
-from matrixstate.comparison.results import CURVES, RESULTS, PartResult, Point, Result, by_part, read_rows, write_rows
-from matrixstate.comparison.summary import headlines, in_short, summarise
+from matrixstate.comparison.reporting import sections
+from matrixstate.comparison.reporting.figures import draw_all, mean_curve
+from matrixstate.comparison.reporting.overview import _panels, cell, draw_overview
+from matrixstate.comparison.reporting.page import inline_svg
+from matrixstate.comparison.reporting.report import write_report, write_set_report
+from matrixstate.comparison.reporting.summary import headlines, in_short, summarise
+from matrixstate.comparison.running.tables import (
+    CURVES,
+    RESULTS,
+    PartResult,
+    Point,
+    Result,
+    by_part,
+    read_rows,
+    write_rows,
+)
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 TABLES = (RESULTS, "trials.csv", CURVES, "matching.csv")
@@ -26,23 +34,13 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture(scope="module")
-def tables(done, tmp_path_factory):  # noqa: F811
+def tables(tmp_path_factory):
     """The CSV files of a comparison and nothing else."""
+    comparison, _ = compared_with_trials(tmp_path_factory.mktemp("made"))
     place = tmp_path_factory.mktemp("tables")
     for name in TABLES:
-        shutil.copyfile(done[0].directory / name, place / name)
+        shutil.copyfile(comparison.directory / name, place / name)
     return place
-
-
-def row(entry="a", seed=0, value=1.0, **changes):
-    common = {"suite": "s", "kind": "text", "metric": "bits per byte", "better": "lower", "train_length": 16}
-    sizes = {"parameters": 1, "parameters_without_embeddings": 1, "state_bytes": 8, "flops_per_token": 1}
-    return Result(
-        **{**common, **sizes, "control": "a", "title": entry.upper(), "status": "done", **changes},
-        entry=entry,
-        seed=seed,
-        value=value,
-    )
 
 
 def test_every_figure_is_drawn_from_the_tables(tables):

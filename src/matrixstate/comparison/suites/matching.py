@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from matrixstate.comparison.entries import EntryConfig, varied_path, with_number
-from matrixstate.comparison.suite import SuiteConfig
+from matrixstate.comparison.suites.entries import EntryConfig, varied_path, with_number
+from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.errors import ConfigError
 from matrixstate.models import Counts, LanguageModel, ModelConfig, count
 

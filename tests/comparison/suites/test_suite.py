@@ -8,10 +8,10 @@ import yaml
 from tiny import block, task_data, text_data
 
 from matrixstate.comparison import TextSuite, load_suite, make_suite
-from matrixstate.comparison.entries import with_number
-from matrixstate.comparison.suite import TaskSuite
-from matrixstate.comparison.suite_files import as_data
-from matrixstate.comparison.suite_set import SuiteSet, load_any, make_set
+from matrixstate.comparison.suites.entries import with_number
+from matrixstate.comparison.suites.files import as_data
+from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
+from matrixstate.comparison.suites.suite import TaskSuite
 from matrixstate.errors import ConfigError
 
 
@@ -111,7 +111,7 @@ def test_a_number_is_set_in_every_block(tmp_path):
     assert [None if b.mlp is None else b.mlp.hidden for b in changed.blocks] == [11, None, 11]
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/compare/*.yaml")), ids=lambda path: path.stem)

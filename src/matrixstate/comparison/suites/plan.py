@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from matrixstate.comparison.entries import TaskEntry
-from matrixstate.comparison.matching import Matched, Shape, match
-from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
+from matrixstate.comparison.suites.entries import TaskEntry
+from matrixstate.comparison.suites.matching import Matched, Shape, match
+from matrixstate.comparison.suites.set import SuiteSet, gathered
+from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import ConfigError
 from matrixstate.training import RunConfig
@@ -19,6 +20,14 @@ class Plan:
     suite: SuiteConfig
     sizes: list[Matched]
     text: TokenizedText | None
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """What will be trained in every part."""
+
+    suite: SuiteSet
+    parts: dict[str, Plan]
 
 
 def make_plan(suite: SuiteConfig) -> Plan:
@@ -73,3 +82,21 @@ def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
     """A curriculum's steps hold at most as many tokens as those at full length."""
     training = entry.training
     return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
+
+
+def make_set_plan(suite: SuiteSet) -> SetPlan:
+    """Reads the texts and meets the budget of every part. Raises ConfigError for all parts at once; writes nothing."""
+    plans, found = {}, {}
+    for name, part in suite.parts.items():
+        try:
+            plans[name] = make_plan(part)
+        except ConfigError as error:
+            found[name] = error.problems
+    if found:
+        raise ConfigError(gathered(found, suite.own))
+    return SetPlan(suite, plans)
+
+
+def plan_any(suite: SuiteConfig | SuiteSet) -> Plan | SetPlan:
+    """What will be trained. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    return make_set_plan(suite) if isinstance(suite, SuiteSet) else make_plan(suite)

@@ -9,16 +9,16 @@ import time
 
 import pytest
 import yaml
-from test_runner import TIMES, timeless
-from tiny import Notes, compared, compared_set, set_data
+from tiny import TIMES, Notes, compared, compared_set, set_data, timeless
 
-from matrixstate.comparison import pool
-from matrixstate.comparison.pool import Interrupted
-from matrixstate.comparison.results import RESULTS, PartResult, Result, by_part, read_rows
-from matrixstate.comparison.runner import Comparison
-from matrixstate.comparison.set_runner import ComparisonSet, make_set_plan, open_any, prepare
-from matrixstate.comparison.suite_files import as_data
-from matrixstate.comparison.suite_set import make_set
+from matrixstate.comparison.running import pool
+from matrixstate.comparison.running.comparison import Comparison
+from matrixstate.comparison.running.comparison_set import ComparisonSet, open_any, prepare
+from matrixstate.comparison.running.pool import Interrupted
+from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, by_part, read_rows
+from matrixstate.comparison.suites.files import as_data
+from matrixstate.comparison.suites.plan import make_set_plan
+from matrixstate.comparison.suites.set import make_set
 from matrixstate.errors import CheckpointError, ConfigError
 
 

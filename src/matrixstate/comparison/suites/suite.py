@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from matrixstate.comparison.entries import (
+from matrixstate.comparison.suites.entries import (
     EntryConfig,
     MatchConfig,
     TaskEntry,

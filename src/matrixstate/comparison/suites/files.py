@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.suite import SuiteConfig, TaskSuite, TextSuite
+from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.configs import decode, encode, load_yaml, override
 from matrixstate.errors import ConfigError
 from matrixstate.training import TrainingConfig

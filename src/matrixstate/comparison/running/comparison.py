@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-from matrixstate.comparison.jobs import Job, change, read_json
-from matrixstate.comparison.matching import Matched
-from matrixstate.comparison.plan import Plan
-from matrixstate.comparison.progress import Listener, finish
-from matrixstate.comparison.results import (
+from matrixstate.comparison.running.jobs import Job, change, read_json
+from matrixstate.comparison.running.progress import Listener, finish
+from matrixstate.comparison.running.tables import (
     CURVES,
     MATCHING,
     RESULTS,
@@ -25,8 +23,10 @@ from matrixstate.comparison.results import (
     Trial,
     write_rows,
 )
-from matrixstate.comparison.suite import SuiteConfig
-from matrixstate.comparison.suite_files import as_data, make_suite
+from matrixstate.comparison.suites.files import as_data, make_suite
+from matrixstate.comparison.suites.matching import Matched
+from matrixstate.comparison.suites.plan import Plan
+from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import decode, encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig

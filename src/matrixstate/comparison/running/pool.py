@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from matrixstate.comparison.jobs import Job, run_job
+from matrixstate.comparison.running.jobs import Job, run_job
 from matrixstate.errors import MatrixStateError
 from matrixstate.training.stopping import SIGNALS, Stopped, stopping
 

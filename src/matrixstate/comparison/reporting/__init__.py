@@ -1,0 +1,1 @@
+"""What the CSV tables say: statistics, sentences, figures and the HTML report."""
