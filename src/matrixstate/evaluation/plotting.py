@@ -1,11 +1,17 @@
 """The one way to matplotlib (the `plots` extra), without its global state or a screen."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matrixstate.errors import ConfigError, MissingExtra
 
 COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
+DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS_IN_ALL = 42  # of a figure: as many as keep a marker's width of room between two on one line
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -18,6 +24,81 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one of several lines of a figure is drawn."""
+
+    index: int
+    """Which colour, dashes and marker: 0, 1, 2, ..."""
+    place: int
+    """Which of the `places` its markers take, from 0."""
+    places: int
+    """How many lines there are."""
+
+    @property
+    def colour(self) -> str:
+        return COLOURS[self.index % len(COLOURS)]
+
+    @property
+    def dashes(self) -> str:
+        return DASHES[self._round % len(DASHES)]
+
+    @property
+    def marker(self) -> str:
+        return MARKERS[(self.index + self._round) % len(MARKERS)]
+
+    @property
+    def _round(self) -> int:
+        """How often all colours were used before: lines of one colour differ in dashes and marker."""
+        return self.index // len(COLOURS)
+
+    def markers(self, points: Sequence[tuple[float, float]], logarithmic: bool) -> list[tuple[float, float]]:
+        """Where on the line through `points` (ascending x) its markers are.
+
+        Evenly along x as it is drawn, and for each of the `places` elsewhere, so that every line is seen where several
+        coincide.
+        """
+
+        def scaled(x: float) -> float:
+            return math.log(x) if logarithmic else x
+
+        low, high = scaled(points[0][0]), scaled(points[-1][0])
+        each = max(2, MARKERS_IN_ALL // self.places)
+        found, after = [], 0
+        for i in range(each):
+            share = (i + (self.place + 0.5) / self.places) / each
+            at = low + share * (high - low)
+            while after < len(points) - 1 and scaled(points[after][0]) < at:
+                after += 1
+            (x0, y0), (x1, y1) = points[max(0, after - 1)], points[after]
+            inside = (at - scaled(x0)) / (scaled(x1) - scaled(x0)) if x1 > x0 else 0.0
+            found.append((math.exp(at) if logarithmic else at, y0 + inside * (y1 - y0)))
+        return found
+
+
+def draw_line(axes: Any, points: Sequence[tuple[float, float]], style: LineStyle, label: str, **options: Any) -> None:
+    """Draws a named line, if it has points, with markers that show it also where it coincides with other lines.
+
+    The scale of the axes' x must have been set. `options` are those of the line: linewidth, linestyle, markerfacecolor.
+    """
+    if not points:
+        return
+    logarithmic = axes.get_xscale() == "log"
+    line = {"color": style.colour, "linestyle": style.dashes, "linewidth": 1.8, **options}
+    face = line.pop("markerfacecolor", style.colour)
+    edge = "white" if face == style.colour else style.colour
+    marker = {"marker": style.marker, "markersize": 7, "markerfacecolor": face, "markeredgecolor": edge}
+    axes.plot(*columns(points), **line)
+    places = style.markers(points, logarithmic)
+    axes.plot(*columns(places), color=style.colour, linestyle="none", zorder=3, **marker)  # above every line
+    axes.plot([], [], label=label, **line, **marker)  # what the legend shows
+
+
+def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """All x, all y."""
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def expect_format(path: Path) -> None:

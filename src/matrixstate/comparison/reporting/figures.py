@@ -8,9 +8,9 @@ from typing import Any
 
 from matrixstate.comparison.reporting.summary import Line, summarise
 from matrixstate.comparison.running.tables import CURVES, RESULTS, Point, Result, read_rows
-from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
+from matrixstate.evaluation.plotting import LineStyle, columns, draw_line, new_figure, save_figure
 
-STYLES = ("-", "--", ":", "-.")
+TELL_APART = "Markers tell the lines apart"
 Curves = Mapping[str, Mapping[int, list[tuple[float, float]]]]  # entry -> seed -> points
 
 
@@ -40,14 +40,19 @@ def save_both(figure: Any, path: Path) -> Path:
     return svg
 
 
-class Look:
-    """Colour and line of every entry, the same in all figures."""
+class EntryStyles:
+    """Title, colour and line of every entry, the same in all figures."""
 
     def __init__(self, rows: Sequence[Result]) -> None:
         self.titles = {row.entry: row.title for row in rows}
-        n = len(COLOURS)
-        self.colour = {entry: COLOURS[i % n] for i, entry in enumerate(self.titles)}
-        self.style = {entry: STYLES[i // n % len(STYLES)] for i, entry in enumerate(self.titles)}
+        self.lines = {entry: LineStyle(i, i, len(self.titles)) for i, entry in enumerate(self.titles)}
+
+    def colour(self, entry: str) -> str:
+        return self.lines[entry].colour
+
+    def of(self, curves: Curves) -> list[tuple[str, LineStyle]]:
+        """The entries that have a curve, in order, each with its line."""
+        return [(entry, line) for entry, line in self.lines.items() if entry in curves]
 
 
 def curves_named(points: Sequence[Point], curve: str) -> Curves:
@@ -71,11 +76,11 @@ def draw_values(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     lines = [line for line in summarise(rows) if line.values]
     if not lines:
         return None
-    look, first = Look(rows), rows[0]
+    styles, first = EntryStyles(rows), rows[0]
     figure = new_figure(8, 0.5 * len(lines) + 1.6)
     axes = figure.add_subplot()
     for place, line in enumerate(lines):
-        draw_entry(axes, line, place, look.colour[line.first.entry])
+        draw_entry(axes, line, place, styles.colour(line.first.entry))
     control = next((line for line in lines if line.is_control), None)
     if control is not None and len(lines) > 1:
         axes.axvline(control.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
@@ -103,29 +108,28 @@ def draw_entry(axes: Any, line: Line, place: int, colour: str) -> None:
 
 
 def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Loss against step: thin lines for the smoothed training loss, marks for the looks at a validation text."""
+    """Loss against step: the validation loss with the smoothed training loss as thin lines, or the latter alone."""
     training, validation = curves_named(points, "training loss"), curves_named(points, "validation loss")
     if not training:
         return None
-    look = Look(rows)
     figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
     shown = []
-    for entry in (e for e in look.titles if e in training):
-        colour, style = look.colour[entry], look.style[entry]
+    styles = EntryStyles(rows)
+    for entry, line in styles.of(training):
         mean = mean_curve(training[entry])
-        only = None if validation else look.titles[entry]
-        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=1, alpha=0.6 if validation else 1, label=only)
-        shown += [y for _, y in mean[len(mean) // 10 :]]
+        shown += [y for _, y in mean[len(mean) // 10 :]]  # the first losses would leave no room for the others
         if entry in validation:
-            looks = mean_curve(validation[entry])
-            axes.plot(*_xy(looks), color=colour, linestyle=style, marker="o", markersize=4, label=look.titles[entry])
-            shown += [y for _, y in looks]
+            axes.plot(*columns(mean), color=line.colour, linestyle=line.dashes, linewidth=1, alpha=0.6)
+            mean = mean_curve(validation[entry])
+            shown += [y for _, y in mean]
+        draw_line(axes, mean, line, styles.titles[entry])
     _limits(axes, shown)
     axes.set_xlabel("step")
     axes.set_ylabel("nats per token")
-    growing = "Training loss; it rises where the sequences grow. Means over seeds"
-    axes.set_title("Marks: validation. Thin: training. Means over seeds" if validation else growing, fontsize=10)
+    growing = f"Training loss; it rises where the sequences grow. Means over seeds. {TELL_APART}"
+    title = f"Thick: validation. Thin: training. Means over seeds. {TELL_APART}" if validation else growing
+    axes.set_title(title, fontsize=10, loc="left")
     bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -144,16 +148,14 @@ def draw_accuracy(rows: Sequence[Result], points: Sequence[Point]) -> Any:
 def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any:
     if not curves:
         return None
-    look, lengths = Look(rows), sorted({row.train_length for row in rows})
+    styles, lengths = EntryStyles(rows), sorted({row.train_length for row in rows})
     figure = new_figure(9, 4.8)
     axes = figure.add_subplot()
-    for entry in (e for e in look.titles if e in curves):
-        colour, style = look.colour[entry], look.style[entry]
-        for seed in curves[entry].values():
-            axes.plot(*_xy(seed), color=colour, linestyle=style, linewidth=0.7, alpha=0.35)
-        mean = mean_curve(curves[entry])
-        axes.plot(*_xy(mean), color=colour, linestyle=style, linewidth=2, label=look.titles[entry])
     axes.set_xscale("log", base=2)
+    for entry, line in styles.of(curves):
+        for seed in curves[entry].values():
+            axes.plot(*columns(seed), color=line.colour, linestyle=line.dashes, linewidth=0.7, alpha=0.35)
+        draw_line(axes, mean_curve(curves[entry]), line, styles.titles[entry])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     end = max(x for seeds in curves.values() for points in seeds.values() for x, _ in points)
     for place, length in enumerate(lengths if end > 1.1 * lengths[-1] else ()):
@@ -163,7 +165,7 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
         axes.text(length, 1.01, said, ha="center", transform=top, fontsize=9, color="0.4")
     axes.set_xlabel("position in the sequence")
     axes.set_ylabel(label)
-    axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)
+    axes.set_title(f"Thick: means over seeds. Thin: seeds. {TELL_APART}", fontsize=10, loc="left", pad=18)
     bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -174,16 +176,17 @@ def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     curves = curves_named(points, "state size")
     if not curves:
         return None
-    look = Look(rows)
+    styles = EntryStyles(rows)
     figure = new_figure(9, 4.5)
     axes = figure.add_subplot()
-    for entry in (e for e in look.titles if e in curves):
-        for i, seed in enumerate(curves[entry].values()):
-            label = look.titles[entry] if i == 0 else None
-            axes.plot(*_xy(seed), color=look.colour[entry], linestyle=look.style[entry], linewidth=1.2, label=label)
+    for entry, line in styles.of(curves):
+        first, *others = curves[entry].values()
+        for seed in others:
+            axes.plot(*columns(seed), color=line.colour, linestyle=line.dashes, linewidth=1.2)
+        draw_line(axes, first, line, styles.titles[entry], linewidth=1.2)
     axes.set_xlabel("step")
     axes.set_ylabel("log₁₀ of the largest norm of a state")
-    axes.set_title("Size of the states in training, every seed", fontsize=10)
+    axes.set_title(f"Size of the states in training, every seed. {TELL_APART}", fontsize=10, loc="left")
     bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -194,17 +197,23 @@ def draw_state_bytes(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     sizes = {row.entry: row.state_bytes for row in rows if row.state_bytes and row.value is not None}
     if len(set(sizes.values())) < 2:
         return None
-    look = Look(rows)
+    styles, shifts = EntryStyles(rows), _side_by_side(sizes)
     figure = new_figure(9, 4.5)
     axes = figure.add_subplot()
-    for line in (line for line in summarise(rows) if line.first.entry in sizes):
-        size, colour = sizes[line.first.entry], look.colour[line.first.entry]
-        axes.plot([size] * len(line.values), list(line.values.values()), "o", color=colour, alpha=0.55)
-        axes.plot([size], [line.mean], "_", color=colour, markersize=18, markeredgewidth=2.5, label=line.title)
     axes.set_xscale("log")
+    for line in (line for line in summarise(rows) if line.first.entry in sizes):
+        size, colour = sizes[line.first.entry], styles.colour(line.first.entry)
+        moved = _moved(axes, shifts[line.first.entry])
+        seen = list(line.values.values())
+        axes.plot([size] * len(seen), seen, "o", color=colour, alpha=0.55, transform=moved)
+        bar = {"marker": "_", "markersize": 18, "markeredgewidth": 2.5}
+        axes.plot([size], [line.mean], color=colour, label=line.title, linestyle="none", transform=moved, **bar)
+        axes.update_datalim([(size, value) for value in seen])  # what is moved sideways sets no limits itself
+    axes.margins(x=0.15)
+    axes.autoscale_view()
     axes.set_xlabel(f"state in bytes, after {rows[0].train_length:,} tokens")
     axes.set_ylabel(rows[0].metric)
-    axes.set_title("Dots: seeds. Bars: means", fontsize=10)
+    axes.set_title("Dots: seeds. Bars: means. Entries of nearly equal size are side by side", fontsize=10, loc="left")
     bare(axes, "both")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -228,8 +237,24 @@ CAPTIONS = {
 }
 
 
-def _xy(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+def _side_by_side(sizes: Mapping[str, int]) -> dict[str, float]:
+    """By how many points to move each entry sideways, so that those of nearly equal size do not hide each other."""
+    order = sorted(sizes, key=lambda entry: sizes[entry])
+    near = 0.05 * math.log(sizes[order[-1]] / sizes[order[0]])
+    groups: list[list[str]] = []
+    for entry in order:
+        if groups and math.log(sizes[entry] / sizes[groups[-1][0]]) <= near:
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return {e: 20 * (i - (len(group) - 1) / 2) for group in groups for i, e in enumerate(group)}
+
+
+def _moved(axes: Any, right: float) -> Any:
+    """The axes' data transform, moved to the right by that many points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transData + ScaledTranslation(right / 72, 0, axes.figure.dpi_scale_trans)
 
 
 def _limits(axes: Any, shown: Sequence[float]) -> None:

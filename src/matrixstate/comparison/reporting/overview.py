@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.reporting.figures import Look, bare, draw_entry, save_both
+from matrixstate.comparison.reporting.figures import EntryStyles, bare, draw_entry, save_both
 from matrixstate.comparison.reporting.summary import Line, summarise
 from matrixstate.comparison.running.tables import RESULTS, PartResult, by_part, read_rows
 from matrixstate.evaluation.plotting import new_figure
@@ -27,30 +27,30 @@ def draw_overview(directory: Path) -> list[Path]:
 
 
 def _panels(rows: Sequence[PartResult]) -> Any:
-    parts, look = by_part(rows), Look(rows)
+    parts, styles = by_part(rows), EntryStyles(rows)
     across = min(ACROSS, len(parts))
     down = math.ceil(len(parts) / across)
-    figure = new_figure(2 + 4 * across, down * (0.34 * len(look.titles) + 1.2))
+    figure = new_figure(2 + 4 * across, down * (0.34 * len(styles.titles) + 1.2))
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for i, (axes, mine) in enumerate(zip(panels, parts.values(), strict=False)):
-        _panel(axes, mine, look, named=i % across == 0)
+        _panel(axes, mine, styles, named=i % across == 0)
     for axes in panels[len(parts) :]:
         axes.remove()
     figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
     return figure
 
 
-def _panel(axes: Any, rows: Sequence[PartResult], look: Look, named: bool) -> None:
+def _panel(axes: Any, rows: Sequence[PartResult], styles: EntryStyles, named: bool) -> None:
     """The entries in the order of the suite, the same in all panels."""
-    places = {entry: place for place, entry in enumerate(look.titles)}
+    places = {entry: place for place, entry in enumerate(styles.titles)}
     for line in summarise(rows):
         if line.values:
-            draw_entry(axes, line, places[line.first.entry], look.colour[line.first.entry])
+            draw_entry(axes, line, places[line.first.entry], styles.colour(line.first.entry))
         if line.is_control and line.mean is not None:
             axes.axvline(line.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(places)), list(look.titles.values()) if named else [""] * len(places))
+    axes.set_yticks(range(len(places)), list(styles.titles.values()) if named else [""] * len(places))
     axes.set_ylim(len(places) - 0.5, -0.5)
-    if rows[0].kind == "task":  # so that tasks can be compared, and what is little looks little
+    if rows[0].kind == "task":  # so that tasks can be compared, and what is little styless little
         axes.set_xlim(-0.03, 1.03)
     axes.locator_params(axis="x", nbins=6)
     axes.set_title(rows[0].suite, fontsize=10)
