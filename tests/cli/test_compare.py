@@ -149,7 +149,7 @@ def test_mistakes_in_parts_get_their_lines(place, capsys):
     assert said("parts.text.seeds=3") == ["parts.text.seeds: expected beside parts, for all of them"]
     more = "parts.parity={data: {source: shakespeare}}"
     assert refused(capsys, "compare", "parts.yaml", "--text", "beer.txt", "--set", more) == [
-        "--text: expected one part that learns a text, got parity, text"
+        "--text: expected one part that is trained on a text, got parity, text"
     ]
     small = said("parts.parity.match={by: parameters, value: 9, tolerance: 0.1}")
     assert small[0].startswith("parts.parity: models: conv: expected parameters within 10.0% of 9, the nearest is")
@@ -169,7 +169,7 @@ def test_the_claims_are_listed(capsys):
     assert len(claims) == 8
     assert refused(capsys, "reproduce") == ["reproduce: expected the name of a claim, or --list"]
     assert refused(capsys, "reproduce", "mru-tinystory") == [
-        "reproduce: no claim is called 'mru-tinystory'; did you mean 'mru-tinystories'?"
+        "reproduce: no claim is named 'mru-tinystory'; did you mean 'mru-tinystories'?"
     ]
 
 
@@ -179,7 +179,7 @@ def test_a_claim_gets_a_verdict(place, capsys):
     changes = [word for change in small for word in ("--set", change)]
     arguments = ["reproduce", "mru-shakespeare", "--text", "beer.txt", "--out", "out", "--jobs", "1"]
     shown = output(capsys, *arguments, *changes)
-    assert "Verdict: UNDECIDED (of a changed suite: the band is that of the claim's own)." in shown
+    assert "Verdict: UNDECIDED (of a changed suite: the band is for the claim's own)." in shown
     assert shown.count("training.steps = 2 instead of 1000") == 1
     assert "match.value = 9000.0 instead of 2400000.0" in shown
     assert "no interval can be given" in shown

@@ -78,8 +78,8 @@ def set_data(directory: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-class Notes:
-    """A listener that keeps what it is told."""
+class Recorder:
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int, int, int]] = []
@@ -92,27 +92,27 @@ class Notes:
     def update(self, steps: int, running: Any) -> None:
         self.steps.append(steps)
 
-    def ended(self, name: str, found: Any) -> None:
+    def finished(self, name: str, result: Any) -> None:
         self.names.append(name)
 
 
-def compared(out: Path, data: dict[str, Any], workers: int = 1) -> tuple[Comparison, Notes]:
+def compared(out: Path, data: dict[str, Any], workers: int = 1) -> tuple[Comparison, Recorder]:
     """A comparison carried out, in this process unless there are more workers."""
-    notes, comparison = Notes(), Comparison.create(out, make_plan(make_suite(data)))
-    comparison.run(workers, notes)
-    return comparison, notes
+    recorder, comparison = Recorder(), Comparison.create(out, make_plan(make_suite(data)))
+    comparison.run(workers, recorder)
+    return comparison, recorder
 
 
-def compared_with_trials(place: Path) -> tuple[Comparison, Notes]:
+def compared_with_trials(place: Path) -> tuple[Comparison, Recorder]:
     """A comparison of texts with trials of three learning rates, carried out."""
     return compared(place / "out", text_data(place, learning_rates=[1e-3, 1e-2, 1e-1], trial_steps=4))
 
 
-def compared_set(out: Path, data: dict[str, Any]) -> tuple[ComparisonSet, Notes]:
+def compared_set(out: Path, data: dict[str, Any]) -> tuple[ComparisonSet, Recorder]:
     """A comparison of several parts, carried out in this process."""
-    notes, comparison = Notes(), ComparisonSet.create(out, make_set_plan(make_set(data)))
-    comparison.run(1, notes)
-    return comparison, notes
+    recorder, comparison = Recorder(), ComparisonSet.create(out, make_set_plan(make_set(data)))
+    comparison.run(1, recorder)
+    return comparison, recorder
 
 
 def timeless(directory: Path) -> list[dict[str, Any]]:

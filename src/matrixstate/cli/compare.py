@@ -33,19 +33,19 @@ def compare(
 ) -> int:
     """Train models side by side at a matched budget, over several seeds, and report what differs.
 
-    Ends in report.html, CSV files and figures. Trainings that are finished are never repeated: give the same command
-    again to go on after Ctrl-C, or with more --seeds.
+    Writes report.html, CSV files and figures. Finished trainings are never repeated: run the same command again to
+    resume after Ctrl-C, or with more --seeds to add some.
 
     Args:
-        suite: The YAML file of the comparison, or the directory of one that was begun.
-        text: A file or folder of UTF-8 text, instead of the suite's, or of its one part that learns a text.
-        out: Where everything goes. Default: runs/NAME.
-        jobs: How many trainings run at once, one thread each. Default: the cores this process may use.
+        suite: The YAML file of the suite, or the directory of a comparison to resume.
+        text: A file or folder of UTF-8 text that replaces the suite's, or that of the one part trained on a text.
+        out: The output directory. Default: runs/NAME.
+        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
         seeds: Short for --set seeds=N.
         set: An option of the suite, as in training.steps=100, models.0.training.learning_rate=1e-3 or
             parts.NAME.training.length=40.
-        dry_run: Meet the budget and print the sizes; train nothing.
-        redraw: Make figures and report again from the CSV files alone.
+        dry_run: Print the sizes that meet the budget; train nothing.
+        redraw: Only make figures and report again, from the CSV files.
         json: Print the result as one JSON object.
     """
     workers = check_jobs(jobs)
@@ -57,14 +57,14 @@ def compare(
     if suite.is_dir():
         if text or set or out or dry_run:
             raise ConfigError(f"compare: expected no --text, --set, --out or --dry-run with the comparison {suite}")
-        begun = prepare(suite, _with_seeds(open_any(suite).suite, seeds))
-        return carry_out(begun, workers, json, f"matrixstate compare {suite}")
+        existing = prepare(suite, _with_seeds(open_any(suite).suite, seeds))
+        return run_and_show(existing, workers, json, f"matrixstate compare {suite}")
     wanted = _with_seeds(load_any(suite, set, text), seeds)
     directory = out or Path("runs") / wanted.name
     if dry_run:
         print_sizes(plan_any(wanted), json)
         return 0
-    return carry_out(prepare(directory, wanted), workers, json, f"matrixstate compare {directory}")
+    return run_and_show(prepare(directory, wanted), workers, json, f"matrixstate compare {directory}")
 
 
 def _with_seeds(suite: SuiteConfig | SuiteSet, seeds: int | None) -> SuiteConfig | SuiteSet:
@@ -72,24 +72,24 @@ def _with_seeds(suite: SuiteConfig | SuiteSet, seeds: int | None) -> SuiteConfig
 
 
 def check_jobs(jobs: int | None) -> int:
-    """How many workers; raises ConfigError for fewer than one."""
+    """The number of workers. Raises ConfigError for fewer than one."""
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs: expected at least 1, got {jobs}")
     return jobs or cores()
 
 
-def carry_out(comparison: Comparison | ComparisonSet, workers: int, json: bool, again: str) -> int:
-    """Does what is left of a comparison and shows it; exit status 128 + signal if it was stopped."""
+def run_and_show(comparison: Comparison | ComparisonSet, workers: int, json: bool, command: str) -> int:
+    """Runs the unfinished jobs of a comparison and shows its results. Returns 128 + signal if it was stopped."""
     try:
         train_all(comparison, workers, quiet=json)
     except Interrupted as stop:
-        print(f"stopped; nothing is lost. Go on with: {again}", file=sys.stderr)
+        print(f"stopped; nothing is lost. Resume with: {command}", file=sys.stderr)
         return 128 + stop.signal
     return show(comparison.directory, json)
 
 
 def train_all(comparison: Comparison | ComparisonSet, workers: int, quiet: bool) -> None:
-    """Runs the jobs that are left, with a bar on standard error. Raises Interrupted when a signal stopped it."""
+    """Runs the unfinished jobs with a progress bar on standard error. Raises Interrupted when a signal stopped them."""
     if not quiet:
         print_sizes(comparison, False)
     with _Progress() as progress:
@@ -97,7 +97,7 @@ def train_all(comparison: Comparison | ComparisonSet, workers: int, quiet: bool)
 
 
 class _Progress:
-    """Shows what runs, how much is done and how long it will take."""
+    """Shows the running jobs, the steps done and the time left."""
 
     def __init__(self) -> None:
         self._bar: ProgressBar | None = None
@@ -121,7 +121,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.update(self._steps, f"{self._done} of {self._jobs} done; {', '.join(running)}")
 
-    def ended(self, name: str, found: dict[str, Any]) -> None:
+    def finished(self, name: str, result: dict[str, Any]) -> None:
         self._done += 1
-        if found.get("status") == "failed":
-            print(f"{name}: failed: {found.get('reason')}", file=sys.stderr)
+        if result.get("status") == "failed":
+            print(f"{name}: failed: {result.get('reason')}", file=sys.stderr)

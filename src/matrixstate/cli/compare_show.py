@@ -1,4 +1,4 @@
-"""What `matrixstate compare` and `matrixstate reproduce` print: sizes that meet the budget, and results."""
+"""The output of `matrixstate compare` and `matrixstate reproduce`: sizes that meet the budget, and results."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from matrixstate.cli.output import in_bytes, print_json, print_table
 from matrixstate.comparison.reporting.figures import draw_all
 from matrixstate.comparison.reporting.overview import draw_overview
 from matrixstate.comparison.reporting.report import write_report, write_set_report
-from matrixstate.comparison.reporting.summary import headlines, in_short, summarise
+from matrixstate.comparison.reporting.summary import headlines, short_finding, summarise
 from matrixstate.comparison.running.comparison import Comparison
 from matrixstate.comparison.running.comparison_set import PARTS, ComparisonSet, is_set
 from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, by_part, read_rows
@@ -18,7 +18,7 @@ from matrixstate.errors import MissingExtra
 
 
 def print_sizes(planned: Plan | Comparison | SetPlan | ComparisonSet, json: bool) -> None:
-    """Prints how the entries meet the budget; of several parts, in each."""
+    """Prints how the entries meet the budget, of several parts in each."""
     if isinstance(planned, SetPlan | ComparisonSet):
         if json:
             print_json({"parts": {name: _sizes(part) for name, part in planned.parts.items()}})
@@ -42,8 +42,7 @@ def _print_sizes(planned: Plan | Comparison, head: str = "") -> None:
     suite, sizes = planned.suite, planned.sizes
     varied = sorted({one.varied for one in sizes if one.value is not None})
     tokens = sorted({one.tokens for one in sizes})
-    title = f"Matched by {suite.match.by.replace('_', ' ')}" if suite.match else "Not matched to any budget"
-    title = f"{head}{title}"
+    title = head + (f"Matched by {suite.match.by.replace('_', ' ')}" if suite.match else "Not matched to any budget")
     title += "".join(f"\nvaried: {path}" for path in varied)
     most = "at most " if suite.kind == "task" else ""
     title += f"\n{most}{tokens[0]:,} tokens each" if len(tokens) == 1 else ""
@@ -70,9 +69,9 @@ def show(directory: Path, json: bool, notes: Sequence[str] = ()) -> int:
     if is_set(directory):
         return _show_set(directory, json)
     rows = read_rows(directory / RESULTS, Result)
-    report = write_report(directory, _drawn(lambda: draw_all(directory)), notes)
+    report = write_report(directory, _draw_if_possible(lambda: draw_all(directory)), notes)
     if json:
-        print_json({"report": str(report), **_found(rows, notes)})
+        print_json({"report": str(report), **_results(rows, notes)})
         return 0
     _print_results(rows)
     for sentence in (*notes, *headlines(rows)):
@@ -88,15 +87,15 @@ def _show_set(directory: Path, json: bool) -> int:
     def draw() -> list[list[Path]]:
         return [draw_overview(directory), *map(draw_all, places.values())]
 
-    overview, *figures = _drawn(draw) or [[]] * (len(rows) + 1)
+    overview, *figures = _draw_if_possible(draw) or [[]] * (len(rows) + 1)
     report = write_set_report(directory, overview, places, dict(zip(places, figures, strict=True)))
     if json:
-        print_json({"report": str(report), "parts": {name: _found(mine) for name, mine in rows.items()}})
+        print_json({"report": str(report), "parts": {name: _results(mine) for name, mine in rows.items()}})
         return 0
     for mine in rows.values():
         _print_results(mine)
     for mine in rows.values():
-        print(f"- {mine[0].suite}: {in_short(mine)}")
+        print(f"- {mine[0].suite}: {short_finding(mine)}")
     print(f"report: {report}")
     return 0
 
@@ -104,8 +103,8 @@ def _show_set(directory: Path, json: bool) -> int:
 T = TypeVar("T")
 
 
-def _drawn(draw: Callable[[], list[T]]) -> list[T]:
-    """What `draw` drew; nothing, and a warning, without matplotlib."""
+def _draw_if_possible(draw: Callable[[], list[T]]) -> list[T]:
+    """The files that `draw` wrote; without matplotlib none, and a warning."""
     try:
         return draw()
     except MissingExtra as missing:
@@ -113,7 +112,7 @@ def _drawn(draw: Callable[[], list[T]]) -> list[T]:
         return []
 
 
-def _found(rows: Sequence[Result], notes: Sequence[str] = ()) -> dict[str, Any]:
+def _results(rows: Sequence[Result], notes: Sequence[str] = ()) -> dict[str, Any]:
     models = [
         {"entry": line.first.entry, "mean": line.mean, "values": line.values, "failed": len(line.failed)}
         for line in summarise(rows)

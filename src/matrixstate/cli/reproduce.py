@@ -14,9 +14,8 @@ from matrixstate.comparison.running.pool import Interrupted
 from matrixstate.comparison.running.tables import RESULTS, Result, read_rows
 from matrixstate.errors import ConfigError
 
-SHORT = "the short form: it shows that all runs and which way the numbers point; the band is that of the full one"
-
-CHANGED = "of a changed suite: the band is that of the claim's own"
+SHORT = "the short form: it shows that everything runs and the direction of the effects; the band is for the full form"
+CHANGED = "of a changed suite: the band is for the claim's own"
 
 
 def reproduce(
@@ -31,19 +30,19 @@ def reproduce(
     redraw: bool = False,
     json: bool = False,
 ) -> int:
-    """Put a claim of the sources to the test: train, report, and say whether it was reproduced.
+    """Test a published claim: train, report, and say whether it was reproduced.
 
-    The exit status does not depend on the verdict. The same command goes on after Ctrl-C.
+    The exit status does not depend on the verdict. The same command resumes after Ctrl-C.
 
     Args:
         claim: Its name, as --list prints it.
-        list: Print every claim, what must be seen, and what it costs.
+        list: Print every claim with the results expected and its cost.
         smoke: The short form, of a few minutes.
-        text: A file or folder of UTF-8 text, instead of the claim's.
-        out: Where everything goes. Default: runs/reproduce-NAME.
-        jobs: How many trainings run at once, one thread each. Default: the cores this process may use.
+        text: A file or folder of UTF-8 text that replaces the claim's.
+        out: The output directory. Default: runs/reproduce-NAME.
+        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
         set: An option of the claim's suite, as in seeds=5.
-        redraw: Judge, draw and report again from the CSV files alone.
+        redraw: Only judge, draw and report again, from the CSV files.
         json: Print the result as one JSON object.
     """
     if list:
@@ -54,23 +53,23 @@ def reproduce(
     if redraw and (text or set):
         raise ConfigError("--redraw: expected no --text or --set")
     suite = found.suite(smoke=smoke, text=text, changes=set)
-    found.is_short(suite)  # refuses another name
+    found.is_short(suite)  # raises if the name was changed
     directory = out or Path("runs") / f"reproduce-{suite.name}"
     if not redraw:
         try:
             train_all(prepare(directory, suite), workers, quiet=json)
         except Interrupted as stop:
-            print("stopped; nothing is lost. Give the same command to go on", file=sys.stderr)
+            print("stopped; nothing is lost. Run the same command to resume", file=sys.stderr)
             return 128 + stop.signal
     return _judge(found, directory, smoke, json)
 
 
 def _judge(claim: Claim, directory: Path, smoke: bool, json: bool) -> int:
-    """Judges what lies in the directory, which must be of this claim; says in what its suite is another."""
-    begun = open_any(directory)
-    if isinstance(begun, ComparisonSet):
+    """Judges the comparison in the directory, which must be of this claim, and lists changes of its suite."""
+    existing = open_any(directory)
+    if isinstance(existing, ComparisonSet):
         raise ConfigError(f"reproduce: expected a comparison of {claim.name}, got one of several parts in {directory}")
-    short, changes = claim.is_short(begun.suite), claim.changes(begun.suite)
+    short, changes = claim.is_short(existing.suite), claim.changes(existing.suite)
     if smoke and not short:
         raise ConfigError(f"--smoke: expected the short form in {directory}, got the full one")
     verdict = claim.judge(read_rows(directory / RESULTS, Result))

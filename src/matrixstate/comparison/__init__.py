@@ -1,4 +1,8 @@
-"""Models side by side at a matched budget: suites, statistics, figures and a report; and the demo."""
+"""Models trained side by side at a matched budget; and the demo.
+
+`suites/` describes what is compared, `running/` trains it and writes CSV tables, `reporting/` turns the tables into
+statistics, figures and a page, and `claims/` tests published statements. Each imports only those before it.
+"""
 
 from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, train_entry
 from matrixstate.comparison.reporting.training_curves import draw_curves

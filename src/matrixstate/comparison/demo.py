@@ -1,4 +1,4 @@
-"""Five small models trained alike on Shakespeare's plays: two matrix states, attention, and two honest controls."""
+"""The demo: five small models trained alike on Shakespeare, two with matrix states, attention, and two controls."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ DEMO = {
     "conv": "control: gated short convolution only",
     "mlp": "control: MLP only",
 }
-"""The models in the order in which they are trained, and what they are called in the table."""
+"""Preset -> label in tables and figures, in the order of training."""
 
 STEPS = 500
 PROMPT = "KING:\n"
@@ -29,7 +29,7 @@ PROMPT = "KING:\n"
 
 @dataclass(frozen=True)
 class Entry:
-    """What came out for one model."""
+    """One trained model and its results."""
 
     name: str
     run: Run
@@ -40,12 +40,12 @@ class Entry:
 
 
 def demo_data(files: Sequence[Path] = ()) -> DataConfig:
-    """Shakespeare's plays, or files of the user's, by characters."""
+    """Shakespeare's plays, or the given text files, by characters."""
     return DataConfig(source="shakespeare", files=tuple(os.path.abspath(file) for file in files), validation=0.02)
 
 
 def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) -> RunConfig:
-    """The run of one of `DEMO`: 4 blocks of width 128, about 804,000 parameters."""
+    """The run of one of the models in `DEMO`: 4 blocks of width 128, about 804,000 parameters."""
     return RunConfig(
         name=f"demo-{name}",
         model=preset(f"shakespeare-{name}-small"),
@@ -64,7 +64,7 @@ def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) 
 
 
 def train_entry(name: str, directory: Path, config: RunConfig, reporters: Sequence[Reporter]) -> Entry:
-    """Trains one model into `directory`; raises Stopped if it was stopped."""
+    """Trains one model in `directory`. Raises Stopped if a signal stopped it."""
     run = start(directory, config)
     outcome = train(run, reporters)
     if outcome.stopped:
@@ -83,7 +83,7 @@ def _sample(run: Run, characters: int = 200) -> str:
 
 
 def check_matched(configs: Sequence[RunConfig], vocabulary: int, tolerance: float = 0.02) -> None:
-    """Raises ConfigError unless all models have as many parameters, within `tolerance` of the mean."""
+    """Raises ConfigError unless every model's parameters are within `tolerance` of the mean of all."""
     models = [dataclasses.replace(config.model, vocabulary=vocabulary) for config in configs]
     counts = [count(model, 1).parameters for model in models]
     mean = sum(counts) / len(counts)

@@ -10,7 +10,7 @@ from matrixstate.errors import ConfigError, MissingExtra
 
 COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
 DASHES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", ">", "<")  # filled ones, which a line of their colour does not hide
 MARKERS_IN_ALL = 42  # of a figure: as many as keep a marker's width of room between two on one line
 
 

@@ -12,7 +12,7 @@ NAMES = [claim.name for claim in all_claims()]
 
 def test_the_claims_are_those_that_have_a_judge():
     assert sorted(JUDGES) == NAMES
-    with pytest.raises(ConfigError, match="no claim is called 'm2rnn-s4'; did you mean 'm2rnn-s3'"):
+    with pytest.raises(ConfigError, match="no claim is named 'm2rnn-s4'; did you mean 'm2rnn-s3'"):
         find_claim("m2rnn-s4")
 
 

@@ -16,7 +16,7 @@ from matrixstate.comparison.reporting.figures import draw_all, mean_curve
 from matrixstate.comparison.reporting.overview import _panels, cell, draw_overview
 from matrixstate.comparison.reporting.page import inline_svg
 from matrixstate.comparison.reporting.report import write_report, write_set_report
-from matrixstate.comparison.reporting.summary import headlines, in_short, summarise
+from matrixstate.comparison.reporting.summary import headlines, short_finding, summarise
 from matrixstate.comparison.running.tables import (
     CURVES,
     RESULTS,
@@ -171,7 +171,7 @@ def test_the_report_of_several_parts_is_one_file(several):
     assert {"part-parity", "part-cycle", "part-text"} <= inner
     assert "<h1>Two &lt;tasks&gt; and a text</h1>" in text
     assert "<convolution>" not in text
-    for once in ("How to read this", "Where it was made", "<summary>The suite</summary>", "Overview"):
+    for once in ("How to read this", "Environment", "<summary>The suite</summary>", "Overview"):
         assert text.count(once) == 1
     for each in ("<h3>Results</h3>", "<h3>The budget</h3>", "<h3>Learning rates</h3>"):
         assert text.count(each) == 3
@@ -193,21 +193,21 @@ def test_the_overview_says_what_the_parts_say(several):
     assert overview.count('<tr class="control"><td>a &lt;convolution&gt;</td>') == 1
 
 
-def test_a_part_in_short_is_its_best_and_how_it_differs_from_the_control():
+def test_a_part_short_finding_is_its_best_and_how_it_differs_from_the_control():
     rows = [row("a", s, 2.0 + s / 10) for s in range(3)] + [row("b", s, 1.0 + s / 10) for s in range(3)]
-    assert in_short(rows).startswith(
+    assert short_finding(rows).startswith(
         "B has the lowest mean: 1.1000 bits per byte (3 seeds). B is lower than A by 1.000"
     )
     upward = [dataclasses.replace(one, better="higher") for one in rows]
-    assert in_short(upward) == "A has the highest mean: 2.1000 bits per byte (3 seeds)."
+    assert short_finding(upward) == "A has the highest mean: 2.1000 bits per byte (3 seeds)."
     same = [row(entry, s, 2.0 + s / 10) for entry in "abc" for s in range(3)]
-    assert in_short(same).endswith("This comparison shows no difference between A and any other entry.")
-    assert in_short([row("a", value=None, status="failed")]) == "No training came to its end."
+    assert short_finding(same).endswith("This comparison shows no difference between A and any other entry.")
+    assert short_finding([row("a", value=None, status="failed")]) == "No training finished."
     failed = [row("a", value=None, status="failed"), row("b", 0, 1.0)]
-    assert in_short(failed) == "B has the lowest mean: 1.0000 bits per byte (1 seed)."
+    assert short_finding(failed) == "B has the lowest mean: 1.0000 bits per byte (1 seed)."
 
 
-def test_an_overview_cell_tells_failures():
+def test_an_overview_cell_shows_failures():
     failed = row("b", 1, None, status="failed", kind="task", solved=False)
     (line,) = summarise([row("b", 0, 0.5, kind="task", solved=True), failed])
     assert cell(line) == "0.5000\nsolved 1 of 2\n1 failed"
@@ -233,7 +233,7 @@ def test_identical_models_under_different_names_show_no_difference():
     assert not any("lower than" in sentence or "higher than" in sentence for sentence in said)
 
 
-def test_the_best_comes_first_and_failures_are_told():
+def test_the_best_comes_first_and_failures_are_listed():
     rows = [row("a", s, 2.0) for s in range(3)] + [row("b", s, 1.0) for s in range(3)]
     rows += [row("c", 0, None, status="failed", reason="step 3: nan")]
     lines = summarise(rows)
@@ -245,7 +245,7 @@ def test_the_best_comes_first_and_failures_are_told():
     upward = [dataclasses.replace(r, better="higher") for r in rows]
     assert [line.first.entry for line in summarise(upward)] == ["a", "b", "c"]
     assert headlines([]) == ["Nothing has been trained yet."]
-    assert headlines(rows[-1:])[0] == "No training came to its end."
+    assert headlines(rows[-1:])[0] == "No training finished."
 
 
 def test_a_task_says_how_many_seeds_solved_it():
@@ -261,12 +261,12 @@ def test_a_task_says_what_it_cost_to_learn():
     cost = {"kind": "task", "better": "higher", "solved": True}
     rows = [row("a", s, 1.0, solved_cpu_seconds=c, **cost) for s, c in enumerate((10.0, None, 14.0))]
     line = summarise(rows)[0]
-    assert line.mastered == (10.0, 14.0)
+    assert line.solve_seconds == (10.0, 14.0)
     assert sections._result(line)[-2:] == ["3 of 3", "12.0 (2)"]
     assert sections._result(summarise(rows[1:2])[0])[-1] == "–"
 
 
-def test_a_difference_below_the_item_error_is_told_apart():
+def test_a_difference_below_the_item_error_is_noted():
     rows = [row(entry, s, 1.0 + (entry == "b") / 100, item_error=0.2) for entry in "ab" for s in range(3)]
     assert any(s.endswith("That is less than the item error of one model, 0.200.") for s in headlines(rows))
     assert summarise(rows)[0].item_error == pytest.approx(0.2)

@@ -10,8 +10,8 @@ from matrixstate.comparison.reporting.statistics import (
     Difference,
     Interval,
     bootstrap,
+    describe_difference,
     paired_difference,
-    say_difference,
     student,
     wilson,
 )
@@ -113,4 +113,4 @@ def test_differences_are_paired_by_seed():
     ],
 )
 def test_a_difference_in_a_sentence(difference, said):
-    assert say_difference("A", "B", difference, "bits") == said
+    assert describe_difference("A", "B", difference, "bits") == said

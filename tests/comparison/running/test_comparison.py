@@ -1,4 +1,4 @@
-"""A comparison carried out: equal trials, nothing done twice, divergence as a result, the same in processes."""
+"""Running a comparison: equal trials, nothing repeated, divergence as a result, the same in processes."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tiny import (
     TIMES,
-    Notes,
+    Recorder,
     block,
     compared,
     compared_with_trials,
@@ -48,9 +48,9 @@ def done(tmp_path_factory):
 
 
 def test_every_entry_gets_equal_trials_and_seeds(done):
-    comparison, notes = done
-    assert notes.begun == [("trials", 6, 0, 24), ("training", 4, 0, 24)]
-    assert notes.steps[-1] == 24
+    comparison, recorder = done
+    assert recorder.begun == [("trials", 6, 0, 24), ("training", 4, 0, 24)]
+    assert recorder.steps[-1] == 24
     trials = read_rows(comparison.directory / TRIALS, Trial)
     assert {(t.entry, t.learning_rate, t.steps, t.seed) for t in trials} == {
         (entry, rate, 4, 1000) for entry in ("conv", "gru") for rate in (1e-3, 1e-2, 1e-1)
@@ -66,7 +66,7 @@ def test_every_entry_gets_equal_trials_and_seeds(done):
         assert {row.learning_rate for row in rows if row.entry == entry} == {best.learning_rate}
 
 
-def test_the_tables_hold_what_the_runs_found(done):
+def test_the_tables_contain_the_results_of_the_runs(done):
     comparison, _ = done
     for row in read_rows(comparison.directory / RESULTS, Result):
         run = comparison.directory / "runs" / row.entry / f"seed-{row.seed}" / "run"
@@ -87,25 +87,25 @@ def test_the_tables_hold_what_the_runs_found(done):
     ]
 
 
-def test_nothing_is_done_twice(done):
+def test_nothing_is_repeated(done):
     comparison, _ = done
     files = [path for path in comparison.directory.rglob("*") if path.is_file() and path.suffix != ".csv"]
     before = {path: path.stat().st_mtime_ns for path in files}
     tables = {path: path.read_bytes() for path in comparison.directory.glob("*.csv")}
-    notes, again = Notes(), Comparison.open(comparison.directory)
+    recorder, again = Recorder(), Comparison.open(comparison.directory)
     assert again == comparison
-    again.run(1, notes)
-    assert (notes.begun, notes.names) == ([("trials", 6, 6, 0), ("training", 4, 4, 0)], [])
+    again.run(1, recorder)
+    assert (recorder.begun, recorder.names) == ([("trials", 6, 6, 0), ("training", 4, 4, 0)], [])
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert {path: path.read_bytes() for path in comparison.directory.glob("*.csv")} == tables
 
 
-def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path, monkeypatch):
+def test_a_stopped_comparison_resumes_to_the_same_numbers(done, tmp_path, monkeypatch):
     comparison, _ = done
     out = tmp_path / "out"
     begun = Comparison.create(out, make_plan(comparison.suite))
 
-    class Stopper(Notes):
+    class Stopper(Recorder):
         """Asks the process to stop in the middle of the eighth job, at its fifth step."""
 
         def update(self, steps, running):
@@ -113,18 +113,18 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path, monkey
             if len(self.names) == 7 and steps == 6 + 5:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    stopper, notes = Stopper(), Notes()
+    stopper, recorder = Stopper(), Recorder()
     with pytest.raises(Interrupted) as stop:
         begun.run(1, stopper)
     assert stop.value.signal == signal.SIGINT
     assert not (out / RESULTS).exists()
-    Comparison.open(out).run(1, notes)
-    assert notes.begun == [("trials", 6, 6, 0), ("training", 4, 1, 13)]  # one step of the job that was begun is left
-    assert not set(stopper.names) & set(notes.names)
+    Comparison.open(out).run(1, recorder)
+    assert recorder.begun == [("trials", 6, 6, 0), ("training", 4, 1, 13)]  # one step of the stopped job is left
+    assert not set(stopper.names) & set(recorder.names)
     assert timeless(out) == timeless(comparison.directory)
 
 
-class Terminator(Notes):
+class Terminator(Recorder):
     """Asks the process to end in the middle of the second job."""
 
     def update(self, steps, running):
@@ -134,7 +134,7 @@ class Terminator(Notes):
 
 
 @pytest.mark.parametrize("kind", ["text", "task"])
-def test_a_stop_says_which_signal_it_was(kind, tmp_path):
+def test_a_stop_reports_its_signal(kind, tmp_path):
     data = task_data() if kind == "task" else text_data(tmp_path)
     begun = Comparison.create(tmp_path / "out", make_plan(make_suite(data)))
     with pytest.raises(Interrupted) as stop:
@@ -142,13 +142,13 @@ def test_a_stop_says_which_signal_it_was(kind, tmp_path):
     assert stop.value.signal == signal.SIGTERM
 
 
-def test_what_a_stopped_task_took_and_did_does_not_count(tmp_path):
-    comparison, notes = Comparison.create(tmp_path / "out", make_plan(make_suite(task_data()))), Notes()
+def test_time_and_steps_of_a_stopped_task_do_not_count(tmp_path):
+    comparison, recorder = Comparison.create(tmp_path / "out", make_plan(make_suite(task_data()))), Recorder()
     left = comparison.finals()[0]
     left.directory.mkdir(parents=True)
     (left.directory / "progress.json").write_text('{"step": 3, "cpu_seconds": 1e6, "wall_seconds": 1e6}')
-    comparison.run(1, notes)
-    assert (notes.begun[-1], notes.steps[-1]) == (("training", 2, 0, 8), 8)
+    comparison.run(1, recorder)
+    assert (recorder.begun[-1], recorder.steps[-1]) == (("training", 2, 0, 8), 8)
     row = read_rows(comparison.directory / RESULTS, Result)[0]
     assert row.cpu_seconds is not None
     assert row.wall_seconds is not None
@@ -157,16 +157,16 @@ def test_what_a_stopped_task_took_and_did_does_not_count(tmp_path):
 
 def test_more_seeds_keep_the_old_ones(tmp_path):
     comparison, _ = compared(tmp_path / "out", text_data(tmp_path))
-    before, notes = timeless(comparison.directory), Notes()
+    before, recorder = timeless(comparison.directory), Recorder()
     wider = comparison.extend(dataclasses.replace(comparison.suite, seeds=3))
-    wider.run(1, notes)
-    assert notes.names == ["conv/seed-2", "gru/seed-2"]
+    wider.run(1, recorder)
+    assert recorder.names == ["conv/seed-2", "gru/seed-2"]
     after = timeless(comparison.directory)
     assert [row for row in after if row["seed"] < 2] == before
     assert Comparison.open(comparison.directory).suite.seeds == 3
 
 
-def test_another_suite_in_the_same_place_is_refused(done, tmp_path):
+def test_another_suite_in_the_same_directory_is_refused(done, tmp_path):
     comparison, _ = done
     data = text_data(tmp_path)
     data["training"]["steps"] = 7
@@ -202,9 +202,9 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr("matrixstate.comparison.running.jobs.train", sometimes)
-    comparison, notes = compared(tmp_path / "out", text_data(tmp_path))
+    comparison, recorder = compared(tmp_path / "out", text_data(tmp_path))
     rows = {(row.entry, row.seed): row for row in read_rows(comparison.directory / RESULTS, Result)}
-    assert len(notes.names) == len(rows) == 4
+    assert len(recorder.names) == len(rows) == 4
     assert {key for key, row in rows.items() if row.status == "failed"} == {("gru", 1)}
     assert rows["gru", 1].reason.endswith("got loss nan")
     assert rows["gru", 1].value is None
@@ -254,10 +254,9 @@ def test_tasks_are_compared_by_accuracy(tmp_path):
         assert row.item_error == pytest.approx((row.value * (1 - row.value) / 4) ** 0.5, abs=1e-6)
     accuracy = [p for p in read_rows(comparison.directory / CURVES, Point) if p.curve == "accuracy" and p.seed == 0]
     assert accuracy[-1].x == 32
-    (
-        comparison.directory / "runs" / "gru" / "seed-0" / "result.json"
-    ).unlink()  # a task's training that was not finished starts again
-    comparison.run(1, Notes())
+    # an unfinished training on a task starts again
+    (comparison.directory / "runs" / "gru" / "seed-0" / "result.json").unlink()
+    comparison.run(1, Recorder())
     assert timeless(comparison.directory) == [
         {k: v for k, v in dataclasses.asdict(row).items() if k not in TIMES} for row in rows
     ]
@@ -273,13 +272,13 @@ def test_the_accuracy_compared_may_end_before_the_curve(tmp_path):
 def test_processes_find_the_same_numbers(tmp_path):
     data = text_data(tmp_path, models=text_data(tmp_path)["models"][:1])
     here, _ = compared(tmp_path / "here", data)
-    there, notes = compared(tmp_path / "there", data, workers=2)
+    there, recorder = compared(tmp_path / "there", data, workers=2)
     assert timeless(here.directory) == timeless(there.directory)
-    assert sorted(notes.names) == ["conv/seed-0", "conv/seed-1"]
+    assert sorted(recorder.names) == ["conv/seed-0", "conv/seed-1"]
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_processes_that_can_be_gone_on_with(tmp_path):
+def test_ctrl_c_leaves_processes_that_can_be_resumed(tmp_path):
     data = text_data(tmp_path)
     data["models"] = [{"name": "conv", "model": {"width": 16, "blocks": [block()]}}]
     data["training"]["steps"] = 1_000_000
@@ -293,7 +292,7 @@ def test_ctrl_c_leaves_processes_that_can_be_gone_on_with(tmp_path):
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "stopped; nothing is lost. Go on with: matrixstate compare out" in errors
+    assert "stopped; nothing is lost. Resume with: matrixstate compare out" in errors
     assert "Traceback" not in errors
     begun = Comparison.open(tmp_path / "out")
     for job in begun.finals():

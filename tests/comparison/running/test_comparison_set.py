@@ -1,4 +1,4 @@
-"""Comparisons of several parts: each at its own budget, all by the same workers, gone on with where they stopped."""
+"""Comparisons of several parts: each at its own budget, all by the same workers, resumed where they stopped."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ import time
 
 import pytest
 import yaml
-from tiny import TIMES, Notes, compared, compared_set, set_data, timeless
+from tiny import TIMES, Recorder, compared, compared_set, set_data, timeless
 
 from matrixstate.comparison.running import pool
 from matrixstate.comparison.running.comparison import Comparison
@@ -30,11 +30,11 @@ def done(tmp_path_factory):
 
 
 def test_all_trials_come_first_and_then_seed_by_seed(done):
-    _, notes = done
-    assert notes.begun == [("trials", 4, 0, 24), ("training", 12, 0, 76)]
+    _, recorder = done
+    assert recorder.begun == [("trials", 4, 0, 24), ("training", 12, 0, 76)]
     trials = [f"cycle/{entry}/trial-{rate}" for entry in ("conv", "gru") for rate in ("0.001", "0.01")]
     parts = [(part, entry) for part in ("parity", "cycle", "text") for entry in ("conv", "gru")]
-    assert notes.names == [*trials, *(f"{part}/{entry}/seed-{seed}" for seed in (0, 1) for part, entry in parts)]
+    assert recorder.names == [*trials, *(f"{part}/{entry}/seed-{seed}" for seed in (0, 1) for part, entry in parts)]
 
 
 def test_every_part_is_a_comparison_and_one_table_holds_all(done):
@@ -77,23 +77,23 @@ def test_every_part_meets_its_own_budget(tmp_path):
     assert "models: gru: expected parameters within 0.0% of" in heads[0]
 
 
-def test_nothing_is_done_twice(done):
+def test_nothing_is_repeated(done):
     comparison, _ = done
     before = {path: path.stat().st_mtime_ns for path in comparison.directory.rglob("*.json")}
     tables = {path: path.read_bytes() for path in comparison.directory.rglob("*.csv")}
-    notes, again = Notes(), open_any(comparison.directory)
+    recorder, again = Recorder(), open_any(comparison.directory)
     assert again == comparison
-    again.run(1, notes)
-    assert (notes.begun, notes.names) == ([("trials", 4, 4, 0), ("training", 12, 12, 0)], [])
+    again.run(1, recorder)
+    assert (recorder.begun, recorder.names) == ([("trials", 4, 4, 0), ("training", 12, 12, 0)], [])
     assert {path: path.stat().st_mtime_ns for path in comparison.directory.rglob("*.json")} == before
     assert {path: path.read_bytes() for path in comparison.directory.rglob("*.csv")} == tables
 
 
-def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path):
+def test_a_stopped_comparison_resumes_to_the_same_numbers(done, tmp_path):
     comparison, _ = done
     out = tmp_path / "out"
 
-    class Stopper(Notes):
+    class Stopper(Recorder):
         """Asks the process to stop inside the first training on the text."""
 
         def update(self, steps, running):
@@ -101,22 +101,22 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(done, tmp_path):
             if list(running) == ["text/conv/seed-0"] and len(self.steps) > 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    stopper, notes = Stopper(), Notes()
+    stopper, recorder = Stopper(), Recorder()
     with pytest.raises(Interrupted) as stop:
         prepare(out, comparison.suite).run(1, stopper)
     assert stop.value.signal == signal.SIGINT
     assert stopper.names[-1] == "cycle/gru/seed-0"
     assert not list(out.rglob("*.csv"))
-    prepare(out, comparison.suite).run(1, notes)
-    assert notes.begun[0] == ("trials", 4, 4, 0)
-    assert notes.begun[1][:3] == ("training", 12, 4)
-    assert notes.begun[1][3] < 7 + 6 + 7 + 6 * 4 + 2 * 7  # the training that was stopped goes on from its checkpoint
-    assert not set(stopper.names) & set(notes.names)
+    prepare(out, comparison.suite).run(1, recorder)
+    assert recorder.begun[0] == ("trials", 4, 4, 0)
+    assert recorder.begun[1][:3] == ("training", 12, 4)
+    assert recorder.begun[1][3] < 7 + 6 + 7 + 6 * 4 + 2 * 7  # the stopped training resumes from its checkpoint
+    assert not set(stopper.names) & set(recorder.names)
     assert _timeless(out) == _timeless(comparison.directory)
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_parts_that_can_be_gone_on_with(tmp_path):
+def test_ctrl_c_leaves_parts_that_can_be_resumed(tmp_path):
     """Two processes work on two parts at once; the text is saved, the task will start again."""
     data = set_data(tmp_path, seeds=1)
     del data["models"][1], data["parts"]["cycle"], data["parts"]["text"]["training"]
@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_parts_that_can_be_gone_on_with(tmp_path):
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "stopped; nothing is lost. Go on with: matrixstate compare out" in errors
+    assert "stopped; nothing is lost. Resume with: matrixstate compare out" in errors
     assert "Traceback" not in errors
     assert [job.result() for job in ComparisonSet.open(tmp_path / "out").finals()] == [None, None]
     done = len([line for line in logs[1].read_text().splitlines() if '"loss"' in line])
@@ -149,9 +149,9 @@ def test_more_seeds_keep_the_old_ones(tmp_path):
     for name in ("sequence", "evaluate_every", "checkpoint_every"):
         del data["training"][name]
     comparison, _ = compared_set(tmp_path / "out", data)
-    before, notes = _timeless(comparison.directory), Notes()
-    prepare(comparison.directory, comparison.suite.with_seeds(2)).run(1, notes)
-    assert notes.names == [f"{part}/{entry}/seed-1" for part in ("parity", "cycle") for entry in ("conv", "gru")]
+    before, recorder = _timeless(comparison.directory), Recorder()
+    prepare(comparison.directory, comparison.suite.with_seeds(2)).run(1, recorder)
+    assert recorder.names == [f"{part}/{entry}/seed-1" for part in ("parity", "cycle") for entry in ("conv", "gru")]
     assert [row for row in _timeless(comparison.directory) if row["seed"] == 0] == before
     again = ComparisonSet.open(comparison.directory)
     assert again.suite.seeds == 2
@@ -160,7 +160,7 @@ def test_more_seeds_keep_the_old_ones(tmp_path):
         assert part.suite.seeds == 2
 
 
-def test_seeds_that_only_some_parts_were_given_are_those_of_the_whole(done, tmp_path):
+def test_seeds_added_to_only_some_parts_are_ignored(done, tmp_path):
     """As when the process ends while it gives more seeds to one part after the other."""
     comparison = prepare(tmp_path / "out", done[0].suite)
     part = Comparison.open(comparison.directory / "parts" / "parity")
@@ -171,7 +171,7 @@ def test_seeds_that_only_some_parts_were_given_are_those_of_the_whole(done, tmp_
     assert {one.suite.seeds for one in ComparisonSet.open(comparison.directory).parts.values()} == {5}
 
 
-def test_another_suite_in_the_same_place_is_refused(done, tmp_path):
+def test_another_suite_in_the_same_directory_is_refused(done, tmp_path):
     comparison, _ = done
     head = f"--out: {comparison.directory} holds another suite: "
     source = comparison.suite.source
@@ -214,14 +214,14 @@ def test_damage_is_named(done, tmp_path):
     comparison = prepare(tmp_path / "whole", done[0].suite)
     changed = make_set(comparison.suite.source, ["parts.cycle.evaluate_length=99"]).source
     (comparison.directory / "suite.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
-    with pytest.raises(CheckpointError, match=r"suite.yaml is not what its parts were made of: .* 32 there, 99 here"):
+    with pytest.raises(CheckpointError, match=r"suite.yaml does not match its parts: .* 32 there, 99 here"):
         open_any(comparison.directory)
 
 
 def test_the_parts_share_the_workers(tmp_path, monkeypatch):
     handed = []
-    monkeypatch.setattr(pool, "_run_in_processes", lambda jobs, workers, told: handed.append((len(jobs), workers)))
+    monkeypatch.setattr(pool, "_run_in_processes", lambda jobs, workers, report: handed.append((len(jobs), workers)))
     comparison = prepare(tmp_path / "out", make_set(set_data(tmp_path), ["parts.cycle.learning_rates=[]"]))
     monkeypatch.setattr(ComparisonSet, "write_tables", lambda self: None)
-    comparison.run(4, Notes())
+    comparison.run(4, Recorder())
     assert handed == [(12, 4)]

@@ -29,7 +29,7 @@ def test_the_nearest_number_is_that_of_a_search_through_all(step, slope, target)
 
 def test_numbers_that_are_squares_are_found():
     assert nearest_number(lambda n: n if math.isqrt(n) ** 2 == n else None, 4000) == 63**2
-    with pytest.raises(ConfigError, match="none from 1 to 1024"):
+    with pytest.raises(ConfigError, match="from 1 to 1024, found none"):
         nearest_number(lambda n: None, 4000)
 
 

@@ -59,7 +59,7 @@ def test_a_file_with_parts_is_a_set(tmp_path):
 def test_a_text_needs_one_part_that_learns_it(tmp_path):
     data, file = set_data(tmp_path), tmp_path / "a.txt"
     data["parts"]["more"] = {"data": {"source": "shakespeare"}}
-    expected = "--text: expected one part that learns a text, got "
+    expected = "--text: expected one part that is trained on a text, got "
     assert problems(data, files=[file]) == [f"{expected}text, more"]
     del data["parts"]["text"], data["parts"]["more"]
     assert problems(data, files=[file]) == [f"{expected}none"]

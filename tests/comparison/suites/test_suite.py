@@ -8,7 +8,7 @@ import yaml
 from tiny import block, task_data, text_data
 
 from matrixstate.comparison import TextSuite, load_suite, make_suite
-from matrixstate.comparison.suites.entries import with_number
+from matrixstate.comparison.suites.entries import with_option
 from matrixstate.comparison.suites.files import as_data
 from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
 from matrixstate.comparison.suites.suite import TaskSuite
@@ -81,10 +81,10 @@ def test_a_suite_that_cannot_be_is_refused(tmp_path):
         "trial_seed: expected a seed that the comparison does not use, got 1",
     )
     assert problems(data, "models.1.vary=blocks.0.mixer.haeds", "match={by: parameters}") == (
-        "models: gru: vary: no such whole number: 'blocks.0.mixer.haeds'; did you mean 'blocks.0.mixer.heads'?",
+        "models: gru: vary: no such integer option: 'blocks.0.mixer.haeds'; did you mean 'blocks.0.mixer.heads'?",
     )
     assert problems(data, "match={by: state_bytes}") == (
-        "models: gru: vary: expected the number that sets the state's size, got none",
+        "models: gru: vary: expected the option that sets the state's size, got none",
     )
     assert problems(data, "models.1.training.sequence=8") == (
         "models: training.sequence: expected one length for all, got [8, 16]",
@@ -107,7 +107,7 @@ def test_a_suite_that_cannot_be_is_refused(tmp_path):
 def test_a_number_is_set_in_every_block(tmp_path):
     data = text_data(tmp_path)
     data["models"][0]["model"]["blocks"] = [block(hidden=3), {"mixer": "conv"}, {"mlp": {}}]
-    changed = with_number(make_suite(data).entries[0].model, "blocks.*.mlp.hidden", 11)
+    changed = with_option(make_suite(data).entries[0].model, "blocks.*.mlp.hidden", 11)
     assert [None if b.mlp is None else b.mlp.hidden for b in changed.blocks] == [11, None, 11]
 
 

@@ -1,7 +1,7 @@
-"""Claims of the sources as statements that can be run: a suite, the band expected, and a judge of the numbers.
+"""Published claims as tests that can be run: a suite, the band of results expected, and a judge of the results.
 
-Each is a YAML file beside this one: statement, source, band, cost, the overrides of its short form, and its suite. A
-short form shows that everything runs and which way numbers point; the band is that of the full one.
+Each is a YAML file beside this one: statement, source, band, cost, the overrides of its short form, and its suite. The
+short form shows that everything runs and the direction of the effects; the band applies to the full form.
 """
 
 import re
@@ -24,18 +24,18 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a source, and how it is put to the test."""
+    """One statement of a source and its test."""
 
     name: str
     statement: str
     source: str
     band: str
-    """What must be seen for "reproduced"."""
+    """The results that count as reproduced."""
     cost: str
     """Of the full form, on two cores."""
     smoke_cost: str
     smoke: tuple[str, ...]
-    """Overrides, as in --set, that make the short form."""
+    """Overrides of the short form, as in --set."""
     data: dict[str, Any]
     """The suite as plain data."""
 
@@ -46,20 +46,20 @@ class Claim:
         return make_suite({"name": name, "title": name, **self.data}, overrides, text)
 
     def is_short(self, suite: SuiteConfig) -> bool:
-        """Whether a suite is the claim's short form, by its name. Raises ConfigError for one of another claim."""
+        """Whether a suite is the claim's short form, by its name. Raises ConfigError if it is of another claim."""
         names = (self.name, f"{self.name}-smoke")
         require((suite.name in names, f"reproduce: expected the suite {' or '.join(names)}, got {suite.name!r}"))
         return suite.name != self.name
 
     def changes(self, suite: SuiteConfig) -> list[str]:
-        """What a suite has otherwise than the claim, or than its short form; what all models share is said once."""
+        """The differences of a suite from the claim's or its short form; those in all models' training once."""
         own, given = (flatten(as_data(one)) for one in (self.suite(smoke=self.is_short(suite)), suite))
         keys = [key for key in {**own, **given} if own.get(key) != given.get(key)]
-        said = (f"{_shared(key)} = {given.get(key)!r} instead of {own.get(key)!r}" for key in keys)
-        return list(dict.fromkeys(said))
+        differences = (f"{_shared(key)} = {given.get(key)!r} instead of {own.get(key)!r}" for key in keys)
+        return list(dict.fromkeys(differences))
 
     def judge(self, rows: Sequence[Result]) -> Verdict:
-        """What the results say of the claim."""
+        """The verdict of the results on the claim."""
         return JUDGES[self.name](rows)
 
 
@@ -73,10 +73,10 @@ def all_claims() -> list[Claim]:
 
 
 def find_claim(name: str) -> Claim:
-    """The claim of that name. Raises ConfigError with the nearest name there is."""
+    """The claim with that name. Raises ConfigError with the nearest name if there is none."""
     known = {path.stem: path for path in HERE.glob("*.yaml")}
     if name not in known:
-        raise ConfigError(f"reproduce: no claim is called {name!r}{nearest(name, known)}")
+        raise ConfigError(f"reproduce: no claim is named {name!r}{nearest(name, known)}")
     return _load(known[name])
 
 

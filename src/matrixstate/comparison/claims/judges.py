@@ -1,34 +1,34 @@
-"""How each claim is judged: pure functions of the rows of results.csv. Every sentence holds the numbers it rests on."""
+"""The judges of claims: pure functions of the rows of results.csv. Their reasons give the numbers."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from matrixstate.comparison.reporting.statistics import FEWEST, paired_difference, say_difference
+from matrixstate.comparison.reporting.statistics import FEWEST, describe_difference, paired_difference
 from matrixstate.comparison.reporting.summary import Line, summarise
 from matrixstate.comparison.running.tables import Result, by_entry
 
 ORTHOGONAL = ("cayley", "matrix_exp", "householder")
 SCALED = ("scalar_det", "scalar_frobenius")
-SOLVED = 0.995
-LEARNED = 0.95
-UNLEARNED = 0.6
-DROP = 0.1
-NEAR = 0.05
-LITTLE = 0.9
+SOLVED = 0.995  # accuracies: solved up to the compared length,
+LEARNED = 0.95  # learned at the training length,
+UNLEARNED = 0.6  # not learned there,
+DROP = 0.1  # lost beyond it
+NEAR = 0.05  # relative difference of losses that counts as near
+LITTLE = 0.9  # relative speed from which a slowdown counts as little
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say of a claim."""
+    """The verdict of the results on a claim."""
 
     outcome: Literal["reproduced", "not reproduced", "undecided"]
     reasons: tuple[str, ...]
-    """One sentence per part of the band, each with yes, no or open and its numbers."""
+    """One sentence per part of the band: yes, no or open, with its numbers."""
 
 
-Part = tuple[bool | None, str]
+Part = tuple[bool | None, str]  # of the band: whether it holds, None if open, and a sentence
 
 
 def decide(parts: Iterable[Part]) -> Verdict:
@@ -37,7 +37,7 @@ def decide(parts: Iterable[Part]) -> Verdict:
     held = [holds for holds, _ in parts]
     outcome = "not reproduced" if False in held else "undecided" if None in held or not held else "reproduced"
     words = {True: "Yes", False: "No", None: "Open"}
-    return Verdict(outcome, tuple(f"{words[holds]}: {said}" for holds, said in parts))
+    return Verdict(outcome, tuple(f"{words[holds]}: {reason}" for holds, reason in parts))
 
 
 def _lines(rows: Sequence[Result]) -> dict[str, Line]:
@@ -50,16 +50,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def below(rows: Sequence[Result], better: str, worse: str) -> Part:
-    """Whether one entry's value lies below another's, over paired seeds, with an interval without 0."""
+    """Whether one entry's value is below another's, over paired seeds, with an interval that excludes 0."""
     lines = _lines(rows)
     if better not in lines or worse not in lines:
-        return None, f"{better} and {worse} are not both here."
+        return None, f"{better} and {worse} do not both have results."
     one, other = lines[better], lines[worse]
     gap = paired_difference(one.values, other.values)
-    said = say_difference(one.title, other.title, gap, rows[0].metric)
+    reason = describe_difference(one.title, other.title, gap, rows[0].metric)
     if gap is None or gap.interval is None:
-        return None, said
-    return gap.shown and gap.mean < 0, said
+        return None, reason
+    return gap.shown and gap.mean < 0, reason
 
 
 def judge_s3(rows: Sequence[Result]) -> Verdict:
@@ -69,21 +69,23 @@ def judge_s3(rows: Sequence[Result]) -> Verdict:
     def solves(entry: str) -> Part:
         mine = groups.get(entry, [])
         good = sum(row.value is not None and row.value >= SOLVED for row in mine)
-        said = f"{entry} reaches {SOLVED:.1%} up to the length compared in {good} of {len(mine)} seeds."
-        return (good >= 0.8 * len(mine), said) if len(mine) >= FEWEST else (None, said)
+        reason = f"{entry} reaches {SOLVED:.1%} up to the length compared in {good} of {len(mine)} seeds."
+        return (good >= 0.8 * len(mine), reason) if len(mine) >= FEWEST else (None, reason)
 
     def at_both(entry: str) -> tuple[float | None, float | None, int]:
         mine = groups.get(entry, [])
         return _mean(r.value_at_train_length for r in mine), _mean(r.value for r in mine), len(mine)
 
     trained, longest, n = at_both("gdn")
-    said = f"gdn gets {_share(trained)} right at the training length (not learned: below {UNLEARNED:.0%})."
-    unlearned: Part = (None if n < FEWEST or trained is None else trained < UNLEARNED, said)
+    reason = f"gdn gets {_share(trained)} right at the training length (not learned: below {UNLEARNED:.0%})."
+    unlearned: Part = (None if n < FEWEST or trained is None else trained < UNLEARNED, reason)
     trained, longest, n = at_both("gdp2")
-    said = f"gdp2 gets {_share(trained)} right at the training length and {_share(longest)} up to the length compared."
-    falls: Part = (None, said)
+    reason = (
+        f"gdp2 gets {_share(trained)} right at the training length and {_share(longest)} up to the length compared."
+    )
+    falls: Part = (None, reason)
     if n >= FEWEST and trained is not None and longest is not None:
-        falls = (trained >= LEARNED and trained - longest >= DROP, said)
+        falls = (trained >= LEARNED and trained - longest >= DROP, reason)
     return decide([solves("m2rnn"), solves("gru"), unlearned, falls])
 
 
@@ -92,41 +94,41 @@ def _share(value: float | None) -> str:
 
 
 def judge_shakespeare(rows: Sequence[Result]) -> Verdict:
-    """One mixer among MLPs: MRU against attention against nothing."""
+    """One mixer among MLPs: MRU against attention, and both against none."""
     return decide([below(rows, "mru", "mlp"), below(rows, "attention", "mlp"), below(rows, "mru", "attention")])
 
 
 def judge_constructions(rows: Sequence[Result]) -> Verdict:
-    """The author's order of the constructions."""
+    """The order of the constructions of matrices, as their author gives it."""
     lines = _lines(rows)
     others = [name for name in lines if name not in ("ldu", "mlp")]
     parts = [below(rows, "ldu", name) for name in SCALED]
     parts += [_hardly(lines, name) for name in ORTHOGONAL]
     better = [below(rows, name, "ldu") for name in others]
-    beaten = [said for holds, said in better if holds]
+    beaten = [reason for holds, reason in better if holds]
     open_ = any(holds is None for holds, _ in better)
     parts.append((False if beaten else None if open_ else True, beaten[0] if beaten else "nothing is shown below LDU."))
     return decide(parts)
 
 
 def _hardly(lines: dict[str, Line], name: str) -> Part:
-    """Whether an entry gains hardly anything over MLPs alone, measured by what LDU gains."""
+    """Whether an entry gains hardly anything over MLPs alone: less than half of what LDU gains."""
     own, ldu, mlp = (lines[key].mean if key in lines else None for key in (name, "ldu", "mlp"))
     if own is None or ldu is None or mlp is None or len(lines[name].values) < FEWEST:
-        return None, f"{name}, ldu and mlp are not all here with {FEWEST} seeds."
-    said = f"{name} gains {mlp - own:.3f} over MLPs alone, LDU {mlp - ldu:.3f} (hardly: less than half)."
-    return mlp - own < (mlp - ldu) / 2, said
+        return None, f"{name}, ldu and mlp do not all have {FEWEST} seeds."
+    reason = f"{name} gains {mlp - own:.3f} over MLPs alone, LDU {mlp - ldu:.3f} (hardly: less than half)."
+    return mlp - own < (mlp - ldu) / 2, reason
 
 
 def _steady(line: Line) -> Part:
-    """Whether every seed came to its end."""
+    """Whether the training of every seed finished."""
     n = len(line.values) + len(line.failed)
     holds = False if line.failed else True if n >= FEWEST else None
-    return holds, f"{line.first.entry} came to its end in {len(line.values)} of {n}."
+    return holds, f"{line.first.entry} finished in {len(line.values)} of {n} seeds."
 
 
 def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
-    """A judge of: ours trains in every seed, comes within 5 % of theirs, and beats MLPs alone."""
+    """A judge of: ours trains in every seed, its loss is within 5 % of theirs, and below that of MLPs alone."""
 
     def judge(rows: Sequence[Result]) -> Verdict:
         lines = _lines(rows)
@@ -134,8 +136,8 @@ def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
         if mine is None or other is None or mine.mean is None or other.mean is None:
             return decide([(False if mine is not None and mine.failed else None, f"{ours} or {theirs} has no value.")])
         ratio = mine.mean / other.mean
-        said = f"its loss is {ratio:.3f} of that of {theirs} (near: at most {1 + NEAR:.2f})."
-        near: Part = (ratio <= 1 + NEAR if len(mine.values) >= FEWEST else None, said)
+        reason = f"its loss is {ratio:.3f} of that of {theirs} (near: at most {1 + NEAR:.2f})."
+        near: Part = (ratio <= 1 + NEAR if len(mine.values) >= FEWEST else None, reason)
         return decide([_steady(mine), near, below(rows, ours, "mlp")])
 
     return judge
@@ -144,9 +146,9 @@ def judge_near(ours: str, theirs: str) -> Callable[[Sequence[Result]], Verdict]:
 def judge_tinystories(rows: Sequence[Result]) -> Verdict:
     """MRU trains in every seed, beats MLPs alone, and does not beat attention."""
     mine = _lines(rows).get("mru")
-    steady: Part = (None, "mru is not here.") if mine is None else _steady(mine)
-    holds, said = below(rows, "mru", "attention")
-    return decide([steady, below(rows, "mru", "mlp"), (None if holds is None else not holds, said)])
+    steady: Part = (None, "mru has no results.") if mine is None else _steady(mine)
+    holds, reason = below(rows, "mru", "attention")
+    return decide([steady, below(rows, "mru", "mlp"), (None if holds is None else not holds, reason)])
 
 
 def judge_hybrids(rows: Sequence[Result]) -> Verdict:
@@ -162,9 +164,9 @@ def judge_state_size(rows: Sequence[Result]) -> Verdict:
         return decide([(None, "not every size has a value.")])
     falls = all(later < earlier for earlier, later in itertools.pairwise(means))
     shown = ", ".join(f"{line.first.state_bytes:,} B {line.mean:.3f}" for line in lines)
-    whole = min(len(line.values) for line in lines) >= FEWEST
+    enough = min(len(line.values) for line in lines) >= FEWEST
     ends = below(rows, lines[-1].first.entry, lines[0].first.entry)
-    return decide([(falls if whole else None, f"the loss falls with every size: {shown}."), ends])
+    return decide([(falls if enough else None, f"the loss falls with every size: {shown}."), ends])
 
 
 def judge_throughput(rows: Sequence[Result]) -> Verdict:
@@ -174,8 +176,8 @@ def judge_throughput(rows: Sequence[Result]) -> Verdict:
     if whole is None or swapped is None:
         return decide([(None, "the time of a step is not known.")])
     ratio = whole / swapped
-    said = f"with one layer swapped it trains at {ratio:.0%} of the speed (little: at least {LITTLE:.0%})."
-    return decide([(ratio >= LITTLE, said)])
+    reason = f"with one layer swapped it trains at {ratio:.0%} of the speed (little: at least {LITTLE:.0%})."
+    return decide([(ratio >= LITTLE, reason)])
 
 
 JUDGES: dict[str, Callable[[Sequence[Result]], Verdict]] = {

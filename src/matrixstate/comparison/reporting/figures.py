@@ -10,12 +10,11 @@ from matrixstate.comparison.reporting.summary import Line, summarise
 from matrixstate.comparison.running.tables import CURVES, RESULTS, Point, Result, read_rows
 from matrixstate.evaluation.plotting import LineStyle, columns, draw_line, new_figure, save_figure
 
-TELL_APART = "Markers tell the lines apart"
 Curves = Mapping[str, Mapping[int, list[tuple[float, float]]]]  # entry -> seed -> points
 
 
 def draw_all(directory: Path) -> list[Path]:
-    """Draws every figure that the CSV files in `directory` hold something for, into figures/; the SVG files.
+    """Draws every figure for which the CSV files in `directory` have data, into figures/. Returns the SVG files.
 
     Raises CheckpointError for missing or damaged files, MissingExtra without matplotlib.
     """
@@ -30,7 +29,7 @@ def draw_all(directory: Path) -> list[Path]:
 
 
 def save_both(figure: Any, path: Path) -> Path:
-    """Writes path.png and path.svg, the latter the same for the same figure."""
+    """Writes path.png and path.svg. Returns the latter, whose bytes are the same for the same figure."""
     import matplotlib as mpl
 
     save_figure(figure, path.with_name(f"{path.name}.png"))
@@ -56,7 +55,7 @@ class EntryStyles:
 
 
 def curves_named(points: Sequence[Point], curve: str) -> Curves:
-    """The points of one kind of curve by entry and seed, in order."""
+    """The finite points of one kind of curve, by entry and seed."""
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
     for p in points:
         if p.curve == curve and math.isfinite(p.y):
@@ -65,14 +64,14 @@ def curves_named(points: Sequence[Point], curve: str) -> Curves:
 
 
 def mean_curve(seeds: Mapping[int, list[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """The mean over seeds wherever all seeds have a point."""
+    """The mean over seeds at every x at which all seeds have a point."""
     every = [dict(points) for points in seeds.values()]
     common = sorted(set.intersection(*(set(points) for points in every)))
     return [(x, statistics.fmean(points[x] for points in every)) for x in common]
 
 
 def draw_values(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Every seed as a dot, the mean as a bar with its interval, one row per entry, the best on top."""
+    """One row per entry, the best on top: a dot per seed, a bar for the mean, a line for its interval."""
     lines = [line for line in summarise(rows) if line.values]
     if not lines:
         return None
@@ -98,7 +97,7 @@ def _with_solved(line: Line) -> str:
 
 
 def draw_entry(axes: Any, line: Line, place: int, colour: str) -> None:
-    """One row: every seed as a dot, the mean as a bar, its interval as a line."""
+    """Draws the row of one entry: a dot per seed, a bar for the mean, a line for its interval."""
     seen = list(line.values.values())
     spread = [place + 0.12 * (i - (len(seen) - 1) / 2) / max(1, len(seen) - 1) * 2 for i in range(len(seen))]
     axes.plot(seen, spread, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
@@ -108,7 +107,7 @@ def draw_entry(axes: Any, line: Line, place: int, colour: str) -> None:
 
 
 def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Loss against step: the validation loss with the smoothed training loss as thin lines, or the latter alone."""
+    """Loss against step: validation loss, with smoothed training loss as thin lines; for tasks the latter alone."""
     training, validation = curves_named(points, "training loss"), curves_named(points, "validation loss")
     if not training:
         return None
@@ -127,21 +126,21 @@ def draw_loss(rows: Sequence[Result], points: Sequence[Point]) -> Any:
     _limits(axes, shown)
     axes.set_xlabel("step")
     axes.set_ylabel("nats per token")
-    growing = f"Training loss; it rises where the sequences grow. Means over seeds. {TELL_APART}"
-    title = f"Thick: validation. Thin: training. Means over seeds. {TELL_APART}" if validation else growing
+    growing = "Training loss; it rises where the sequences grow. Means over seeds"
+    title = "Thick: validation. Thin: training. Means over seeds" if validation else growing
     axes.set_title(title, fontsize=10, loc="left")
     bare(axes, "both")
-    figure.legend(loc="outside right upper", frameon=False)
+    _add_legend(figure)
     return figure
 
 
 def draw_positions(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Loss against the position in the window: what a model makes of more context."""
+    """Loss against the position in the window: how much a model gains from more context."""
     return _against_position(rows, curves_named(points, "loss by position"), "nats per token")
 
 
 def draw_accuracy(rows: Sequence[Result], points: Sequence[Point]) -> Any:
-    """Accuracy against the position in the sequence, and where training ended."""
+    """Accuracy against the position in the sequence, with the training length marked."""
     return _against_position(rows, curves_named(points, "accuracy"), "accuracy")
 
 
@@ -161,13 +160,13 @@ def _against_position(rows: Sequence[Result], curves: Curves, label: str) -> Any
     for place, length in enumerate(lengths if end > 1.1 * lengths[-1] else ()):
         axes.axvline(length, color="0.4", linestyle="--", linewidth=1)
         top = axes.get_xaxis_transform()
-        said = f"trained to {length:,}" if place == 0 else f"{length:,}"  # several may stand close together
-        axes.text(length, 1.01, said, ha="center", transform=top, fontsize=9, color="0.4")
+        text = f"trained to {length:,}" if place == 0 else f"{length:,}"  # lengths may be close to each other
+        axes.text(length, 1.01, text, ha="center", transform=top, fontsize=9, color="0.4")
     axes.set_xlabel("position in the sequence")
     axes.set_ylabel(label)
-    axes.set_title(f"Thick: means over seeds. Thin: seeds. {TELL_APART}", fontsize=10, loc="left", pad=18)
+    axes.set_title("Thick: means over seeds. Thin: seeds", fontsize=10, loc="left", pad=18)
     bare(axes, "both")
-    figure.legend(loc="outside right upper", frameon=False)
+    _add_legend(figure)
     return figure
 
 
@@ -186,9 +185,9 @@ def draw_states(rows: Sequence[Result], points: Sequence[Point]) -> Any:
         draw_line(axes, first, line, styles.titles[entry], linewidth=1.2)
     axes.set_xlabel("step")
     axes.set_ylabel("log₁₀ of the largest norm of a state")
-    axes.set_title(f"Size of the states in training, every seed. {TELL_APART}", fontsize=10, loc="left")
+    axes.set_title("Size of the states in training, every seed", fontsize=10, loc="left")
     bare(axes, "both")
-    figure.legend(loc="outside right upper", frameon=False)
+    _add_legend(figure)
     return figure
 
 
@@ -229,11 +228,11 @@ FIGURES: dict[str, Callable[[Sequence[Result], Sequence[Point]], Any]] = {
 }
 CAPTIONS = {
     "values": "The result of every seed.",
-    "accuracy": "Accuracy against the position; beyond the dashed line no model was trained.",
+    "accuracy": "Accuracy against the position; the dashed lines are training lengths.",
     "loss": "Loss against the step.",
     "positions": "Loss against the position in the window.",
     "state-bytes": "The result against the size of the state.",
-    "states": "How large the states grow.",
+    "states": "Largest norm of the states against the step.",
 }
 
 
@@ -257,6 +256,12 @@ def _moved(axes: Any, right: float) -> Any:
     return axes.transData + ScaledTranslation(right / 72, 0, axes.figure.dpi_scale_trans)
 
 
+def _add_legend(figure: Any) -> None:
+    """On the right of lines drawn by `draw_line`, outside the axes."""
+    title = "markers tell lines apart"
+    figure.legend(loc="outside right upper", frameon=False, title=title, title_fontsize=9, alignment="left")
+
+
 def _limits(axes: Any, shown: Sequence[float]) -> None:
     if shown:
         room = 0.05 * (max(shown) - min(shown)) or 0.1
@@ -264,7 +269,7 @@ def _limits(axes: Any, shown: Sequence[float]) -> None:
 
 
 def bare(axes: Any, grid: str) -> None:
-    """Light grid lines, no frame above or on the right."""
+    """Light grid lines along `grid` ("x", "y", "both"), no frame above or on the right."""
     axes.grid(axis=grid, alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

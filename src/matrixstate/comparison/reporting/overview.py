@@ -1,4 +1,4 @@
-"""The entries over all parts at a glance, from results.csv alone: one small panel per part, one cell per number."""
+"""The overview of a set, from its results.csv alone: a panel per part in a figure, a cell per part in a table."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from matrixstate.comparison.reporting.summary import Line, summarise
 from matrixstate.comparison.running.tables import RESULTS, PartResult, by_part, read_rows
 from matrixstate.evaluation.plotting import new_figure
 
-CAPTION = "Every part in a panel. Dots: seeds. Bars: means and their intervals. Dashed: the control."
-ACROSS = 2  # panels
+CAPTION = "One panel per part. Dots: seeds. Bars: means and their intervals. Dashed: the control."
+ACROSS = 2  # panels beside each other
 
 
 def draw_overview(directory: Path) -> list[Path]:
-    """Draws figures/overview.png and .svg of a comparison of several parts; the SVG file, none without results.
+    """Draws figures/overview.png and .svg of a comparison of several parts. Returns the SVG file; none without results.
 
     Raises CheckpointError for a missing or damaged results.csv, MissingExtra without matplotlib.
     """
@@ -41,7 +41,7 @@ def _panels(rows: Sequence[PartResult]) -> Any:
 
 
 def _panel(axes: Any, rows: Sequence[PartResult], styles: EntryStyles, named: bool) -> None:
-    """The entries in the order of the suite, the same in all panels."""
+    """Draws one panel; its entries are in the order of the suite, as in all panels."""
     places = {entry: place for place, entry in enumerate(styles.titles)}
     for line in summarise(rows):
         if line.values:
@@ -50,7 +50,7 @@ def _panel(axes: Any, rows: Sequence[PartResult], styles: EntryStyles, named: bo
             axes.axvline(line.mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(range(len(places)), list(styles.titles.values()) if named else [""] * len(places))
     axes.set_ylim(len(places) - 0.5, -0.5)
-    if rows[0].kind == "task":  # so that tasks can be compared, and what is little styless little
+    if rows[0].kind == "task":  # the same range for all tasks, so that small differences look small
         axes.set_xlim(-0.03, 1.03)
     axes.locator_params(axis="x", nbins=6)
     axes.set_title(rows[0].suite, fontsize=10)
@@ -59,14 +59,14 @@ def _panel(axes: Any, rows: Sequence[PartResult], styles: EntryStyles, named: bo
 
 
 def cell(line: Line | None) -> str:
-    """What the overview says of an entry in a part: the mean with its interval, solved seeds, failures."""
+    """The cell of an entry in a part: the mean with its interval, solved seeds, failures."""
     if line is None:
         return "–"
-    said = ["–" if line.mean is None else f"{line.mean:.4f}"]
+    lines = ["–" if line.mean is None else f"{line.mean:.4f}"]
     if line.interval is not None:
-        said[0] += f" [{line.interval.low:.4f}, {line.interval.high:.4f}]"
+        lines[0] += f" [{line.interval.low:.4f}, {line.interval.high:.4f}]"
     if line.solved is not None:
-        said.append(f"solved {line.solved[0]} of {line.solved[1]}")
+        lines.append(f"solved {line.solved[0]} of {line.solved[1]}")
     if line.failed:
-        said.append(f"{len(line.failed)} failed")
-    return "\n".join(said)
+        lines.append(f"{len(line.failed)} failed")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Parts of an HTML page without scripts or references to anything outside it."""
+"""An HTML page, without scripts or references to anything outside it, and its elements."""
 
 import re
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def bullets(name: str, sentences: Sequence[str]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()) -> str:
-    """An HTML table of escaped cells; marked rows stand out."""
+    """An HTML table of escaped cells; `marked` rows are shaded."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = ""
     for i, row in enumerate(rows):
@@ -58,14 +58,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequenc
 
 
 def figure(path: Path, caption: str, prefix: str) -> str:
-    """An SVG file as a figure of the page; `prefix` tells its ids from those of others."""
+    """An SVG file as a figure of the page; `prefix` makes its ids unique."""
     svg = inline_svg(path.read_text(encoding="utf-8"), prefix)
-    said = escape(caption)
-    return f'<figure role="img" aria-label="{said}">{svg}<figcaption>{said}</figcaption></figure>'
+    text = escape(caption)
+    return f'<figure role="img" aria-label="{text}">{svg}<figcaption>{text}</figcaption></figure>'
 
 
 def inline_svg(svg: str, prefix: str) -> str:
-    """An SVG file as an element of a page: no prolog, metadata or name spaces; its ids are made its own."""
+    """An SVG file as an element of a page: without prolog, metadata and name spaces, its ids prefixed."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from matrixstate.comparison.reporting.overview import CAPTION, cell
 from matrixstate.comparison.reporting.page import figure, table, write_page
-from matrixstate.comparison.reporting.sections import findings, heading, surroundings
-from matrixstate.comparison.reporting.summary import in_short, summarise
+from matrixstate.comparison.reporting.sections import background, findings, heading
+from matrixstate.comparison.reporting.summary import short_finding, summarise
 from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, by_entry, by_part, read_rows
 
 
 def write_report(directory: Path, figures: Sequence[Path], notes: Sequence[str] = ()) -> Path:
-    """Writes report.html of a comparison. `notes` stand above its findings: a claim's verdict, say."""
+    """Writes report.html of a comparison. `notes`, such as a claim's verdict, precede its findings."""
     rows = read_rows(directory / RESULTS, Result)
     title = rows[0].suite if rows else directory.name
-    parts = [heading(title, 1), *findings(directory, figures, notes), *surroundings(directory)]
+    parts = [heading(title, 1), *findings(directory, figures, notes), *background(directory)]
     return write_page(directory / "report.html", title, parts)
 
 
@@ -24,8 +24,8 @@ def write_set_report(
 ) -> Path:
     """Writes report.html of a comparison of several parts: an overview, then a section per part.
 
-    Takes the overview's figures, and by part its directory and its figures. Raises CheckpointError for missing or
-    damaged CSV files.
+    `overview` are the figures of the overview, `places` and `figures` the directory and the figures of each part.
+    Raises CheckpointError for missing or damaged CSV files.
     """
     rows = read_rows(directory / RESULTS, PartResult)
     parts = by_part(rows)
@@ -35,7 +35,7 @@ def write_set_report(
         f'<p class="soft">{escape(_about(parts))}</p>',
         '<ul class="findings">',
         *(
-            f'<li><a href="#part-{escape(name)}">{escape(mine[0].suite)}</a>: {escape(in_short(mine))}</li>'
+            f'<li><a href="#part-{escape(name)}">{escape(mine[0].suite)}</a>: {escape(short_finding(mine))}</li>'
             for name, mine in parts.items()
         ),
         "</ul>",
@@ -46,7 +46,7 @@ def write_set_report(
     for i, (name, mine) in enumerate(parts.items()):
         page += [f'<section id="part-{escape(name)}">', heading(mine[0].suite, 2)]
         page += [*findings(places[name], figures[name], level=3, prefix=f"p{i}-"), "</section>"]
-    return write_page(directory / "report.html", title, [*page, *surroundings(directory)])
+    return write_page(directory / "report.html", title, [*page, *background(directory)])
 
 
 def _about(parts: Mapping[str, Sequence[PartResult]]) -> str:
@@ -65,5 +65,5 @@ def _overview(parts: Mapping[str, Sequence[PartResult]]) -> str:
     entries = by_entry([row for mine in parts.values() for row in mine])
     columns = ["entry", *(f"{mine[0].suite}\n{mine[0].metric}" for mine in parts.values())]
     body = [[every[entry].title, *(cell(mine.get(entry)) for mine in lines.values())] for entry in entries]
-    said = '<p class="soft">Means with their intervals. The shaded row is the control.</p>'
-    return table(columns, body, [every[entry].is_control for entry in entries]) + said
+    note = '<p class="soft">Means with their intervals. The shaded row is the control.</p>'
+    return table(columns, body, [every[entry].is_control for entry in entries]) + note

@@ -1,4 +1,4 @@
-"""What a report says of one comparison, section by section, as HTML made of the CSV files."""
+"""The sections of a report on one comparison, as HTML made of the CSV files."""
 
 import statistics
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from matrixstate.comparison.running.tables import MATCHING, RESULTS, TRIALS, Res
 def findings(
     directory: Path, figures: Sequence[Path], notes: Sequence[str] = (), level: int = 2, prefix: str = ""
 ) -> list[str]:
-    """What was found, with results, figures, budget and learning rates under headings of that level.
+    """Findings, results, figures, budget and learning rates, under headings of that level.
 
-    `notes` stand above it; `prefix` makes the ids of the figures this comparison's own. Raises CheckpointError for
-    missing or damaged CSV files.
+    `notes` precede them; `prefix` makes the ids of the figures unique on the page. Raises CheckpointError for missing
+    or damaged CSV files.
     """
     rows = read_rows(directory / RESULTS, Result)
     sizes, trials = read_rows(directory / MATCHING, Size), read_rows(directory / TRIALS, Trial)
@@ -37,18 +37,18 @@ def findings(
     ]
 
 
-def surroundings(directory: Path) -> list[str]:
-    """How to read the numbers, where they were made, and the suite."""
+def background(directory: Path) -> list[str]:
+    """How to read the numbers, the machine they are from, and the suite."""
     return [
         heading("How to read this", 2),
         bullets("methods", METHODS),
-        heading("Where it was made", 2),
+        heading("Environment", 2),
         _environment(directory),
     ]
 
 
 def heading(text: str, level: int) -> str:
-    """A heading; 1 is that of the page."""
+    """A heading; level 1 is the title of the page."""
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
@@ -77,8 +77,8 @@ def _results(rows: Sequence[Result]) -> str:
     lines = summarise(rows)
     columns = ["entry", f"{rows[0].metric}, mean", "interval", "seeds", "against the control", "item error"]
     columns += ["solved", "CPU s to 99 % (seeds)"] if rows[0].kind == "task" else []
-    said = '<p class="soft">The shaded row is the control; n.d.s.: no difference shown.</p>'
-    return table(columns, [_result(line) for line in lines], [line.is_control for line in lines]) + said
+    text = '<p class="soft">The shaded row is the control; n.d.s.: no difference shown.</p>'
+    return table(columns, [_result(line) for line in lines], [line.is_control for line in lines]) + text
 
 
 def _result(line: Line) -> list[str]:
@@ -96,25 +96,25 @@ def _result(line: Line) -> list[str]:
         f"{len(line.values)}{failed}",
         against,
         "–" if line.item_error is None else f"{line.item_error:.4f}",
-        *([f"{line.solved[0]} of {line.solved[1]}", _mastered(line)] if line.solved is not None else []),
+        *([f"{line.solved[0]} of {line.solved[1]}", _solve_seconds(line)] if line.solved is not None else []),
     ]
 
 
-def _mastered(line: Line) -> str:
-    """What it cost to reach 99 % at the full training length, on average over the seeds that did."""
-    found = line.mastered
+def _solve_seconds(line: Line) -> str:
+    """Mean CPU seconds to an accuracy of 99 % at the full training length, over the seeds that reached it."""
+    found = line.solve_seconds
     return f"{statistics.mean(found):.1f} ({len(found)})" if found else "–"
 
 
 def _matching(sizes: Sequence[Size], rows: Sequence[Result]) -> str:
     budget = next((size.budget for size in sizes if size.budget), "")
     paths = ", ".join(sorted({size.varied for size in sizes if size.number is not None}))
-    said = f"Matched: {WORDS[budget]}." if budget else "Nothing was matched: every entry was trained as it stands."
-    said += f" Set to meet it: {paths}." if paths else ""
+    text = f"Matched: {WORDS[budget]}." if budget else "Nothing was matched: every entry was trained as configured."
+    text += f" Varied to meet it: {paths}." if paths else ""
     state = f"state bytes after {rows[0].train_length:,} tokens" if rows else "state bytes"
     columns = ["entry", "set to", "parameters", "without embeddings", state, "FLOPs per token"]
     body = [[size.title, *_cost(size, [row for row in rows if row.entry == size.entry])] for size in sizes]
-    return f"<p>{escape(said)}</p>" + table([*columns, "steps", "tokens", "FLOPs in all", "CPU seconds"], body)
+    return f"<p>{escape(text)}</p>" + table([*columns, "steps", "tokens", "total FLOPs", "CPU seconds"], body)
 
 
 def _cost(size: Size, rows: Sequence[Result]) -> list[str]:
@@ -132,7 +132,7 @@ def _trials(trials: Sequence[Trial], rows: Sequence[Result]) -> str:
     if not trials:
         rates = {row.title: row.learning_rate for row in rows}
         given = ", ".join(f"{title} {rate:g}" for title, rate in rates.items() if rate is not None)
-        return f"<p>No rate was tried out; the suite's were used: {escape(given)}.</p>"
+        return f"<p>There were no trials; the rates of the suite were used: {escape(given)}.</p>"
     metric = rows[0].metric if rows else "value"
     tried = sorted({trial.learning_rate for trial in trials})
     body = []
@@ -140,9 +140,9 @@ def _trials(trials: Sequence[Trial], rows: Sequence[Result]) -> str:
         mine = {trial.learning_rate: trial for trial in trials if trial.entry == entry}
         body.append([next(iter(mine.values())).title, *(_trial(mine.get(rate)) for rate in tried)])
     edges = {t.title for t in trials if t.chosen and t.learning_rate in (tried[0], tried[-1])}
-    said = f"Every entry was tried at the same rates with seed {trials[0].seed}; {metric}, the chosen one marked ✓."
-    warned = f" At the edge of the rates tried, so a better one may lie beyond: {', '.join(sorted(edges))}."
-    return f"<p>{escape(said + (warned if edges else ''))}</p>" + table(
+    text = f"Every entry was trained at the same rates with seed {trials[0].seed}; {metric}, ✓ marks the chosen rate."
+    warned = f" Best at the smallest or largest rate, so a better one may be beyond it: {', '.join(sorted(edges))}."
+    return f"<p>{escape(text + (warned if edges else ''))}</p>" + table(
         ["entry", *(f"{rate:g}" for rate in tried)], body
     )
 

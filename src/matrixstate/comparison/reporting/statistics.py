@@ -1,4 +1,4 @@
-"""What may be said of a few seeds: intervals with a named method, paired differences, and plain sentences."""
+"""Statistics of a few seeds: intervals with a named method, paired differences, and sentences that describe them."""
 
 import math
 import statistics
@@ -9,16 +9,16 @@ import numpy as np
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-FEWEST = 3  # seeds that an interval needs
+FEWEST = 3  # seeds without which no interval is given
 STUDENT = f"Student's t over paired seeds, {LEVEL:.0%}"
 BOOTSTRAP = f"percentile bootstrap over seeds, {RESAMPLES:,} resamples, {LEVEL:.0%}"
 WILSON = f"Wilson, {LEVEL:.0%}"
-Z = 1.959963984540054  # of the standard normal distribution, for 95 %
+Z = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a quantity lies, by the method named."""
+    """A confidence interval and the method it was computed by."""
 
     low: float
     high: float
@@ -27,7 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the first of two entries exceeds the second, on the seeds that both have."""
+    """The first minus the second of two entries, over the seeds that both have."""
 
     mean: float
     interval: Interval | None
@@ -41,21 +41,24 @@ class Difference:
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """Wilson's score interval of a probability. Raises ValueError unless 0 <= successes <= trials, trials > 0."""
+    """Wilson's score interval of a probability. Source: Wilson 1927.
+
+    Raises ValueError unless 0 <= successes <= trials and trials > 0.
+    """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"wilson: expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
     share, z2 = successes / trials, Z * Z
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    # at the ends the interval touches 0 or 1 exactly, which rounding would miss
+    # for no or only successes one end is 0 or 1 exactly, which rounding would miss
     low = 0.0 if successes == 0 else middle - half
     return Interval(low, 1.0 if successes == trials else middle + half, WILSON)
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval | None:
-    """Interval of the mean of `values`, one per seed; None for fewer than three.
+    """Percentile bootstrap interval of the mean of `values`, one per seed; None for fewer than three.
 
-    With few seeds it is too narrow rather than too wide (it cannot leave the range of what was seen).
+    With few seeds it is too narrow rather than too wide, since it cannot leave the range of the values.
     """
     if len(values) < FEWEST:
         return None
@@ -68,8 +71,8 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval | None:
 def student(values: Sequence[float]) -> Interval | None:
     """Student's t interval of the mean of `values`, one per seed; None for fewer than three.
 
-    Where the values are normally distributed about the mean it misses it once in twenty times, for three as for many;
-    of three a bootstrap would one time in four, for it then reaches from the least to the greatest.
+    If the values are normally distributed it misses the mean in 5 % of cases, with three values as with many. The
+    bootstrap of three values misses it in 25 %: it reaches from the smallest to the largest.
     """
     if len(values) < FEWEST:
         return None
@@ -79,8 +82,8 @@ def student(values: Sequence[float]) -> Interval | None:
 
 
 def _t_quantile(freedom: int) -> float:
-    """Within which +-t the distribution with that many degrees of freedom has `LEVEL` of its mass."""
-    low, high = 0.0, 16.0  # at two degrees, the fewest here, it is 4.3
+    """The t for which Student's distribution has `LEVEL` of its mass within +-t, by bisection."""
+    low, high = 0.0, 16.0  # 4.3 for two degrees of freedom, the fewest here
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _t_within(middle, freedom) < LEVEL else (low, middle)
@@ -99,7 +102,7 @@ def _t_within(t: float, freedom: int) -> float:
 
 
 def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference | None:
-    """The mean of ours minus theirs over the seeds both have, with its t interval; None for no common seed."""
+    """The mean of ours minus theirs over their common seeds, with Student's t interval; None if there are none."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
@@ -107,8 +110,8 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Diffe
     return Difference(statistics.mean(gaps), student(gaps), len(seeds))
 
 
-def say_difference(ours: str, theirs: str, difference: Difference | None, what: str, digits: int = 3) -> str:
-    """One sentence: lower, higher, no difference shown, or why nothing can be said."""
+def describe_difference(ours: str, theirs: str, difference: Difference | None, what: str, digits: int = 3) -> str:
+    """A sentence: lower, higher, no difference shown, or why there is no statement."""
     if difference is None:
         return f"{ours} and {theirs} share no finished seed, so they cannot be compared."
     size = f"{abs(difference.mean):.{digits}f}"

@@ -1,4 +1,4 @@
-"""A comparison from its suite to its CSV files, in a directory from which it can be gone on with."""
+"""A comparison in a directory: from its suite over its jobs to its CSV tables. It can be resumed and extended."""
 
 import dataclasses
 import math
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from matrixstate.comparison.running.jobs import Job, change, read_json
-from matrixstate.comparison.running.progress import Listener, finish
+from matrixstate.comparison.running.jobs import Job, read_json, with_training
+from matrixstate.comparison.running.progress import Listener, run_unfinished
 from matrixstate.comparison.running.tables import (
     CURVES,
     MATCHING,
@@ -35,8 +35,8 @@ from matrixstate.training.run import environment, replace_file, write_json
 
 
 @contextmanager
-def making(directory: Path) -> Iterator[None]:
-    """Makes a directory to write into. Raises ConfigError if it holds anything or cannot be written."""
+def new_directory(directory: Path) -> Iterator[None]:
+    """Creates a directory to write into. Raises ConfigError if it is not empty or cannot be written."""
     try:
         if directory.exists() and any(directory.iterdir()):
             raise ConfigError(f"--out: expected a new or empty directory or a comparison, got {directory}")
@@ -47,8 +47,8 @@ def making(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opening(directory: Path) -> Iterator[None]:
-    """Raises CheckpointError for what reading a comparison's files can raise."""
+def reading(directory: Path) -> Iterator[None]:
+    """Turns errors of reading a comparison's files into CheckpointError."""
     try:
         yield
     except OSError as error:
@@ -67,20 +67,20 @@ class Comparison:
 
     @classmethod
     def create(cls, directory: Path, plan: Plan) -> "Comparison":
-        """A new comparison in a directory that must be new or empty."""
-        with making(directory):
+        """Writes a new comparison. Raises ConfigError unless the directory is new or empty."""
+        with new_directory(directory):
             if plan.text is not None:
                 plan.text.write(directory / "data")
             write_environment(directory)
             sizes = [{**dataclasses.asdict(one), "model": encode(one.model, CHOICES)} for one in plan.sizes]
             write_json(directory / "matching.json", {"sizes": sizes})
-            _write_suite(directory, plan.suite)  # last: with it the directory is a comparison
+            _write_suite(directory, plan.suite)  # last: a directory with suite.yaml is a comparison
         return cls(directory, plan.suite, plan.sizes)
 
     @classmethod
     def open(cls, directory: Path) -> "Comparison":
-        """A comparison that was begun. Raises CheckpointError if it is missing or damaged."""
-        with opening(directory):
+        """Reads an existing comparison. Raises CheckpointError if it is missing or damaged."""
+        with reading(directory):
             data = read_yaml((directory / "suite.yaml").read_text(encoding="utf-8"))
             sizes = (read_json(directory / "matching.json") or {})["sizes"]
             models = [decode(ModelConfig, one["model"], CHOICES) for one in sizes]
@@ -88,7 +88,7 @@ class Comparison:
             return cls(directory, make_suite(data), matched)
 
     def extend(self, suite: SuiteConfig) -> "Comparison":
-        """The same comparison with as many seeds as `suite`. Raises ConfigError if anything else differs."""
+        """The same comparison with the number of seeds of `suite`. Raises ConfigError if anything else differs."""
         differences = self.differences(suite)
         if differences:
             raise ConfigError(f"--out: {self.directory} holds another suite: {one}" for one in differences)
@@ -97,29 +97,29 @@ class Comparison:
         return Comparison(self.directory, suite, self.sizes)
 
     def differences(self, suite: SuiteConfig) -> list[str]:
-        """A sentence for every option but the number of seeds in which `suite` is another than this comparison's."""
+        """A sentence for every option, except the number of seeds, in which `suite` differs from this comparison's."""
         ours, theirs = flatten(as_data(self.suite)), flatten(as_data(suite))
         keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key != "seeds"]
         return [f"{key}: {ours.get(key)!r} there, {theirs.get(key)!r} here" for key in keys]
 
     def job(self, size: Matched, kind: Literal["trial", "final"], rate: float, seed: int) -> Job:
-        """The job of one entry, rate and seed."""
+        """The job of one entry, learning rate and seed."""
         place = f"trial-{rate:g}" if kind == "trial" else f"seed-{seed}"
         steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
-        config = change(self.suite.run_config(size.entry, size.model), steps, rate, seed)
+        config = with_training(self.suite.run_config(size.entry, size.model), steps, rate, seed)
         return Job(
             self.directory / "runs" / size.entry / place, self.directory / "data", kind, config, self.suite.measured_to
         )
 
     def trials(self) -> dict[str, list[Job]]:
-        """The trials of every entry, one per learning rate; none if there is nothing to choose."""
+        """The trials of every entry, one per learning rate; none if there is only one rate."""
         rates, seed = self.suite.learning_rates, self.suite.trial_seed
         if len(rates) < 2:
             return {size.entry: [] for size in self.sizes}
         return {size.entry: [self.job(size, "trial", rate, seed) for rate in rates] for size in self.sizes}
 
     def rates(self) -> dict[str, float | None]:
-        """The rate of every entry: its best trial's, or the only one there is; None if all its trials failed."""
+        """The learning rate of every entry: that of its best trial, or the only one; None if all its trials failed."""
         chosen: dict[str, float | None] = {}
         for name, jobs in self.trials().items():
             own = self.suite.entry(name).training.learning_rate
@@ -128,32 +128,33 @@ class Comparison:
 
     def _best(self, jobs: Sequence[Job]) -> float | None:
         done = [(job, job.result() or {}) for job in jobs]
-        fits = [(self.score(found), job) for job, found in done if found.get("status") == "done"]
-        return min(fits, key=lambda pair: pair[0])[1].rate if fits else None
+        scored = [(self.score(found), job) for job, found in done if found.get("status") == "done"]
+        return min(scored, key=lambda pair: pair[0])[1].rate if scored else None
 
     def score(self, found: dict[str, Any]) -> float:
-        """What a trial is judged by; less is better."""
+        """The score of a trial's result; lower is better."""
         value = found["value"]
         return math.inf if value is None else value if self.suite.better == "lower" else -value
 
     def finals(self) -> list[Job]:
-        """The jobs of the comparison, by seed and then entry, so that time left can be told early."""
+        """The jobs of the comparison, by seed and then entry, so that the remaining time can be estimated early."""
         rates = self.rates()
         pairs = [(seed, size) for seed in self.suite.all_seeds for size in self.sizes]
         return [self.job(size, "final", rate, seed) for seed, size in pairs if (rate := rates[size.entry]) is not None]
 
     def run(self, workers: int, listener: Listener) -> None:
-        """Does what is not done yet and writes the CSV files. Raises pool.Interrupted when a signal stopped it."""
-        finish("trials", [job for jobs in self.trials().values() for job in jobs], workers, listener, self.name_of)
-        finish("training", self.finals(), workers, listener, self.name_of)
+        """Runs the unfinished jobs and writes the CSV tables. Raises pool.Interrupted when a signal stopped it."""
+        trials = [job for jobs in self.trials().values() for job in jobs]
+        run_unfinished("trials", trials, workers, listener, self.name_of)
+        run_unfinished("training", self.finals(), workers, listener, self.name_of)
         self.write_tables()
 
     def name_of(self, job: Job) -> str:
-        """What a job is called where there is one line for it: ENTRY/seed-N or ENTRY/trial-RATE."""
+        """The short name of a job: ENTRY/seed-N or ENTRY/trial-RATE."""
         return "/".join(job.directory.parts[-2:])
 
     def write_tables(self) -> None:
-        """Writes results.csv, trials.csv, curves.csv and matching.csv from what the jobs left."""
+        """Writes results.csv, trials.csv, curves.csv and matching.csv from the results of the jobs."""
         found = [(job, job.result()) for job in self.finals()]
         write_rows(self.directory / MATCHING, Size, map(self._size, self.sizes))
         write_rows(self.directory / TRIALS, Trial, self._trials())
@@ -219,7 +220,7 @@ class Comparison:
             for seed, result in mine.items():
                 numbers = {key: value for key, value in result.items() if key in known}
                 row = Result(**{**common, "seed": seed, **numbers})
-                rows.append(row.judged())
+                rows.append(row.with_solved())
             if rates[size.entry] is None:
                 reason = "every learning rate that was tried failed"
                 rows += [Result(**common, seed=s, status="failed", reason=reason) for s in self.suite.all_seeds]
@@ -231,10 +232,10 @@ def _write_suite(directory: Path, suite: SuiteConfig) -> None:
 
 
 def write_yaml(path: Path, data: Any) -> None:
-    """Replaces a YAML file, keys in their order."""
+    """Writes a YAML file, keys in their order, replacing one that exists."""
     replace_file(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def write_environment(directory: Path) -> None:
-    """Leaves environment.json: what the jobs run on."""
+    """Writes environment.json: machine, versions and threads of the jobs."""
     write_json(directory / "environment.json", {**environment(), "threads": 1})

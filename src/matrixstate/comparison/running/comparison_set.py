@@ -1,4 +1,4 @@
-"""Comparisons of several parts, run with one pool of workers, in a directory from which they can be gone on with."""
+"""Comparisons of several parts in a directory, run by one pool of workers. They can be resumed and extended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from matrixstate.comparison.running.comparison import (
     Comparison,
-    making,
-    opening,
+    new_directory,
+    reading,
     write_environment,
     write_yaml,
 )
 from matrixstate.comparison.running.jobs import Job
-from matrixstate.comparison.running.progress import Listener, finish
+from matrixstate.comparison.running.progress import Listener, run_unfinished
 from matrixstate.comparison.running.tables import RESULTS, PartResult, Result, read_rows, write_rows
 from matrixstate.comparison.suites.files import with_seeds
 from matrixstate.comparison.suites.plan import SetPlan, plan_any
-from matrixstate.comparison.suites.set import SuiteSet, gathered, make_set
+from matrixstate.comparison.suites.set import SuiteSet, make_set, merge_part_problems
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
@@ -28,7 +28,7 @@ PARTS = "parts"
 class ComparisonSet:
     """A directory: suite.yaml, environment.json, results.csv over all parts, figures/, report.html, and parts/NAME/.
 
-    Each of the latter is an ordinary comparison, with its own budget, data, trials and tables.
+    Each part is an ordinary comparison with its own budget, data, trials and tables.
     """
 
     directory: Path
@@ -37,27 +37,27 @@ class ComparisonSet:
 
     @classmethod
     def create(cls, directory: Path, plan: SetPlan) -> "ComparisonSet":
-        """A new comparison in a directory that must be new or empty. Raises ConfigError if it is not."""
-        with making(directory):
+        """Writes a new comparison. Raises ConfigError unless the directory is new or empty."""
+        with new_directory(directory):
             parts = {name: Comparison.create(directory / PARTS / name, one) for name, one in plan.parts.items()}
             write_environment(directory)
-            write_yaml(directory / "suite.yaml", plan.suite.source)  # last: with it the directory is a comparison
+            write_yaml(directory / "suite.yaml", plan.suite.source)  # last: a directory with suite.yaml is a comparison
         return cls(directory, plan.suite, parts)
 
     @classmethod
     def open(cls, directory: Path) -> "ComparisonSet":
-        """A comparison that was begun. Raises CheckpointError if it is missing, damaged or at odds with its parts."""
-        with opening(directory):
+        """Reads an existing comparison. Raises CheckpointError if it is missing, damaged or differs from its parts."""
+        with reading(directory):
             suite = make_set(read_yaml((directory / "suite.yaml").read_text(encoding="utf-8")))
         parts = {name: Comparison.open(directory / PARTS / name) for name in suite.parts}
         differences = _differences(parts, suite)
         if differences:
             found = "; ".join(differences)
-            raise CheckpointError(f"compare: {directory / 'suite.yaml'} is not what its parts were made of: {found}")
+            raise CheckpointError(f"compare: {directory / 'suite.yaml'} does not match its parts: {found}")
         return cls(directory, suite, _with_seeds(parts, suite))
 
     def extend(self, suite: SuiteSet) -> "ComparisonSet":
-        """The same comparison with as many seeds as `suite`. Raises ConfigError if anything else differs."""
+        """The same comparison with the number of seeds of `suite`. Raises ConfigError if anything else differs."""
         heads = {"name": (self.suite.name, suite.name), "title": (self.suite.title, suite.title)}
         heads["parts"] = (list(self.suite.parts), list(suite.parts))
         differences = [
@@ -82,18 +82,18 @@ class ComparisonSet:
         return sorted((job for part in self.parts.values() for job in part.finals()), key=lambda job: job.seed)
 
     def run(self, workers: int, listener: Listener) -> None:
-        """Does what is not done yet and writes the CSV files. Raises pool.Interrupted when a signal stopped it."""
-        finish("trials", self.trials(), workers, listener, self.name_of)
-        finish("training", self.finals(), workers, listener, self.name_of)
+        """Runs the unfinished jobs and writes the CSV tables. Raises pool.Interrupted when a signal stopped it."""
+        run_unfinished("trials", self.trials(), workers, listener, self.name_of)
+        run_unfinished("training", self.finals(), workers, listener, self.name_of)
         self.write_tables()
 
     def name_of(self, job: Job) -> str:
-        """What a job is called where there is one line for it: PART/ENTRY/seed-N or PART/ENTRY/trial-RATE."""
+        """The short name of a job: PART/ENTRY/seed-N or PART/ENTRY/trial-RATE."""
         part, _, *place = job.directory.relative_to(self.directory / PARTS).parts
         return "/".join((part, *place))
 
     def write_tables(self) -> None:
-        """Writes every part's CSV files, and results.csv over all of them."""
+        """Writes the CSV tables of every part, and results.csv over all of them."""
         rows = []
         for name, part in self.parts.items():
             part.write_tables()
@@ -103,7 +103,8 @@ class ComparisonSet:
 
 
 def _differences(parts: Mapping[str, Comparison], suite: SuiteSet) -> list[str]:
-    return gathered({name: part.differences(suite.parts[name]) for name, part in parts.items()}, suite.own)
+    found = {name: part.differences(suite.parts[name]) for name, part in parts.items()}
+    return merge_part_problems(found, suite.own_options)
 
 
 def _with_seeds(parts: Mapping[str, Comparison], suite: SuiteSet) -> dict[str, Comparison]:
@@ -114,26 +115,27 @@ def _with_seeds(parts: Mapping[str, Comparison], suite: SuiteSet) -> dict[str, C
 
 
 def is_set(directory: Path) -> bool:
-    """Whether what lies there is a comparison of several parts."""
+    """Whether the directory is a comparison of several parts."""
     return (directory / PARTS).is_dir()
 
 
 def open_any(directory: Path) -> Comparison | ComparisonSet:
-    """The comparison that was begun there. Raises CheckpointError if it is missing or damaged."""
+    """The existing comparison, of one part or of several. Raises CheckpointError if it is missing or damaged."""
     return ComparisonSet.open(directory) if is_set(directory) else Comparison.open(directory)
 
 
 def prepare(directory: Path, suite: SuiteConfig | SuiteSet) -> Comparison | ComparisonSet:
-    """The comparison in `directory`, new or begun with the same suite. Raises ConfigError if it holds another."""
+    """The comparison in `directory`, new or resumed with the same suite. Raises ConfigError if it has another."""
     if not (directory / "suite.yaml").exists():
         plan = plan_any(suite)
         if isinstance(plan, SetPlan):
             return ComparisonSet.create(directory, plan)
         return Comparison.create(directory, plan)
-    begun = open_any(directory)
-    if isinstance(begun, ComparisonSet) and isinstance(suite, SuiteSet):
-        return begun.extend(suite)
-    if isinstance(begun, Comparison) and not isinstance(suite, SuiteSet):
-        return begun.extend(suite)
-    there, here = ("a suite", "one of several parts")[:: -1 if is_set(directory) else 1]
+    existing = open_any(directory)
+    if isinstance(existing, ComparisonSet) and isinstance(suite, SuiteSet):
+        return existing.extend(suite)
+    if isinstance(existing, Comparison) and not isinstance(suite, SuiteSet):
+        return existing.extend(suite)
+    kinds = ("a suite", "one of several parts")
+    there, here = kinds[::-1] if is_set(directory) else kinds
     raise ConfigError(f"--out: {directory} holds another suite: {there} there, {here} here")

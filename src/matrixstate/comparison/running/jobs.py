@@ -1,4 +1,4 @@
-"""One job: one entry trained once, with one learning rate and one seed. What it found is in its result.json."""
+"""Jobs: one entry trained once, with one learning rate and one seed. A finished job has a result.json."""
 
 import dataclasses
 import json
@@ -22,23 +22,23 @@ from matrixstate.training.tasks import TaskRunConfig, train_task
 from matrixstate.training.thermometer import Reading
 
 POINTS = 200  # of a curve, at most
-SPIKE = 0.5  # nats above the mean of the losses before it
-NOTHING = {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
-WINDOW = 20  # how many losses before it
+SPIKE = 0.5  # nats above the mean of the previous losses
+WINDOW = 20  # how many previous losses
+NO_PROGRESS = {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to train one entry once."""
+    """All that a worker needs to train one entry once."""
 
     directory: Path
-    """Of the job: result.json, progress.json and run/."""
+    """Holds result.json, progress.json and run/."""
     data: Path
-    """The text in tokens, made once for all jobs; for a task, nothing."""
+    """The tokenized text, shared by all jobs; unused for a task."""
     kind: Literal["trial", "final"]
     config: RunConfig | TaskRunConfig
     value_length: int | None = None
-    """For a task: the length up to which the accuracy compared is measured. Default: the longest."""
+    """For a task: the length up to which the compared accuracy is measured. Default: the longest."""
 
     @property
     def entry(self) -> str:
@@ -57,16 +57,16 @@ class Job:
         return self.config.training.steps
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished job found; None if it is not finished."""
+        """The result of a finished job; None if it is not finished."""
         return read_json(self.directory / "result.json")
 
     def progress(self) -> dict[str, Any]:
-        """How far it is: step, cpu_seconds, wall_seconds."""
-        return read_json(self.directory / "progress.json") or dict(NOTHING)
+        """Steps done and time taken so far: step, cpu_seconds, wall_seconds."""
+        return read_json(self.directory / "progress.json") or dict(NO_PROGRESS)
 
-    def kept(self) -> dict[str, Any]:
-        """The progress that it goes on from once it was stopped: none for a task, which starts again."""
-        return self.progress() if isinstance(self.config, RunConfig) else dict(NOTHING)
+    def resumable(self) -> dict[str, Any]:
+        """The progress from which it resumes after a stop: none for a task, which starts again."""
+        return self.progress() if isinstance(self.config, RunConfig) else dict(NO_PROGRESS)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -80,15 +80,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @dataclass
-class Watch:
-    """A reporter that measures time, over all sessions of a job, and leaves progress.json for who waits."""
+class JobReporter:
+    """A reporter that measures the time of a job over all its sessions and keeps progress.json up to date."""
 
     job: Job
-    tell: Callable[[int], None] | None = None
-    took: list[float] = field(default_factory=list)
+    on_step: Callable[[int], None] | None = None
+    step_seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._before = self.job.kept()
+        self._before = self.job.resumable()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self._last_cpu, self._written, self._done = None, 0.0, int(self._before["step"])
 
@@ -99,7 +99,7 @@ class Watch:
         }
 
     def write(self) -> None:
-        """Leaves progress.json."""
+        """Writes progress.json."""
         self._written = time.perf_counter()
         write_json(self.job.directory / "progress.json", {"step": self._done, **self.spent()})
 
@@ -108,60 +108,60 @@ class Watch:
     ) -> None:
         self._done, now = step, time.process_time()
         if self._last_cpu is not None:
-            self.took.append(now - self._last_cpu)
+            self.step_seconds.append(now - self._last_cpu)
         self._last_cpu = now
         if time.perf_counter() - self._written > 0.5:
             self.write()
-        if self.tell is not None:
-            self.tell(step)
+        if self.on_step is not None:
+            self.on_step(step)
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
-        self._last_cpu = None  # the time of a look is not a step's
+        self._last_cpu = None  # the time of an evaluation is not part of a step
 
     def measured(self, step: int, readings: Sequence[Reading]) -> None: ...
 
     def warned(self, message: str) -> None: ...
 
 
-def run_job(job: Job, tell: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Trains, or goes on, and writes result.json; returns it. Raises Stopped if a signal stopped it before the end.
+def run_job(job: Job, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Trains or resumes training, writes result.json and returns it. Raises Stopped if a signal stopped it.
 
-    A training that fails is a result too: its status is "failed", with the reason.
+    A training that fails has a result too: the status "failed" and the reason.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
-    watch = Watch(job, tell)
+    reporter = JobReporter(job, on_step)
     try:
         if isinstance(job.config, RunConfig):
-            found = _train_text(job, job.config, watch)
+            found = _train_text(job, job.config, reporter)
         else:
-            found = _train_task(job, job.config, watch)
+            found = _train_task(job, job.config, reporter)
     except Stopped:
-        watch.write()
+        reporter.write()
         raise
-    except (MatrixStateError, MemoryError, RuntimeError) as error:  # the other jobs are none the worse for it
+    except (MatrixStateError, MemoryError, RuntimeError) as error:  # must not stop the other jobs
         reason = " ".join(str(error).split()) or type(error).__name__
-        found = {"status": "failed", "reason": reason, **_of_log(read_log(job.directory / "run"))}
-    middle = statistics.median(watch.took) if watch.took else None
-    found |= {"step_cpu_seconds": middle, **watch.spent()}
+        found = {"status": "failed", "reason": reason, **_summarise_log(read_log(job.directory / "run"))}
+    middle = statistics.median(reporter.step_seconds) if reporter.step_seconds else None
+    found |= {"step_cpu_seconds": middle, **reporter.spent()}
     write_json(job.directory / "result.json", found)
     return found
 
 
-def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]:
-    """Trains from the start: a task's training cannot be gone on with."""
+def _train_task(job: Job, config: TaskRunConfig, reporter: JobReporter) -> dict[str, Any]:
+    """Trains from the start: training on a task cannot be resumed."""
     directory = job.directory / "run"
     shutil.rmtree(directory, ignore_errors=True)
-    outcome = train_task(directory, config, [watch])
+    outcome = train_task(directory, config, [reporter])
     longest, tracking = config.evaluate_length, outcome.tracking
     accuracy = tracking.token_accuracy(job.value_length or longest)
-    found = _of_log(read_log(directory))
+    found = _summarise_log(read_log(directory))
     found["curves"]["accuracy"] = tracking.curve()
     return {
         "status": "done",
         "reason": "",
         "tokens": outcome.tokens,
         "value": accuracy,
-        # of all accuracies of single sequences with this mean, none spread further than rights and wrongs
+        # an upper bound: accuracies of single sequences with this mean vary most if each is 0 or 1
         "item_error": math.sqrt(accuracy * (1 - accuracy) / config.evaluate_sequences),
         "items": config.evaluate_sequences,
         "value_at_train_length": tracking.token_accuracy(config.training.length),
@@ -176,20 +176,20 @@ def _train_task(job: Job, config: TaskRunConfig, watch: Watch) -> dict[str, Any]
     }
 
 
-def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any]:
+def _train_text(job: Job, config: RunConfig, reporter: JobReporter) -> dict[str, Any]:
     directory = job.directory / "run"
     if (directory / "config.yaml").exists():
         run = Run.open(directory)
         resume = bool(list_checkpoints(run.checkpoints))
     else:
         run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
-    outcome = train(run, [watch], resume=resume)
+    outcome = train(run, [reporter], resume=resume)
     if outcome.validation is None:
         raise Stopped(outcome.stopped or signal.SIGINT)
     loss = outcome.validation
     to_bits = loss.bits_per_byte / loss.nats_per_token
     item_error = None if loss.standard_error is None else loss.standard_error * to_bits
-    found = _of_log(run.metrics())
+    found = _summarise_log(run.metrics())
     found["curves"]["loss by position"] = [
         (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
     ]
@@ -206,7 +206,7 @@ def _train_text(job: Job, config: RunConfig, watch: Watch) -> dict[str, Any]:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Gives `target` the files of `source` without copying them, where the file system can."""
+    """Makes `target` a copy of `source`, by hard links where the file system allows them."""
 
     def link(one: str, other: str) -> None:
         try:
@@ -218,14 +218,14 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl that were written to their end; none where it failed before its first."""
+    """The complete lines of a run's metrics.jsonl; none if it failed before the first."""
     path = run / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def _of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the log of a run holds: curves, spikes, size of the states."""
+def _summarise_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Steps, curves, number of spikes and size of the states, from the log of a run."""
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     sizes = [(line["step"], max(map(_largest, line["states"]))) for line in lines if line.get("states")]
     return {
@@ -246,7 +246,7 @@ def _largest(reading: dict[str, Any]) -> float:
 
 
 def spikes(losses: Sequence[float]) -> int:
-    """How often the loss rises by more than half a nat above the mean of the twenty before it; once per rise."""
+    """How often the loss rises more than half a nat above the mean of the twenty before it; once per rise."""
     found, inside = 0, False
     for i in range(WINDOW, len(losses)):
         above = losses[i] > statistics.fmean(losses[i - WINDOW : i]) + SPIKE
@@ -265,12 +265,12 @@ def smooth(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `POINTS` of the points, evenly, the last one among them."""
+    """At most `POINTS` of the points, evenly spaced and with the last one."""
     stride = max(1, math.ceil(len(points) / POINTS))
     return [*points[::-1][::stride][::-1]]
 
 
-def change(config: Any, steps: int, rate: float, seed: int) -> Any:
-    """The same run for other steps, at another rate, with another seed."""
+def with_training(config: Any, steps: int, rate: float, seed: int) -> Any:
+    """The same run with other steps, learning rate and seed."""
     training = dataclasses.replace(config.training, steps=steps, learning_rate=rate)
     return dataclasses.replace(config, training=training, seed=seed)

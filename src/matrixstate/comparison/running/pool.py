@@ -1,4 +1,4 @@
-"""Runs jobs in parallel, one thread each, so that Ctrl-C leaves all of them to be gone on with."""
+"""Runs jobs in parallel, one thread each. Ctrl-C stops all of them so that they can be resumed."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -17,12 +17,12 @@ from matrixstate.comparison.running.jobs import Job, run_job
 from matrixstate.errors import MatrixStateError
 from matrixstate.training.stopping import SIGNALS, Stopped, stopping
 
-Told = Callable[[dict[Job, int], Job | None], None]
-"""Is told the steps done of the jobs that are running, and a job that has just ended."""
+Report = Callable[[dict[Job, int], Job | None], None]
+"""Called with the steps done by each running job, and with a job that has just finished."""
 
 
 class Interrupted(Exception):
-    """The jobs were stopped by a signal; what they did is kept."""
+    """The jobs were stopped by a signal; their checkpoints are saved."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -30,51 +30,51 @@ class Interrupted(Exception):
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, told: Told) -> None:
-    """Runs the jobs that have no result yet; with one worker in this process, else in processes of their own.
+def run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
+    """Runs the jobs that have no result yet: with one worker in this process, otherwise in processes of their own.
 
-    Raises Interrupted when a signal stopped them, and what `run_job` does not take for a result.
+    Raises Interrupted when a signal stopped them, and errors that `run_job` does not turn into a result.
     """
     todo = [job for job in jobs if job.result() is None]
     if not todo:
         return
     if workers == 1:
-        _run_here(todo, told)
+        _run_here(todo, report)
     else:
-        _run_in_processes(todo, min(workers, len(todo)), told)
+        _run_in_processes(todo, min(workers, len(todo)), report)
 
 
-class _Left(BaseException):
-    """Leaves a job that does not listen to signals itself."""
+class _Exit(BaseException):
+    """Ends a job that is in code without a signal handler of its own."""
 
 
 class _Signals:
-    """What a process that runs jobs does with a signal: leave the job, or note it between two jobs."""
+    """The signal handler of a process that runs jobs: ends the job; between two jobs, only records the signal."""
 
-    asked: int | None = None
+    received: int | None = None
     busy = False
 
-    def note(self, number: int, _: object) -> None:
-        self.asked = number
+    def handle(self, number: int, _: object) -> None:
+        self.received = number
         if self.busy:
-            raise _Left
+            raise _Exit
 
-    def run(self, job: Job, tell: Callable[[int], None] | None = None) -> bool:
-        """Whether the job came to its end. Its training listens to signals by itself while it runs."""
-        if self.asked:
+    def run(self, job: Job, on_step: Callable[[int], None] | None = None) -> bool:
+        """Runs a job; returns whether it finished. While it trains, training has its own signal handler."""
+        if self.received:
             return False
         try:
             self.busy = True
-            run_job(job, tell)
+            run_job(job, on_step)
             return True
-        except _Left:
+        except _Exit:
             return False
         except Stopped as stop:
-            self.asked = stop.signal
+            self.received = stop.signal
             return False
         finally:
             self.busy = False
@@ -93,65 +93,65 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _run_here(jobs: Sequence[Job], told: Told) -> None:
+def _run_here(jobs: Sequence[Job], report: Report) -> None:
     signals, before = _Signals(), {}
     if threading.current_thread() is threading.main_thread():
-        before = {each: signal.signal(each, signals.note) for each in SIGNALS}
+        before = {each: signal.signal(each, signals.handle) for each in SIGNALS}
     try:
         with _one_thread():
             for job in jobs:
 
-                def tell(step: int, job: Job = job) -> None:
-                    told({job: step}, None)
+                def on_step(step: int, job: Job = job) -> None:
+                    report({job: step}, None)
 
-                if not signals.run(job, tell):
-                    raise Interrupted(signals.asked or signal.SIGINT)
-                told({}, job)
+                if not signals.run(job, on_step):
+                    raise Interrupted(signals.received or signal.SIGINT)
+                report({}, job)
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
 
-def _run_in_processes(jobs: Sequence[Job], workers: int, told: Told) -> None:
+def _run_in_processes(jobs: Sequence[Job], workers: int, report: Report) -> None:
     todo, running = list(jobs), dict[Future[bool], Job]()
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare_process)
     with stopping() as stop, executor:
         try:
             while (todo or running) and not stop:
-                while todo and len(running) < workers:  # none waits inside the executor: it could not be called back
+                while todo and len(running) < workers:  # a job queued in the executor could not be cancelled
                     job = todo.pop(0)
-                    with _deaf():
+                    with _ignoring_interrupts():
                         running[executor.submit(_work, job)] = job
                 for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
-                    _expect_the_end(future, running[future])
-                    told({}, running.pop(future))
-                told({job: int(job.progress()["step"]) for job in running.values()}, None)
+                    _require_finished(future, running[future])
+                    report({}, running.pop(future))
+                report({job: int(job.progress()["step"]) for job in running.values()}, None)
             if stop:
                 raise Interrupted(stop.signal or signal.SIGINT)
         except BaseException:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGTERM)
-            raise  # leaving the executor waits for them
+            raise  # leaving `with executor` waits until they have saved
 
 
-def _expect_the_end(future: Future[bool], job: Job) -> None:
+def _require_finished(future: Future[bool], job: Job) -> None:
     try:
         if not future.result():
-            raise Interrupted(signal.SIGTERM)  # someone stopped this one process
+            raise Interrupted(signal.SIGTERM)  # this process alone was stopped, from outside
     except BrokenProcessPool as error:
         raise WorkerDied(
-            f"compare: the process of {job.directory} was killed, by want of memory perhaps; "
-            "give the same command to go on, with fewer --jobs"
+            f"compare: the process of {job.directory} was killed, perhaps for lack of memory; "
+            "run the same command to resume, with fewer --jobs"
         ) from error
 
 
 class WorkerDied(MatrixStateError, RuntimeError):
-    """A process that ran jobs is gone."""
+    """A process that ran jobs was killed."""
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C from their first instruction; they are told to stop by name."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C from their first instruction: the parent alone stops them, by SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -162,22 +162,22 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare() -> None:
-    """Makes a new process ready: one thread, out of the reach of the terminal's Ctrl-C, ending with its parent."""
+def _prepare_process() -> None:
+    """Initializes a worker: one thread, not reached by the terminal's Ctrl-C, exits with its parent."""
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    signal.signal(signal.SIGTERM, _signals.note)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, _signals.handle)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     multiprocessing.connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-    while _signals.busy:  # let it save
+    while _signals.busy:  # until its checkpoint is saved
         time.sleep(0.1)
     os._exit(1)
 

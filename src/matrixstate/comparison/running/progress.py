@@ -1,4 +1,4 @@
-"""Does what is left of some jobs and tells how it goes."""
+"""Runs the unfinished ones of some jobs and reports their progress."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -8,31 +8,36 @@ from matrixstate.comparison.running.pool import run_jobs
 
 
 class Listener(Protocol):
-    """Is told how a comparison goes."""
+    """Receives the progress of a comparison."""
 
     def begin(self, what: str, jobs: int, finished: int, steps: int) -> None:
-        """There are so many jobs, so many of them finished; the others have so many steps left."""
+        """Called first: the number of jobs, how many of them are finished, and the steps that the others have left."""
 
     def update(self, steps: int, running: Sequence[str]) -> None:
-        """So many of the steps left are done now, and these jobs are running."""
+        """Called often: how many of those steps are done by now, and the names of the running jobs."""
 
-    def ended(self, name: str, found: dict[str, Any]) -> None:
-        """One job has come to its end."""
+    def finished(self, name: str, result: dict[str, Any]) -> None:
+        """Called when a job is finished, with its result."""
 
 
-def finish(what: str, jobs: Sequence[Job], workers: int, listener: Listener, name_of: Callable[[Job], str]) -> None:
-    """Runs the jobs that are not finished, so many at once; `what` they are. Raises pool.Interrupted for a signal."""
-    ahead = 0
-    begun = {job: int(job.kept()["step"]) for job in jobs if job.result() is None}
-    steps = sum(job.steps - step for job, step in begun.items())
-    listener.begin(what, len(jobs), len(jobs) - len(begun), steps)
+def run_unfinished(
+    what: str, jobs: Sequence[Job], workers: int, listener: Listener, name_of: Callable[[Job], str]
+) -> None:
+    """Runs the unfinished jobs, `workers` at once. `what` names them to the listener, `name_of` each of them.
 
-    def told(running: dict[Job, int], ended: Job | None) -> None:
-        nonlocal ahead
-        if ended is not None:
-            ahead += ended.steps - begun[ended]
-            listener.ended(name_of(ended), ended.result() or {})
-        now = sum(max(0, step - begun[job]) for job, step in running.items())
-        listener.update(ahead + now, [name_of(job) for job in running])
+    Raises pool.Interrupted when a signal stopped them.
+    """
+    done = 0  # steps of the jobs that finished since the call
+    start = {job: int(job.resumable()["step"]) for job in jobs if job.result() is None}
+    steps = sum(job.steps - step for job, step in start.items())
+    listener.begin(what, len(jobs), len(jobs) - len(start), steps)
 
-    run_jobs(jobs, workers, told)
+    def report(running: dict[Job, int], finished: Job | None) -> None:
+        nonlocal done
+        if finished is not None:
+            done += finished.steps - start[finished]
+            listener.finished(name_of(finished), finished.result() or {})
+        now = sum(max(0, step - start[job]) for job, step in running.items())
+        listener.update(done + now, [name_of(job) for job in running])
+
+    run_jobs(jobs, workers, report)

@@ -1,4 +1,4 @@
-"""What a comparison found, as CSV files. Figures and report are made of these files alone."""
+"""The results of a comparison as CSV tables, from which figures and reports are made without anything else."""
 
 import csv
 import dataclasses
@@ -25,20 +25,20 @@ class Result:
     """The comparison's title."""
     kind: Literal["text", "task"]
     metric: str
-    """What `value` is."""
+    """Name and unit of `value`."""
     better: Literal["lower", "higher"]
     train_length: int
-    """Tokens of a sequence in training, the longest."""
+    """Length of the longest training sequences, in tokens."""
     control: str
-    """The entry that the others are compared with."""
+    """Name of the entry that the others are compared with."""
     solved_at: float | None = None
-    """The value from which on a task counts as solved."""
+    """The smallest value that counts as having solved a task."""
     entry: str
     title: str
     seed: int
     status: Literal["done", "failed"]
     reason: str = ""
-    """Why it failed."""
+    """Why the training failed."""
     learning_rate: float | None = None
     parameters: int
     parameters_without_embeddings: int
@@ -49,52 +49,52 @@ class Result:
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
     step_cpu_seconds: float | None = None
-    """CPU seconds of a training step, the middle of all."""
+    """Median CPU seconds of a training step."""
     value: float | None = None
     """The metric."""
     item_error: float | None = None
-    """Standard error of `value` over the items it was measured on: windows of text, or at most that of sequences."""
+    """Standard error of `value` over the windows of text it was measured on; an upper bound over a task's sequences."""
     items: int | None = None
     solved: bool | None = None
     nats_per_token: float | None = None
     spikes: int | None = None
-    """Rises of the training loss by more than half a nat."""
+    """Number of rises of the training loss by more than half a nat."""
     state_log10: float | None = None
-    """log10 of the largest norm that a state had in training."""
+    """log10 of the largest norm of a state during training."""
     value_at_train_length: float | None = None
     value_at_longest: float | None = None
     tail_accuracy: float | None = None
-    """Over the last eighth of the longest sequences."""
+    """Accuracy over the last eighth of the longest sequences."""
     all_correct: float | None = None
-    """Share of the longest sequences without any mistake."""
+    """Fraction of the longest sequences without any mistake."""
     horizon: int | None = None
-    """The longest length with 90 % of the sequences all correct."""
+    """The longest length at which 90 % of the sequences have no mistake."""
     tail_horizon: int | None = None
-    """The longest length at which, as at all shorter ones, the last eighth is right by 99.9 %."""
+    """The longest length at which, as at all shorter ones, the last eighth has an accuracy of 99.9 %."""
     solved_step: int | None = None
-    """When 99 % at the full training length was reached."""
+    """The step at which an accuracy of 99 % at the full training length was reached."""
     solved_cpu_seconds: float | None = None
 
     @property
     def is_finite(self) -> bool:
-        """Whether its value, if it has one, can be compared."""
+        """Whether its value, if any, can be compared."""
         return self.value is None or math.isfinite(self.value)
 
-    def judged(self) -> "Result":
-        """The same row with `solved` set, for a task."""
+    def with_solved(self) -> "Result":
+        """The same row with `solved` set; unchanged for a text."""
         if self.solved_at is None:
             return self
         return dataclasses.replace(self, solved=self.value is not None and self.value >= self.solved_at)
 
     @property
     def better_word(self) -> str:
-        """How the best mean is called."""
+        """ "lowest" or "highest", whichever is best."""
         return "lowest" if self.better == "lower" else "highest"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One row of trials.csv: an entry trained with the trial seed at one rate."""
+    """One row of trials.csv: an entry trained with the trial seed at one learning rate."""
 
     entry: str
     title: str
@@ -126,7 +126,7 @@ class Size:
     entry: str
     title: str
     budget: str
-    """What was matched, "" for nothing."""
+    """What was matched; "" if nothing was."""
     varied: str
     number: int | None
     parameters: int
@@ -139,17 +139,17 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfPart:
+class PartColumns:
     """The first columns of a table over several parts."""
 
     comparison: str
-    """The title of the whole."""
+    """Title of the set."""
     part: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartResult(Result, OfPart):
-    """One row of results.csv where a comparison has several parts: a result, and the part it belongs to."""
+class PartResult(Result, PartColumns):  # the fields of the last base come first
+    """One row of results.csv of a comparison of several parts: a result and its part."""
 
 
 R = TypeVar("R", Result, PartResult, Trial, Point, Size)
@@ -175,7 +175,7 @@ def _text(value: Any) -> str:
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """The rows of a file that `write_rows` wrote. Raises CheckpointError if it is missing or damaged."""
+    """The rows of a file written by `write_rows`. Raises CheckpointError if it is missing or damaged."""
     hints = typing.get_type_hints(kind)
     try:
         lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
@@ -218,5 +218,5 @@ def by_part(rows: Sequence[PartResult]) -> dict[str, list[PartResult]]:
 
 
 def values(rows: Iterable[Result]) -> dict[int, float]:
-    """Seed -> value, of the rows that are done and have a finite one."""
+    """Seed -> value, of the finished rows with a finite value."""
     return {row.seed: row.value for row in rows if row.status == "done" and row.value is not None and row.is_finite}

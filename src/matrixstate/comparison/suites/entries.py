@@ -1,4 +1,4 @@
-"""The architectures of a suite, the budget they get, and the number in each that may change to meet it."""
+"""The entries of a suite, the budget they share, and the number in each model that is varied to meet it."""
 
 import math
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ from matrixstate.training import TrainingConfig
 from matrixstate.training.tasks import TASK_CHOICES, TaskTrainingConfig
 
 HIDDEN = "blocks.*.mlp.hidden"
-"""What is varied to match parameters where an entry does not say."""
+"""Varied to match parameters, unless the entry names another option."""
 
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """The budget that all entries get; the program finds the sizes that meet it."""
+    """The budget of every entry; the sizes that meet it are searched for."""
 
     by: Literal["parameters", "state_bytes", "flops", "wall_time"] = "parameters"
     """parameters: all of them. state_bytes: of one sequence of the training length. flops: of the whole training,
-    forward and backward. wall_time: seconds of training at one thread, judged by a few steps tried beforehand."""
+    forward and backward. wall_time: seconds of training with one thread, estimated from a few steps beforehand."""
     value: float | None = None
-    """How much of it. Default: what the control has, unchanged."""
+    """The budget. Default: that of the control as configured."""
     tolerance: float = 0.02
-    """By what share of the value an entry may miss it."""
+    """The largest relative deviation from the budget."""
 
     def __post_init__(self) -> None:
         require(
@@ -39,13 +39,13 @@ class EntryConfig:
     """One architecture."""
 
     name: str
-    """Names its directory and its rows: letters, digits, '-', '_' and '.'."""
+    """Identifies its directory and rows: letters, digits, '-', '_' and '.'."""
     label: str | None = None
-    """What figures and tables call it. Default: the name."""
+    """Shown in figures and tables. Default: the name."""
     model: ModelConfig
     vary: str | None = None
-    """The whole number of the model that may change to meet the budget, as in blocks.0.mixer.heads; `*` stands for
-    every block. Default: the hidden size of every MLP for parameters; the steps for flops and wall_time."""
+    """The integer option of the model that is varied to meet the budget, as in blocks.0.mixer.heads; `*` matches every
+    block. Default: the hidden size of every MLP for parameters; the steps for flops and wall_time."""
 
     training: Any
 
@@ -56,50 +56,51 @@ class EntryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEntry(EntryConfig):
-    """One architecture, and how it is trained on the text."""
+    """One architecture and its training on a text."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry(EntryConfig):
-    """One architecture, and how it is trained on the task."""
+    """One architecture and its training on a task."""
 
     training: TaskTrainingConfig = field(default_factory=TaskTrainingConfig)
 
 
-def _whole(value: Any) -> bool:
+def _is_integer_option(value: Any) -> bool:
+    """Whether it is an integer, or None: an option whose default is computed."""
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def varied_path(budget: MatchConfig | None, entry: EntryConfig) -> str | None:
-    """The path of the number in the entry's model that the matching may change; None for none."""
+    """The path of the integer option that matching varies in the entry's model; None if it varies none."""
     if budget is None or budget.by in ("flops", "wall_time"):
         return None
     has_mlp = any(block.mlp is not None and hasattr(block.mlp, "hidden") for block in entry.model.blocks)
     return entry.vary or (HIDDEN if budget.by == "parameters" and has_mlp else None)
 
 
-def whole_numbers(model: ModelConfig) -> list[str]:
-    """The paths of all numbers of a model that `vary` may name."""
-    return sorted(key for key, value in flatten(encode(model, TASK_CHOICES)).items() if _whole(value))
+def integer_options(model: ModelConfig) -> list[str]:
+    """The paths of all options of a model that `vary` may name."""
+    return sorted(key for key, value in flatten(encode(model, TASK_CHOICES)).items() if _is_integer_option(value))
 
 
-def places(data: Any, path: str) -> Iterable[tuple[str, ...]]:
-    """The keys of every whole number (or unset one) that `path` names in plain data."""
+def expand_path(data: Any, path: str) -> Iterable[tuple[str, ...]]:
+    """The keys of every integer option in plain data that matches `path`, in which `*` matches any key."""
     key, _, rest = path.partition(".")
     items = dict(enumerate(data)) if isinstance(data, list) else data if isinstance(data, dict) else {}
     for name, value in items.items():
         if key not in ("*", str(name)):
             continue
         if rest:
-            yield from ((str(name), *below) for below in places(value, rest))
-        elif _whole(value):
+            yield from ((str(name), *below) for below in expand_path(value, rest))
+        elif _is_integer_option(value):
             yield (str(name),)
 
 
-def with_number(model: ModelConfig, path: str, number: int) -> ModelConfig:
-    """The model with `number` wherever `path` leads. Raises ConfigError if it does not fit."""
+def with_option(model: ModelConfig, path: str, number: int) -> ModelConfig:
+    """The model with `number` at every option that matches `path`. Raises ConfigError if it is not valid there."""
     data = encode(model, TASK_CHOICES)
-    data = override(data, [f"{'.'.join(keys)}={number}" for keys in places(data, path)])
+    data = override(data, [f"{'.'.join(keys)}={number}" for keys in expand_path(data, path)])
     return decode(ModelConfig, data, TASK_CHOICES)

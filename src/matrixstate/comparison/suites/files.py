@@ -1,4 +1,4 @@
-"""Suites from YAML files and plain data, and back."""
+"""Suites from YAML files and plain data, and back to plain data."""
 
 import dataclasses
 import re
@@ -14,14 +14,20 @@ from matrixstate.training.tasks import TASK_CHOICES, TaskTrainingConfig
 
 
 def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
-    """The suite that a YAML file describes, with "a.b=value" overrides and other text files. All mistakes at once."""
+    """The suite in a YAML file, with "a.b=value" overrides and other text files.
+
+    Raises ConfigError with all mistakes at once.
+    """
     data = load_yaml(path)
     data.setdefault("name", path.stem)
     return make_suite(data, assignments, files)
 
 
 def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
-    """The suite that plain data describes. What it says under `training` holds for every entry that says no other."""
+    """The suite in plain data. Options under `training` apply to every entry that does not set them itself.
+
+    Raises ConfigError with all mistakes at once.
+    """
     data = override(data, assignments)
     names = [str(file.absolute()) for file in files]
     if "task" in data and (names or "data" in data):
@@ -35,18 +41,18 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
         return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
     except ConfigError as error:
         kind = TaskTrainingConfig if "task" in data else TrainingConfig
-        raise ConfigError(_said_once(error.problems, kind, common)) from error
+        raise ConfigError(_merge_problems(error.problems, kind, common)) from error
 
 
 def with_files(data: Any, files: Sequence[str]) -> dict[str, Any]:
-    """What `data` says of a text, with these files. Raises ConfigError if it is no mapping."""
+    """The options `data` of a text with other files. Raises ConfigError if they are not a mapping."""
     if not (data is None or isinstance(data, dict)):
         raise ConfigError(f"data: expected a mapping of options, got {data!r}")
     return {**(data or {}), "files": list(files)}
 
 
 def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """The data with the common training options in every entry that can take them."""
+    """The data with the common training options in every entry, beneath its own; malformed entries are left as is."""
     rest = {key: value for key, value in data.items() if key != "training"}
     if not isinstance(rest.get("models"), list):
         return rest
@@ -58,8 +64,8 @@ def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, 
     return {**rest, "models": [spread(entry) for entry in rest["models"]]}
 
 
-def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
-    """The problems, those of the common training options once instead of once per entry."""
+def _merge_problems(problems: Iterable[str], kind: type, common: Any) -> list[str]:
+    """The problems, with those of the common training options once instead of once per entry."""
     try:
         decode(kind, common, TASK_CHOICES)
         shared: tuple[str, ...] = ()
@@ -70,7 +76,7 @@ def _said_once(problems: Iterable[str], kind: type, common: Any) -> list[str]:
 
 
 def as_data(suite: SuiteConfig) -> dict[str, Any]:
-    """Plain data that `make_suite` turns into an equal suite."""
+    """Plain data from which `make_suite` makes an equal suite."""
     return encode(suite, TASK_CHOICES)
 
 

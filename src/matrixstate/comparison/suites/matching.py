@@ -1,4 +1,4 @@
-"""Meets the budget of a suite: finds each entry's size or steps, and says what it found."""
+"""Budget matching: finds the size or the steps with which each entry meets the budget of a suite."""
 
 import dataclasses
 import itertools
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from matrixstate.comparison.suites.entries import EntryConfig, varied_path, with_number
+from matrixstate.comparison.suites.entries import EntryConfig, varied_path, with_option
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.errors import ConfigError
 from matrixstate.models import Counts, LanguageModel, ModelConfig, count
 
-LARGEST = 2**24  # no number that sets a model's size is larger
-BACKWARD = 3  # forward and backward cost three times the forward pass
+LARGEST = 2**24  # no option that sets a model's size is larger
+BACKWARD = 3  # forward and backward cost three times the forward pass: two products per weight matrix in the latter
 
 
 @dataclass(frozen=True)
 class Matched:
-    """One entry, and what it costs at the size or length that meets the budget."""
+    """One entry at the size or number of steps that meets the budget, and its cost."""
 
     entry: str
     title: str
     model: ModelConfig
     varied: str
-    """What was changed, or "nothing"."""
+    """Path of the option that was varied, "steps", or "nothing"."""
     value: int | None
-    """What it was changed to."""
+    """Its value."""
     steps: int
     tokens: int
-    """Tokens of the whole training; for a curriculum, at most."""
+    """Tokens of the whole training; an upper bound for a curriculum."""
     parameters: int
     parameters_without_embeddings: int
     state_bytes: int
@@ -46,7 +46,7 @@ class Matched:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the matching needs to know of the training, beside the model."""
+    """The properties of a training that costs depend on, besides the model."""
 
     vocabulary: int
     length: int
@@ -92,7 +92,7 @@ def _how(one: Matched) -> str:
 
 
 def _budget(suite: SuiteConfig, shapes: dict[str, Shape]) -> float:
-    """How much every entry gets: what the suite says, or what its control has."""
+    """The budget of every entry: the suite's value, or the cost of its control."""
     if suite.match is None:
         return 0.0
     if suite.match.value is not None:
@@ -126,12 +126,12 @@ def _fit(suite: SuiteConfig, entry: EntryConfig, shape: Shape, budget: float) ->
 
     def measure(number: int) -> float | None:
         try:
-            return getattr(_describe(entry, with_number(entry.model, path, number), shape), by)
-        except ConfigError:  # a size that does not fit the others, say no multiple of the heads
+            return getattr(_describe(entry, with_option(entry.model, path, number), shape), by)
+        except ConfigError:  # a size that is not valid with the others, say not a multiple of the heads
             return None
 
     number = nearest_number(measure, budget)
-    return _describe(entry, with_number(entry.model, path, number), shape, path, number)
+    return _describe(entry, with_option(entry.model, path, number), shape, path, number)
 
 
 def _describe(
@@ -155,10 +155,10 @@ def _describe(
 
 
 def nearest_number(measure: Callable[[int], float | None], target: float) -> int:
-    """The whole number from 1 on whose measure is nearest the target.
+    """The integer from 1 on whose measure is nearest the target.
 
-    The measure must not fall as its number grows; None marks numbers that cannot be. Bracketed and then cut, by a
-    straight line or in half, so that it is asked about ten times. Raises ConfigError if no number can be.
+    The measure must not decrease; None marks numbers that are not valid. The target is bracketed, then the bracket is
+    cut by linear interpolation or in half, about ten measurements in all. Raises ConfigError if no number is valid.
     """
     seen: dict[int, float | None] = {}
 
@@ -172,16 +172,17 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
 
     low = high = first_from(1, 1025)
     if low is None or high is None:
-        raise ConfigError("vary: expected a number that some size fits, none from 1 to 1024 does")
+        raise ConfigError("vary: expected an option with a valid value from 1 to 1024, found none")
     while (at(high) or 0) < target and high < LARGEST:
         further = first_from(8 * high, 16 * high + 1024) or first_from(high + 1, 8 * high)
         if further is None:
             break
         low, high = high, further
     for turn in itertools.count():
+        # interpolation alone creeps where the measure is far from linear: every third cut is in half
         guess = _between(low, high, at(low) or 0, at(high) or 0, target if turn % 3 else None)
         middle = first_from(guess, high) if high - low > 1 else None
-        if middle is None:  # nothing fits above the guess
+        if middle is None:  # no valid number from the guess on
             middle = next((n for n in range(guess - 1, low, -1) if at(n) is not None), None)
         if middle is None:
             break
@@ -190,7 +191,7 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
 
 
 def _between(low: int, high: int, at_low: float, at_high: float, target: float | None) -> int:
-    """A number between two others: where a straight line meets the target, or for None the middle."""
+    """An integer between two others: where the line through their measures meets the target, or for None the middle."""
     if target is None or at_high <= at_low:
         return (low + high + 1) // 2
     guess = low + round((high - low) * (target - at_low) / (at_high - at_low))
@@ -198,7 +199,7 @@ def _between(low: int, high: int, at_low: float, at_high: float, target: float |
 
 
 def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
-    """Seconds of a forward and backward pass at one thread, the middle of some tries. Changes no random state."""
+    """Median seconds of a forward and backward pass with one thread. Leaves the random state as it was."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -211,6 +212,6 @@ def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
             began = time.perf_counter()
             cross_entropy(trained(tokens)[0].flatten(0, 1), tokens.flatten()).backward()
             took.append(time.perf_counter() - began)
-        return statistics.median(took[1:])
+        return statistics.median(took[1:])  # the first one also allocates
     finally:
         torch.set_num_threads(threads)

@@ -1,10 +1,10 @@
-"""What a comparison will train, found out before anything is written."""
+"""The plan of a comparison: what it will train, validated before anything is written."""
 
 from dataclasses import dataclass
 
 from matrixstate.comparison.suites.entries import TaskEntry
 from matrixstate.comparison.suites.matching import Matched, Shape, match
-from matrixstate.comparison.suites.set import SuiteSet, gathered
+from matrixstate.comparison.suites.set import SuiteSet, merge_part_problems
 from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import ConfigError
@@ -15,7 +15,7 @@ from matrixstate.training.tasks import TaskRunConfig, expect_task_fit
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained: the entries at the budget, and the text they learn."""
+    """The entries at the budget, and the tokenized text they are trained on; None for a task."""
 
     suite: SuiteConfig
     sizes: list[Matched]
@@ -24,14 +24,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class SetPlan:
-    """What will be trained in every part."""
+    """The plan of every part of a set."""
 
     suite: SuiteSet
     parts: dict[str, Plan]
 
 
 def make_plan(suite: SuiteConfig) -> Plan:
-    """Reads the text and meets the budget. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    """Tokenizes the text and meets the budget. Writes nothing. Raises ConfigError or DataError if either fails."""
     if isinstance(suite, TaskSuite):
         shapes = {entry.name: _task_shape(suite, entry) for entry in suite.models}
         return Plan(suite, _expect_fits(suite, match(suite, shapes)), None)
@@ -55,7 +55,7 @@ def make_plan(suite: SuiteConfig) -> Plan:
 
 
 def _expect_fits(suite: SuiteConfig, sizes: list[Matched]) -> list[Matched]:
-    """The same sizes. Raises ConfigError with a sentence for whatever one cannot be trained with, once if in all."""
+    """Returns the sizes. Raises ConfigError with each reason why entries cannot be trained, once, with their names."""
     found = dict[str, dict[str, None]]()  # sentence -> entries, in order
     for size in sizes:
         try:
@@ -79,13 +79,13 @@ def _expect_fit(config: RunConfig | TaskRunConfig) -> None:
 
 
 def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
-    """A curriculum's steps hold at most as many tokens as those at full length."""
+    """The shape at full length; a curriculum's shorter steps hold at most as many tokens."""
     training = entry.training
     return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
 
 
 def make_set_plan(suite: SuiteSet) -> SetPlan:
-    """Reads the texts and meets the budget of every part. Raises ConfigError for all parts at once; writes nothing."""
+    """The plan of every part. Writes nothing. Raises ConfigError with the problems of all parts at once."""
     plans, found = {}, {}
     for name, part in suite.parts.items():
         try:
@@ -93,10 +93,10 @@ def make_set_plan(suite: SuiteSet) -> SetPlan:
         except ConfigError as error:
             found[name] = error.problems
     if found:
-        raise ConfigError(gathered(found, suite.own))
+        raise ConfigError(merge_part_problems(found, suite.own_options))
     return SetPlan(suite, plans)
 
 
 def plan_any(suite: SuiteConfig | SuiteSet) -> Plan | SetPlan:
-    """What will be trained. Raises ConfigError or DataError where that cannot be; writes nothing."""
+    """The plan of a suite or a set. Writes nothing. Raises ConfigError or DataError if there is none."""
     return make_set_plan(suite) if isinstance(suite, SuiteSet) else make_plan(suite)

@@ -1,4 +1,4 @@
-"""Suites of several parts: the same entries on several tasks or texts, from one YAML file."""
+"""Sets: suites of several parts, with the same entries on several tasks or texts, in one YAML file."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from matrixstate.training import TrainingConfig
 from matrixstate.training.tasks import TaskTrainingConfig
 
 SHARED = ("name", "seeds", "first_seed", "models", "control")
-"""What all parts have alike, so that no part may say it."""
+"""Options that are the same in all parts, so that no part may set them."""
 TRAININGS: dict[type[SuiteConfig], type] = {TaskSuite: TaskTrainingConfig, TextSuite: TrainingConfig}
 
 
@@ -23,37 +23,38 @@ class SuiteSet:
     """Several suites with the same entries and seeds: one comparison of several parts."""
 
     name: str
-    """Names the directory where none is given."""
+    """The default directory is runs/NAME."""
     title: str | None
-    """Heads the report. Default: the name."""
+    """Of the report. Default: the name."""
     parts: dict[str, SuiteConfig]
     """Each part's suite, by its name, in the order of the file."""
     source: dict[str, Any]
-    """The plain data that it was made of; `make_set` makes an equal set of it."""
+    """The plain data of the set, from which `make_set` makes an equal set."""
 
     @property
     def heading(self) -> str:
         return self.title or self.name
 
     @property
-    def own(self) -> dict[str, dict[str, Any]]:
-        """What each part says for itself."""
+    def own_options(self) -> dict[str, dict[str, Any]]:
+        """The options that each part sets itself."""
         return {name: part or {} for name, part in self.source["parts"].items()}
 
     @property
     def seeds(self) -> int:
-        """How many times each entry is trained, in every part."""
+        """Number of trainings of each entry in every part."""
         return next(iter(self.parts.values())).seeds
 
     def with_seeds(self, seeds: int | None) -> "SuiteSet":
-        """The same set with another number of seeds, or as it is for None. Raises ConfigError for fewer than one."""
+        """The same set with another number of seeds; unchanged for None. Raises ConfigError for fewer than one."""
         return self if seeds is None else make_set({**self.source, "seeds": seeds})
 
 
 def load_any(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig | SuiteSet:
-    """What a YAML file describes: a set if it has `parts`, else a suite.
+    """The set in a YAML file if it has `parts`, else the suite in it.
 
-    Takes "a.b=value" overrides, and text files for the part that learns a text. Raises ConfigError with all mistakes.
+    `assignments` are "a.b=value" overrides, `files` replace the text of the part that is trained on one. Raises
+    ConfigError with all mistakes at once.
     """
     data = _overridden(load_yaml(path), assignments)
     data.setdefault("name", path.stem)
@@ -61,7 +62,7 @@ def load_any(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] 
 
 
 def _overridden(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """`override`, which may change parts but make none."""
+    """`override`, which may change parts but not add any."""
     known, changed = data.get("parts"), override(data, assignments)
     if isinstance(known, dict) and isinstance(changed["parts"], dict):
         made = [
@@ -74,11 +75,11 @@ def _overridden(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
 
 
 def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteSet:
-    """The set that plain data describes: what stands beside `parts` holds for every part that says no other.
+    """The set in plain data. Options beside `parts` are common: they apply to every part that does not set them itself.
 
-    `training` is merged, option by option: the common one, over it the part's, over it the entry's. Where tasks and
-    texts stand side by side, a common option that only one kind knows holds for the parts of that kind. Raises
-    ConfigError with the mistakes of all parts at once, those of the common options said once.
+    `training` is merged option by option: an entry's override the part's, which override the common ones. In a set with
+    tasks and texts, a common option that only one kind has applies to the parts of that kind. Raises ConfigError with
+    the mistakes of all parts at once, those in common options once.
     """
     data = _overridden(data, assignments)
     data = _with_text(data, [str(file.absolute()) for file in files])
@@ -96,10 +97,10 @@ def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Itera
     for part, own in parts.items():
         others = set(kinds.values()) - {kinds[part]}
         try:
-            suites[part] = make_suite({**_merged(_fitting(common, own, kinds[part], others), own), "name": part})
+            suites[part] = make_suite({**_merged(_applicable(common, own, kinds[part], others), own), "name": part})
         except ConfigError as error:
             found[part] = error.problems
-    problems += gathered(found, parts)
+    problems += merge_part_problems(found, parts)
     if problems:
         raise ConfigError(problems)
     assert isinstance(name, str)
@@ -107,7 +108,7 @@ def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Itera
 
 
 def _parts(data: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What each part says for itself, and what has not the form of a part. Raises ConfigError where there are none."""
+    """The options that each part sets itself, and problems with its form. Raises ConfigError if there are no parts."""
     parts = data.get("parts")
     if not isinstance(parts, dict) or not parts:
         raise ConfigError(f"parts: expected a mapping from names to options, got {parts!r}")
@@ -129,42 +130,42 @@ def _kind(part: Mapping[str, Any], common: Mapping[str, Any]) -> type[SuiteConfi
 
 
 def _with_text(data: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:
-    """The data with the text files in the one part that learns a text."""
+    """The data with the text files in the one part that is trained on a text."""
     if not files:
         return data
     parts, _ = _parts(data)
     texts = [name for name, part in parts.items() if _kind(part, data) is TextSuite]
     if len(texts) != 1:
-        raise ConfigError(f"--text: expected one part that learns a text, got {', '.join(texts) or 'none'}")
+        raise ConfigError(f"--text: expected one part that is trained on a text, got {', '.join(texts) or 'none'}")
     (name,) = texts
     given = with_files(parts[name].get("data", data.get("data")), files)
     return {**data, "parts": {**data["parts"], name: {**(data["parts"][name] or {}), "data": given}}}
 
 
-def _fitting(
+def _applicable(
     common: dict[str, Any], own: Mapping[str, Any], kind: type[SuiteConfig], others: Iterable[type[SuiteConfig]]
 ) -> dict[str, Any]:
-    """The common options without those that only parts of another kind, present in the set, can take."""
+    """The common options without those that only the set's parts of other kinds have."""
 
     def training(options: Any) -> Any:
         return _known(options, TRAININGS[kind], [TRAININGS[other] for other in others])
 
     def entry(options: Any) -> Any:
-        said = isinstance(options, dict) and "training" in options
-        return {**options, "training": training(options["training"])} if said else options
+        has_own = isinstance(options, dict) and "training" in options
+        return {**options, "training": training(options["training"])} if has_own else options
 
-    kept = _known(common, kind, others)
-    if not {"task", "data"} & own.keys():  # then a part has both if both are common, and is refused for it
-        kept |= {key: common[key] for key in ("task", "data") if key in common}
-    if "training" in kept:
-        kept["training"] = training(kept["training"])
-    if isinstance(kept.get("models"), list):
-        kept["models"] = [entry(one) for one in kept["models"]]
-    return kept
+    found = _known(common, kind, others)
+    if not {"task", "data"} & own.keys():  # if both are common the part has both, which make_suite refuses
+        found |= {key: common[key] for key in ("task", "data") if key in common}
+    if "training" in found:
+        found["training"] = training(found["training"])
+    if isinstance(found.get("models"), list):
+        found["models"] = [entry(one) for one in found["models"]]
+    return found
 
 
 def _known(options: Any, kind: type, others: Iterable[type]) -> Any:
-    """The options without those that the others know and `kind` does not."""
+    """The options without those that the other kinds have and `kind` does not."""
     if not isinstance(options, dict):
         return options
     foreign = {name for other in others for name in _names(other)} - _names(kind)
@@ -176,42 +177,42 @@ def _names(config: type) -> set[str]:
 
 
 def _merged(common: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A part's suite: its own options over the common ones; those of `training` one by one."""
+    """The options of a part: its own override the common ones; those of `training` one by one."""
     merged, training = {**common, **own}, _given(own, "training")
-    if isinstance(training, dict):  # else the suite refuses it
+    if isinstance(training, dict):  # else make_suite refuses it
         merged["training"] = {**_given(common, "training"), **training}
     return merged
 
 
 def _given(options: Mapping[str, Any], key: str) -> Any:
-    """What is given for `key`; an empty mapping where nothing is."""
+    """The value of `key`; an empty mapping if it is missing or None."""
     return {} if options.get(key) is None else options[key]
 
 
-def gathered(found: Mapping[str, Iterable[str]], parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The problems of all parts with the parts' names in front; one in a common option once, and bare if in all.
+def merge_part_problems(found: Mapping[str, Iterable[str]], parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The problems of all parts, each with its part's name; a problem in a common option once, without names if in all.
 
-    `found` maps a part to its problems, `parts` to what it says for itself.
+    `found` maps a part to its problems, `parts` to the options that it sets itself.
     """
-    own, shared = list[str](), dict[str, dict[str, str]]()  # the latter: what is alike -> part -> problem
+    own, shared = list[str](), dict[str, dict[str, str]]()  # shared: key that is equal in all parts -> part -> problem
     for part, problems in found.items():
         for problem in problems:
             path = problem.partition(":")[0]
-            if _says(parts[part], path.split(".")):
+            if _sets(parts[part], path.split(".")):
                 own.append(f"parts.{part}.{problem}")
             else:
                 alike = path if ": unknown key" in problem else problem  # which keys are near depends on the part
                 shared.setdefault(alike, {}).setdefault(part, problem)
-    said = []
+    merged = []
     for problem in shared.values():
         text = next((text for text in problem.values() if "did you mean" in text), next(iter(problem.values())))
         where = "" if len(problem) == len(parts) else f"parts.{', parts.'.join(problem)}: "
-        said.append(f"{where}{text}")
-    return [*said, *own]
+        merged.append(f"{where}{text}")
+    return [*merged, *own]
 
 
-def _says(part: Any, path: Sequence[str]) -> bool:
-    """Whether a part itself says what lies at `path`; only `training` is merged deeper than its first key."""
+def _sets(part: Any, path: Sequence[str]) -> bool:
+    """Whether a part itself sets the option at `path`. Below the first key only `training` is merged."""
     if path[0] != "training" or len(path) == 1:
         return path[0] in part
     return isinstance(part.get("training"), dict) and path[1] in part["training"]

@@ -1,4 +1,4 @@
-"""What is to be compared, as data: entries, seeds, a text or task, a budget, learning rates."""
+"""A suite: entries, seeds, a text or task, a budget and learning rates, as data."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,9 +12,9 @@ from matrixstate.comparison.suites.entries import (
     MatchConfig,
     TaskEntry,
     TextEntry,
-    places,
+    expand_path,
+    integer_options,
     varied_path,
-    whole_numbers,
 )
 from matrixstate.configs import encode, nearest
 from matrixstate.data import DataConfig
@@ -28,55 +28,55 @@ from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig(ABC):
-    """What every suite has, whatever its models learn."""
+    """What suites on texts and on tasks have in common."""
 
     kind: ClassVar[str]
     better: ClassVar[str]
 
     name: str
-    """Names the directory where none is given."""
+    """The default directory is runs/NAME."""
     title: str | None = None
-    """Heads the report. Default: the name."""
+    """Of the report. Default: the name."""
     seeds: int = 3
-    """How many times each entry is trained: seeds first_seed, first_seed + 1, ..."""
+    """Number of trainings of each entry, with seeds first_seed, first_seed + 1, ..."""
     first_seed: int = 0
     match: MatchConfig | None = None
-    """The budget. Default: none; every entry is trained as it stands, and the report says so."""
+    """The budget. Default: none; every entry is trained as configured, and the report says so."""
     learning_rates: tuple[float, ...] = ()
-    """Rates tried for every entry alike, with one seed; the best is used. Default: no trials, each entry's own rate."""
+    """Tried for every entry with one seed; the best is used. Default: no trials, each entry's own rate."""
     trial_steps: int | None = None
     """Steps of a trial. Default: those of the training."""
     trial_seed: int = 1000
-    """Seed of all trials, not among those of the comparison."""
+    """Seed of all trials; none of the comparison's seeds."""
     control: str | None = None
     """The entry that all others are compared with. Default: the first."""
 
     @property
     @abstractmethod
     def entries(self) -> tuple[EntryConfig, ...]:
-        """The architectures, in the order of the file."""
+        """The entries, in the order of the file."""
 
     @property
     @abstractmethod
     def metric(self) -> str:
-        """What the models are compared by."""
+        """What the models are compared by, as reports name it."""
 
     @property
     def solved_at(self) -> float | None:
-        """The value from which on a task counts as solved."""
+        """The smallest value that counts as having solved a task; None for a text."""
         return None
 
     @property
     def measured_to(self) -> int | None:
-        """For a task: the length up to which the value is measured. Default: the longest."""
+        """For a task: the length up to which the value is measured. None: the longest, or a text."""
         return None
 
     @abstractmethod
     def run_config(self, entry: str, model: ModelConfig) -> Any:
-        """How that entry is trained, with its model at the budget."""
+        """The run of that entry, with `model`, its model at the budget."""
 
     def entry(self, name: str) -> EntryConfig:
-        """The entry of that name."""
+        """The entry with that name."""
         return next(entry for entry in self.entries if entry.name == name)
 
     @property
@@ -123,26 +123,26 @@ PLAIN = "letters, digits, '-', '_' and '.'"
 
 
 def is_plain(name: str) -> bool:
-    """Whether a directory may be called that."""
+    """Whether a name is safe as the name of a directory."""
     return bool(name) and all(c.isalnum() or c in "-_." for c in name) and not name.startswith(".")
 
 
 def _varied(suite: SuiteConfig) -> Iterable[tuple[bool, str]]:
-    """Checks that every entry has something to vary, if the budget needs it."""
+    """Checks that every entry has an option to vary, if the budget needs one."""
     by = None if suite.match is None else suite.match.by
     for entry in suite.entries:
         path = varied_path(suite.match, entry)
         if by == "state_bytes" and path is None and entry.name != suite.reference:
-            yield False, f"models: {entry.name}: vary: expected the number that sets the state's size, got none"
+            yield False, f"models: {entry.name}: vary: expected the option that sets the state's size, got none"
         if path is not None:
-            found = [*places(encode(entry.model, TASK_CHOICES), path)]
-            known = nearest(path, whole_numbers(entry.model))
-            yield bool(found), f"models: {entry.name}: vary: no such whole number: {path!r}{known}"
+            found = [*expand_path(encode(entry.model, TASK_CHOICES), path)]
+            known = nearest(path, integer_options(entry.model))
+            yield bool(found), f"models: {entry.name}: vary: no such integer option: {path!r}{known}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSuite(SuiteConfig):
-    """Models trained on one text and compared in bits per byte of its validation part."""
+    """Models trained on one text and compared by bits per byte of its validation part."""
 
     kind: ClassVar[str] = "text"
     better: ClassVar[str] = "lower"
@@ -181,7 +181,7 @@ class TextSuite(SuiteConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSuite(SuiteConfig):
-    """Models trained on one synthetic task and compared in accuracy, also on sequences longer than any in training."""
+    """Models trained on one synthetic task and compared by accuracy, also on sequences longer than in training."""
 
     kind: ClassVar[str] = "task"
     better: ClassVar[str] = "higher"
@@ -189,14 +189,14 @@ class TaskSuite(SuiteConfig):
     models: tuple[TaskEntry, ...]
     task: TaskConfig
     evaluate_length: int = 1024
-    """Steps of the longest sequences of the evaluation."""
+    """Length of the longest sequences of the evaluation."""
     value_length: int | None = None
-    """The length up to which the accuracy that is compared is measured. Default: evaluate_length. Where a sequence's
-    beginning is none itself, as in recall: the training length, doubled or not, or evaluate_length."""
+    """The length up to which the compared accuracy is measured. Default: evaluate_length. For tasks whose prefixes are
+    not sequences themselves, as in recall: the training length, doubled or not, or evaluate_length."""
     evaluate_sequences: int = 64
-    """Sequences of the evaluation; the same for every entry and seed."""
+    """Number of sequences of the evaluation, which are the same for every entry and seed."""
     solved: float = 0.99
-    """The accuracy over the longest sequences from which on a training counts as having solved the task."""
+    """The smallest value with which a seed counts as having solved the task."""
 
     @property
     def entries(self) -> tuple[TaskEntry, ...]:
@@ -242,7 +242,7 @@ class TaskSuite(SuiteConfig):
         )
 
     def _measured(self) -> Iterable[tuple[bool, str]]:
-        """Checks that the value is of a length that is measured; where prefixes are sequences, all are."""
+        """Checks that `value_length` is measured. All are, if prefixes of sequences are sequences themselves."""
         wanted = self.value_length
         if self.task.prefix or wanted is None or not 0 < wanted <= self.evaluate_length:
             return
