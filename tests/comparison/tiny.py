@@ -116,7 +116,7 @@ def compared_set(out: Path, data: dict[str, Any]) -> tuple[ComparisonSet, Record
 
 
 def timeless(directory: Path) -> list[dict[str, Any]]:
-    """The rows of results.csv without what the clock says."""
+    """The rows of results.csv without the measured times."""
     return [
         {key: value for key, value in dataclasses.asdict(row).items() if key not in TIMES}
         for row in read_rows(directory / RESULTS, Result)

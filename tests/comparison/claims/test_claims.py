@@ -17,7 +17,7 @@ def test_the_claims_are_those_that_have_a_judge():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_claim_is_whole(name):
+def test_a_claim_is_complete(name):
     claim = find_claim(name)
     for text in (claim.statement, claim.source, claim.band, claim.cost, claim.smoke_cost):
         assert len(text) > 5

@@ -179,7 +179,7 @@ def test_the_report_of_several_parts_is_one_file(several):
     assert page.tags.count("svg") == len(drawn) > 3
 
 
-def test_the_overview_says_what_the_parts_say(several):
+def test_the_overview_agrees_with_the_parts(several):
     text = report_of(several).read_text(encoding="utf-8")
     overview = text[: text.index("<section")]
     rows = by_part(read_rows(several / RESULTS, PartResult))
@@ -193,7 +193,7 @@ def test_the_overview_says_what_the_parts_say(several):
     assert overview.count('<tr class="control"><td>a &lt;convolution&gt;</td>') == 1
 
 
-def test_a_part_short_finding_is_its_best_and_how_it_differs_from_the_control():
+def test_the_short_finding_is_the_best_entry_and_how_it_differs_from_the_control():
     rows = [row("a", s, 2.0 + s / 10) for s in range(3)] + [row("b", s, 1.0 + s / 10) for s in range(3)]
     assert short_finding(rows).startswith(
         "B has the lowest mean: 1.1000 bits per byte (3 seeds). B is lower than A by 1.000"
@@ -219,7 +219,7 @@ def _of_the_browser_itself(url):
     return any(host in url for host in ("google.com", "googleapis.com", "gstatic.com", "gvt1.com", "chromium.org"))
 
 
-def test_an_svg_in_a_page_keeps_to_itself():
+def test_the_ids_of_an_svg_in_a_page_are_its_own():
     svg = '<?xml?><!DOCTYPE svg><svg xmlns="http://x" xmlns:xlink="http://y"><metadata>http://z</metadata>'
     svg += '<g id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
     assert inline_svg(svg, "p") == '<svg><g id="p-a"/><use href="#p-a" clip-path="url(#p-a)"/></svg>'
@@ -227,10 +227,10 @@ def test_an_svg_in_a_page_keeps_to_itself():
 
 def test_identical_models_under_different_names_show_no_difference():
     rows = [row(entry, seed, 2.0 + seed / 10) for entry in "abc" for seed in range(3)]
-    said = headlines(rows)
-    assert "This comparison shows no difference between A and any other entry." in said
-    assert sum("no difference shown" in sentence for sentence in said) == 2
-    assert not any("lower than" in sentence or "higher than" in sentence for sentence in said)
+    sentences = headlines(rows)
+    assert "This comparison shows no difference between A and any other entry." in sentences
+    assert sum("no difference shown" in sentence for sentence in sentences) == 2
+    assert not any("lower than" in sentence or "higher than" in sentence for sentence in sentences)
 
 
 def test_the_best_comes_first_and_failures_are_listed():
@@ -238,10 +238,10 @@ def test_the_best_comes_first_and_failures_are_listed():
     rows += [row("c", 0, None, status="failed", reason="step 3: nan")]
     lines = summarise(rows)
     assert [line.first.entry for line in lines] == ["b", "a", "c"]
-    said = headlines(rows)
-    assert said[0] == "B has the lowest mean: 1.0000 bits per byte (3 seeds)."
-    assert "B is lower than A by 1.000 bits per byte, interval [-1.000, -1.000] (3 paired seeds)." in said
-    assert "C: 1 of 1 trainings failed; the first: step 3: nan" in said
+    sentences = headlines(rows)
+    assert sentences[0] == "B has the lowest mean: 1.0000 bits per byte (3 seeds)."
+    assert "B is lower than A by 1.000 bits per byte, interval [-1.000, -1.000] (3 paired seeds)." in sentences
+    assert "C: 1 of 1 trainings failed; the first: step 3: nan" in sentences
     upward = [dataclasses.replace(r, better="higher") for r in rows]
     assert [line.first.entry for line in summarise(upward)] == ["a", "b", "c"]
     assert headlines([]) == ["Nothing has been trained yet."]

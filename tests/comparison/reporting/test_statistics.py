@@ -1,4 +1,4 @@
-"""Intervals against closed forms and known values; sentences that say what the numbers say."""
+"""Intervals against closed forms and published values; sentences that agree with the numbers."""
 
 import math
 import statistics
@@ -68,13 +68,13 @@ def test_students_interval_is_that_of_the_tables(count, quantile):
 
 
 @pytest.mark.parametrize("count", [3, 5])
-def test_of_twenty_differences_that_are_none_one_is_shown(count):
+def test_without_a_difference_one_in_twenty_is_shown(count):
     gaps = np.random.default_rng(0).normal(size=(4000, count)).tolist()
     shown = [paired_difference(dict(enumerate(row)), dict.fromkeys(range(count), 0.0)) for row in gaps]
     assert sum(found is not None and found.shown for found in shown) / len(gaps) == pytest.approx(0.05, abs=0.012)
 
 
-def test_what_is_no_number_shows_nothing():
+def test_nan_shows_no_difference():
     found = paired_difference({0: 1.0, 1: math.nan, 2: 3.0}, dict.fromkeys(range(3), 0.0))
     assert found is not None
     assert not found.shown
@@ -91,7 +91,7 @@ def test_differences_are_paired_by_seed():
 
 
 @pytest.mark.parametrize(
-    ("difference", "said"),
+    ("difference", "sentence"),
     [
         (None, "A and B share no finished seed, so they cannot be compared."),
         (
@@ -112,5 +112,5 @@ def test_differences_are_paired_by_seed():
         ),
     ],
 )
-def test_a_difference_in_a_sentence(difference, said):
-    assert describe_difference("A", "B", difference, "bits") == said
+def test_a_difference_in_a_sentence(difference, sentence):
+    assert describe_difference("A", "B", difference, "bits") == sentence

@@ -43,7 +43,7 @@ from matrixstate.errors import CheckpointError, ConfigError, Diverged
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A comparison of texts with trials, at its end."""
+    """A finished comparison of texts with trials."""
     return compared_with_trials(tmp_path_factory.mktemp("done"))
 
 
@@ -269,7 +269,7 @@ def test_the_accuracy_compared_may_end_before_the_curve(tmp_path):
         assert row.value == row.value_at_train_length != row.value_at_longest
 
 
-def test_processes_find_the_same_numbers(tmp_path):
+def test_processes_give_the_same_numbers(tmp_path):
     data = text_data(tmp_path, models=text_data(tmp_path)["models"][:1])
     here, _ = compared(tmp_path / "here", data)
     there, recorder = compared(tmp_path / "there", data, workers=2)

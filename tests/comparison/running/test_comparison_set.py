@@ -24,7 +24,7 @@ from matrixstate.errors import CheckpointError, ConfigError
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A comparison of two tasks and a text at its end."""
+    """A finished comparison of two tasks and a text."""
     place = tmp_path_factory.mktemp("set")
     return compared_set(place / "out", set_data(place))
 
@@ -53,7 +53,7 @@ def test_every_part_is_a_comparison_and_one_table_holds_all(done):
     assert not (comparison.directory / "parts" / "parity" / "data").exists()
 
 
-def test_a_part_finds_what_the_same_suite_finds_alone(done, tmp_path):
+def test_a_part_has_the_results_of_the_same_suite_alone(done, tmp_path):
     comparison, _ = done
     alone, _ = compared(tmp_path / "alone", as_data(comparison.suite.parts["cycle"]))
     assert timeless(alone.directory) == timeless(comparison.directory / "parts" / "cycle")

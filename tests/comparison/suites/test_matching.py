@@ -27,7 +27,7 @@ def test_the_nearest_number_is_that_of_a_search_through_all(step, slope, target)
     assert abs(measure(nearest_number(measure, target)) - target) <= abs(measure(best) - target) * (1 + 1e-9)
 
 
-def test_numbers_that_are_squares_are_found():
+def test_a_measure_with_invalid_numbers_is_matched():
     assert nearest_number(lambda n: n if math.isqrt(n) ** 2 == n else None, 4000) == 63**2
     with pytest.raises(ConfigError, match="from 1 to 1024, found none"):
         nearest_number(lambda n: None, 4000)
@@ -47,7 +47,7 @@ def test_parameters_meet_the_budget(tmp_path):
     assert sizes[0].value != sizes[1].value
 
 
-def test_the_controls_own_size_is_the_budget_where_none_is_given(tmp_path):
+def test_the_default_budget_is_that_of_the_control(tmp_path):
     conv, gru = plan(tmp_path, "match={by: parameters, tolerance: 0.05}", "control=gru").sizes
     assert gru.value == 8
     assert abs(conv.parameters - gru.parameters) <= 0.05 * gru.parameters

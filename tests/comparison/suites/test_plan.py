@@ -19,7 +19,7 @@ def problems(data, *assignments):
     return caught.value.problems
 
 
-def test_a_length_at_which_the_task_is_not_is_refused():
+def test_a_length_that_the_task_does_not_have_is_refused():
     data = task_data(task=MQAR)
     assert problems(data) == ("training.start: expected at least 8 for 2 pairs, got 2",)
     for right in ("training.start=8", "training.lengths=full"):
@@ -51,7 +51,7 @@ def test_every_mistake_names_its_entries():
     )
 
 
-def test_a_text_is_held_against_rates_and_positions_too(tmp_path):
+def test_rates_and_positions_are_checked_for_a_text_too(tmp_path):
     data = text_data(tmp_path)
     data["models"][0]["model"]["blocks"] = [LEARNED]
     data["models"][1]["training"] = {"rates": [{"parameters": "mixr", "factor": 2}]}

@@ -14,7 +14,7 @@ def problems(data, *assignments, files=()):
     return sorted(caught.value.problems)
 
 
-def test_common_options_hold_where_a_part_says_no_other(tmp_path):
+def test_common_options_apply_unless_a_part_sets_them(tmp_path):
     data = set_data(tmp_path)
     data["models"][1]["training"] = {"learning_rate": 0.5, "steps": 9, "max_batch": 16}
     suite = make_set(data, ["training.batch=4", "parts.parity.evaluate_length=64"])
@@ -56,7 +56,7 @@ def test_a_file_with_parts_is_a_set(tmp_path):
     assert make_set(suite.source) == suite
 
 
-def test_a_text_needs_one_part_that_learns_it(tmp_path):
+def test_a_text_needs_one_part_that_is_trained_on_it(tmp_path):
     data, file = set_data(tmp_path), tmp_path / "a.txt"
     data["parts"]["more"] = {"data": {"source": "shakespeare"}}
     expected = "--text: expected one part that is trained on a text, got "
@@ -89,7 +89,7 @@ def test_all_mistakes_of_all_parts_come_at_once(tmp_path):
     ]
 
 
-def test_what_only_some_parts_cannot_take_is_said_once_with_their_names(tmp_path):
+def test_a_problem_of_some_parts_is_reported_once_with_their_names(tmp_path):
     assert problems(set_data(tmp_path), "seeds=0", "control=gruu") == [
         "control: expected the name of an entry, got 'gruu'; did you mean 'gru'?",
         "seeds: expected at least 1, got 0",
@@ -102,24 +102,24 @@ def test_what_only_some_parts_cannot_take_is_said_once_with_their_names(tmp_path
     ]
 
 
-def test_an_assignment_makes_no_part(tmp_path):
+def test_an_assignment_adds_no_part(tmp_path):
     assert problems(set_data(tmp_path), "parts.cyle.training.clip=0.5") == [
         "--set parts.cyle: expected one of parity, cycle, text"
     ]
 
 
-def test_an_option_that_no_part_can_take_is_a_mistake(tmp_path):
+def test_a_common_option_that_no_part_has_is_a_mistake(tmp_path):
     data = set_data(tmp_path)
     del data["parts"]["text"]
     wrong = ("checkpoint_every", "evaluate_every", "sequence")
     assert [one.split(": ")[0] for one in problems(data)] == [f"training.{name}" for name in wrong]
-    for said in (["training=3"], ["training=3", "parts.parity.training={}"]):
-        assert "training: expected a mapping of options, got 3" in problems(set_data(tmp_path), *said)
+    for assignments in (["training=3"], ["training=3", "parts.parity.training={}"]):
+        assert "training: expected a mapping of options, got 3" in problems(set_data(tmp_path), *assignments)
     wrong = "parts.cycle.training: expected a mapping of options, got 3"
     assert problems(set_data(tmp_path), "parts.cycle.training=3") == [wrong]
 
 
-def test_a_set_without_the_form_of_one_is_refused(tmp_path):
+def test_a_malformed_set_is_refused(tmp_path):
     data = set_data(tmp_path)
     expected = "parts: expected a mapping from names to options, got "
     assert problems({**data, "parts": {}}) == [f"{expected}{{}}"]

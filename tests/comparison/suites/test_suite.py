@@ -21,7 +21,7 @@ def problems(data, *assignments):
     return caught.value.problems
 
 
-def test_common_training_holds_where_an_entry_says_no_other(tmp_path):
+def test_common_training_options_apply_unless_an_entry_sets_them(tmp_path):
     data = text_data(tmp_path)
     data["models"][1]["training"] = {"learning_rate": 0.5, "steps": 9}
     suite = make_suite(data, ["training.batch=7"])
@@ -74,7 +74,7 @@ def test_all_mistakes_come_at_once(tmp_path):
     )
 
 
-def test_a_suite_that_cannot_be_is_refused(tmp_path):
+def test_an_invalid_suite_is_refused(tmp_path):
     data = text_data(tmp_path)
     assert problems({**data, "models": []}) == ("models: expected at least one entry, got none",)
     assert problems(data, "learning_rates=[1e-3, 2e-3]", "trial_seed=1") == (
@@ -115,14 +115,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/compare/*.yaml")), ids=lambda path: path.stem)
-def test_the_shipped_suites_are_whole(path):
+def test_the_shipped_suites_are_valid(path):
     suite = load_any(path)
     assert suite.seeds >= 3
     for part in suite.parts.values() if isinstance(suite, SuiteSet) else (suite,):
         assert part.control is not None
 
 
-def test_the_suites_of_the_document_are_whole():
+def test_the_suites_of_the_document_are_valid():
     document = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
     suite, parts = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL))
     entries = make_suite({"name": "document", **suite}).entries

@@ -99,6 +99,7 @@ def _with_solved(line: Line) -> str:
 def draw_entry(axes: Any, line: Line, place: int, colour: str) -> None:
     """Draws the row of one entry: a dot per seed, a bar for the mean, a line for its interval."""
     seen = list(line.values.values())
+    # seeds beside each other across the row, so that equal values do not hide each other
     spread = [place + 0.12 * (i - (len(seen) - 1) / 2) / max(1, len(seen) - 1) * 2 for i in range(len(seen))]
     axes.plot(seen, spread, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
     axes.plot([line.mean] * 2, [place - 0.28, place + 0.28], color=colour, linewidth=2.5)

@@ -66,7 +66,7 @@ def figure(path: Path, caption: str, prefix: str) -> str:
 
 def inline_svg(svg: str, prefix: str) -> str:
     """An SVG file as an element of a page: without prolog, metadata and name spaces, its ids prefixed."""
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :]  # what precedes it refers to a DTD on the web
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)

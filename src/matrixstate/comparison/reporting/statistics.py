@@ -48,6 +48,7 @@ def wilson(successes: int, trials: int) -> Interval:
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"wilson: expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
     share, z2 = successes / trials, Z * Z
+    # solves |share - p| = Z sqrt(p (1 - p) / trials) for p
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     # for no or only successes one end is 0 or 1 exactly, which rounding would miss
@@ -62,6 +63,7 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval | None:
     """
     if len(values) < FEWEST:
         return None
+    # a fixed seed: the same values always have the same interval
     drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     means = np.asarray(values, dtype=np.float64)[drawn].mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

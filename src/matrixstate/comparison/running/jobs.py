@@ -184,12 +184,13 @@ def _train_text(job: Job, config: RunConfig, reporter: JobReporter) -> dict[str,
     else:
         run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
     outcome = train(run, [reporter], resume=resume)
-    if outcome.validation is None:
+    if outcome.validation is None:  # stopped before the last evaluation
         raise Stopped(outcome.stopped or signal.SIGINT)
     loss = outcome.validation
     to_bits = loss.bits_per_byte / loss.nats_per_token
     item_error = None if loss.standard_error is None else loss.standard_error * to_bits
     found = _summarise_log(run.metrics())
+    # each range of positions at its geometric mean, for a logarithmic axis
     found["curves"]["loss by position"] = [
         (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
     ]
@@ -241,7 +242,7 @@ def _summarise_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _largest(reading: dict[str, Any]) -> float:
-    """log10 of the largest norm of a layer's heads."""
+    """log10 of the largest norm of a layer's heads; infinite if none is known."""
     return max((n for n in reading["log_norm"] if n is not None), default=math.inf) / math.log(10)
 
 
@@ -249,6 +250,7 @@ def spikes(losses: Sequence[float]) -> int:
     """How often the loss rises more than half a nat above the mean of the twenty before it; once per rise."""
     found, inside = 0, False
     for i in range(WINDOW, len(losses)):
+        # a rise lasts until the loss is back near the mean
         above = losses[i] > statistics.fmean(losses[i - WINDOW : i]) + SPIKE
         found, inside = found + (above and not inside), above
     return found

@@ -68,7 +68,7 @@ class _Signals:
         if self.received:
             return False
         try:
-            self.busy = True
+            self.busy = True  # from here on a signal raises _Exit
             run_job(job, on_step)
             return True
         except _Exit:
@@ -85,6 +85,7 @@ _signals = _Signals()
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    """One thread, so that jobs do not compete and give the same numbers with any number of workers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -114,6 +115,7 @@ def _run_here(jobs: Sequence[Job], report: Report) -> None:
 
 def _run_in_processes(jobs: Sequence[Job], workers: int, report: Report) -> None:
     todo, running = list(jobs), dict[Future[bool], Job]()
+    # a forked process would inherit torch's thread pool without its threads, and hang
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare_process)
     with stopping() as stop, executor:
         try:
@@ -122,6 +124,7 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, report: Report) -> None
                     job = todo.pop(0)
                     with _ignoring_interrupts():
                         running[executor.submit(_work, job)] = job
+                # the timeout: a signal and the progress of running jobs are seen soon
                 for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                     _require_finished(future, running[future])
                     report({}, running.pop(future))
@@ -166,12 +169,13 @@ def _prepare_process() -> None:
     """Initializes a worker: one thread, not reached by the terminal's Ctrl-C, exits with its parent."""
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
-        os.setpgrp()
+        os.setpgrp()  # the terminal sends Ctrl-C to its own process group only
     signal.signal(signal.SIGTERM, _signals.handle)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
+    """Waits for the end of the parent, which sends no signal if it was killed, and then ends this process."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

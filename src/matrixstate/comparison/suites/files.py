@@ -66,6 +66,7 @@ def _spread_training(data: dict[str, Any], common: dict[str, Any]) -> dict[str, 
 
 def _merge_problems(problems: Iterable[str], kind: type, common: Any) -> list[str]:
     """The problems, with those of the common training options once instead of once per entry."""
+    # the same problem has every entry's path in front; decoding the common options alone shows which these are
     try:
         decode(kind, common, TASK_CHOICES)
         shared: tuple[str, ...] = ()

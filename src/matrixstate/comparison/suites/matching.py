@@ -109,7 +109,7 @@ def _budget(suite: SuiteConfig, shapes: dict[str, Shape]) -> float:
 
 def _fit(suite: SuiteConfig, entry: EntryConfig, shape: Shape, budget: float) -> Matched:
     by = None if suite.match is None else suite.match.by
-    if by == "flops":
+    if by == "flops":  # they are proportional to the steps
         per_step = _describe(entry, entry.model, dataclasses.replace(shape, steps=1)).flops
         steps = max(1, round(budget / per_step))
         return _describe(entry, entry.model, dataclasses.replace(shape, steps=steps), "steps", steps)
@@ -173,12 +173,12 @@ def nearest_number(measure: Callable[[int], float | None], target: float) -> int
     low = high = first_from(1, 1025)
     if low is None or high is None:
         raise ConfigError("vary: expected an option with a valid value from 1 to 1024, found none")
-    while (at(high) or 0) < target and high < LARGEST:
+    while (at(high) or 0) < target and high < LARGEST:  # bracket the target, by factors of about eight
         further = first_from(8 * high, 16 * high + 1024) or first_from(high + 1, 8 * high)
         if further is None:
             break
         low, high = high, further
-    for turn in itertools.count():
+    for turn in itertools.count():  # cut the bracket until no valid number is inside
         # interpolation alone creeps where the measure is far from linear: every third cut is in half
         guess = _between(low, high, at(low) or 0, at(high) or 0, target if turn % 3 else None)
         middle = first_from(guess, high) if high - low > 1 else None
