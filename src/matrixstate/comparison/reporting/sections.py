@@ -59,15 +59,15 @@ def _weight(note: str) -> str:
 def _about(rows: Sequence[Result], sizes: Sequence[Size]) -> str:
     seeds = len({row.seed for row in rows})
     budget = next((size.budget for size in sizes if size.budget), "")
-    matched = f"at matched {WORDS[budget]}" if budget else "not matched to any budget"
+    matched = f"at matched {BUDGETS[budget]}" if budget else "not matched to any budget"
     return f"{len(sizes)} entries, {seeds} seed{'s' if seeds != 1 else ''} each, {matched}."
 
 
-WORDS = {
+BUDGETS = {
     "parameters": "parameters",
     "state_bytes": "bytes of state",
-    "flops": "arithmetic of training",
-    "wall_time": "time of training",
+    "flops": "FLOPs of training",
+    "wall_time": "training time",
 }
 
 
@@ -109,7 +109,7 @@ def _solve_seconds(line: Line) -> str:
 def _matching(sizes: Sequence[Size], rows: Sequence[Result]) -> str:
     budget = next((size.budget for size in sizes if size.budget), "")
     paths = ", ".join(sorted({size.varied for size in sizes if size.number is not None}))
-    text = f"Matched: {WORDS[budget]}." if budget else "Nothing was matched: every entry was trained as configured."
+    text = f"Matched: {BUDGETS[budget]}." if budget else "Nothing was matched: every entry was trained as configured."
     text += f" Varied to meet it: {paths}." if paths else ""
     state = f"state bytes after {rows[0].train_length:,} tokens" if rows else "state bytes"
     columns = ["entry", "set to", "parameters", "without embeddings", state, "FLOPs per token"]
