@@ -1,5 +1,6 @@
 """Text to tokens and back, sources that say what is wrong, batches that depend on seed and step alone."""
 
+import codecs
 import json
 
 import numpy as np
@@ -102,12 +103,25 @@ def test_a_damaged_tokenizer_is_refused(content, tmp_path):
 
 def test_files_and_folders_are_read_in_order_and_byte_for_byte(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"second\r\n")
-    (tmp_path / "a.md").write_bytes(b"\xef\xbb\xbffirst\n")
+    (tmp_path / "a.md").write_bytes(b"first\n")
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
     single = tmp_path / "other"
     single.write_bytes(b"third")
     text = read_files([tmp_path, single])
-    assert text.encode("utf-8") == b"\xef\xbb\xbffirst\nsecond\r\nthird"
+    assert text.encode("utf-8") == b"first\nsecond\r\nthird"
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    marked, plain = tmp_path / "marked.txt", tmp_path / "plain.txt"
+    marked.write_bytes(codecs.BOM_UTF8 + TEXT.encode())
+    plain.write_bytes(TEXT.encode())
+    assert read_files([marked, plain, marked]) == TEXT * 3
+    texts = [tokenize(DataConfig(files=(str(file),))) for file in (marked, plain)]
+    assert texts[0].tokenizer.data() == texts[1].tokenizer.data()
+    assert (texts[0].sha256, texts[0].sizes) == (texts[1].sha256, texts[1].sizes)
+    marked.write_bytes(codecs.BOM_UTF8 + b"caf\xe9")
+    with pytest.raises(DataError, match="marked.txt is not UTF-8: byte 0xe9 at 6"):
+        read_files([marked])
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

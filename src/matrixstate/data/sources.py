@@ -1,5 +1,6 @@
 """Where text comes from: files and folders, Shakespeare's plays, or a named data set of the hub."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,9 @@ SUFFIXES = (".txt", ".md", ".text", ".tokens")
 def read_files(paths: Sequence[Path]) -> str:
     """The text of all files, in the order given; of a folder, its text files in the order of their names.
 
-    Line ends are kept as they are, so that every byte counts.
+    A byte-order mark at the beginning of a file is left out. Line ends are kept as they are, so that every byte counts.
 
-    Raises DataError for a missing, unreadable, or non-UTF-8 file, a folder without text, or nothing but white space.
+    Raises DataError for a missing, unreadable, or non-UTF-8 file, a folder without text, or only white space.
     """
     files: list[Path] = []
     for path in paths:
@@ -41,10 +42,12 @@ def _read(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"text: cannot read {path}: {error.strerror}") from error
+    text = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"text: {path} is not UTF-8: byte 0x{content[error.start]:02x} at {error.start}") from error
+        place = error.start + len(content) - len(text)
+        raise DataError(f"text: {path} is not UTF-8: byte 0x{content[place]:02x} at {place}") from error
 
 
 def read_source(name: str) -> str:
