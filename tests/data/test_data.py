@@ -134,6 +134,27 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_files([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("data.jsonl", "holds records; extract their text first, as in: jq -r .text FILE > data.txt"),
+        ("data.CSV", "is a table; write its column of text into a .txt file first"),
+        ("data.jsonl.gz", "is compressed; decompress it first"),
+        ("play.html", "has markup; save it as plain text first"),
+    ],
+)
+def test_what_is_not_plain_text_is_refused(name, remedy, tmp_path):
+    (tmp_path / name).write_text('{"text": "To be"}\n')
+    with pytest.raises(DataError, match=rf"expected plain text, but .*{name} {remedy} .*ends in .txt"):
+        read_files([tmp_path / name])
+
+
+def test_utf_16_and_binary_files_are_refused(tmp_path):
+    (tmp_path / "wide.txt").write_bytes("To be".encode("utf-16-le"))
+    with pytest.raises(DataError, match="wide.txt, got a zero byte at 1: a binary file or UTF-16"):
+        read_files([tmp_path / "wide.txt"])
+
+
 @pytest.mark.parametrize("content", ["", "x"])
 def test_a_text_needs_two_characters(content, tmp_path):
     (tmp_path / "t.txt").write_text(content)

@@ -13,6 +13,12 @@ HUB = {  # name: (data set, file or split, column)
 }
 SOURCES = ("shakespeare", *HUB)
 SUFFIXES = (".txt", ".md", ".text", ".tokens")
+NOT_PLAIN = {  # endings of files whose characters are not the text in them, and what to do with such a file
+    (".jsonl", ".ndjson", ".json"): "holds records; extract their text first, as in: jq -r .text FILE > data.txt",
+    (".csv", ".tsv", ".parquet", ".arrow", ".feather"): "is a table; write its column of text into a .txt file first",
+    (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".tgz"): "is compressed; decompress it first",
+    (".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".html", ".htm"): "has markup; save it as plain text first",
+}
 
 
 def read_files(paths: Sequence[Path]) -> str:
@@ -20,7 +26,8 @@ def read_files(paths: Sequence[Path]) -> str:
 
     A byte-order mark at the beginning of a file is left out. Line ends are kept as they are, so that every byte counts.
 
-    Raises DataError for a missing, unreadable, or non-UTF-8 file, a folder without text, or only white space.
+    Raises DataError for a missing, unreadable, or non-UTF-8 file, a file that is not plain text (records, an archive, a
+    document), a folder without text, or only white space.
     """
     files: list[Path] = []
     for path in paths:
@@ -37,12 +44,27 @@ def read_files(paths: Sequence[Path]) -> str:
     return text
 
 
+def _expect_plain(path: Path) -> None:
+    """Raises DataError for a file whose ending says that it is not plain text."""
+    for suffixes, remedy in NOT_PLAIN.items():
+        if path.suffix.lower() in suffixes:
+            raise DataError(
+                f"text: expected plain text, but {path} {remedy} (a file is read as it is where its name ends in .txt)"
+            )
+
+
 def _read(path: Path) -> str:
+    _expect_plain(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"text: cannot read {path}: {error.strerror}") from error
     text = content.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in text:
+        place = content.index(b"\0")
+        raise DataError(
+            f"text: expected plain UTF-8 text in {path}, got a zero byte at {place}: a binary file or UTF-16"
+        )
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
