@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,26 @@ BPE = BPETokenizer.train(TEXT, 300)
 def test_bpe_learns_the_size_asked_for_and_shortens_the_text():
     assert BPE.size == 300
     assert len(BPE.encode(TEXT)) < len(TEXT) / 2
+
+
+def test_a_published_tokenizer_encodes_the_text_alone():
+    """With special tokens around every text, a hole in its numbers, and texts cut and padded to eight tokens."""
+    model = json.loads(str(BPE.data()["model"]))
+    start, end = BPE.size, BPE.size + 5
+    model["model"]["vocab"] |= {"<s>": start, "</s>": end}
+    published = tokenizers.Tokenizer.from_str(json.dumps(model))
+    published.add_special_tokens(["<s>", "</s>"])
+    published.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", end)]
+    )
+    published.enable_truncation(8)
+    published.enable_padding(length=8)
+    ours = BPETokenizer(published.to_str())
+    assert published.encode("To be").ids[0] == start
+    assert ours.encode(TEXT) == BPE.encode(TEXT)
+    assert ours.encode("To be") == BPE.encode("To be")
+    assert ours.encode("be</s>")[-1] == end == ours.size - 1
+    assert to_array(ours.encode("be</s>"), ours.size)[-1] == end
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,7 @@ class Tokenizer(ABC):
     """A reversible map between text and numbers below `size`."""
 
     size: int
-    """How many tokens there are."""
+    """One more than the largest token."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -83,7 +83,10 @@ class BPETokenizer(Tokenizer):
             self._tokenizer = _tokenizers().Tokenizer.from_str(model)
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"not a tokenizer: {error}") from error
-        self.size = self._tokenizer.get_vocab_size()
+        self._tokenizer.no_truncation()  # a published tokenizer may be set to cut or fill texts to its model's length
+        self._tokenizer.no_padding()
+        numbers = self._tokenizer.get_vocab().values()
+        self.size = 1 + max(numbers, default=-1)  # not how many there are: some may be left out
 
     @classmethod
     def train(cls, text: str, size: int) -> "BPETokenizer":
@@ -99,7 +102,7 @@ class BPETokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         _utf8(text)
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
