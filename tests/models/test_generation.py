@@ -1,5 +1,6 @@
 """Generation: step by step is the parallel forward, memory stays flat, rows do not see each other."""
 
+import dataclasses
 import gc
 
 import pytest
@@ -84,6 +85,34 @@ def test_a_long_prompt_is_read_in_pieces(monkeypatch):
     whole = rows(model, prompts, 4)
     monkeypatch.setattr("matrixstate.models.generation.PREFILL", 7)
     assert rows(model, prompts, 4) == whole
+
+
+class _Draws(torch.nn.Module):
+    """Logits on the CPU for features on any device; records where those were."""
+
+    def __init__(self):
+        super().__init__()
+        self.devices = set()
+
+    def forward(self, features):
+        self.devices.add(features.device.type)
+        return torch.zeros(len(features), 31)
+
+
+def test_everything_a_model_reads_is_on_its_device(tmp_path):
+    """The device is "meta", which computes nothing; the convolution runs there, as it needs no autocast."""
+    model = small(GatedConvConfig())
+    begun = Generation(model, begin(model, [[1, 2, 3], [4]]), Sampling())
+    next(begun)
+    save_state(tmp_path / "s", begun.saved(), "hash")
+    model = model.to("meta")
+    model.head = _Draws()
+    start = load_state(tmp_path / "s", model, "hash")
+    assert {leaf.device.type for leaf in _tensors(start.state)} == {"meta"}
+    going = Generation(model, dataclasses.replace(start, pending=[[5, 6], [7]]), Sampling())
+    drawn = [next(going), next(going)]
+    assert all(tokens.shape == (2,) and tokens.device.type == "cpu" for tokens in drawn)
+    assert model.head.devices == {leaf.device.type for leaf in _tensors(going.saved().state)} == {"meta"}
 
 
 def test_learned_positions_are_used_again_from_the_middle():

@@ -36,8 +36,11 @@ class Sampling:
 
 
 def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
-    """Tokens [B] drawn from logits [B, vocabulary], row b with generators[b]."""
-    logits = logits[:, : sampling.known]
+    """Tokens [B] drawn from logits [B, vocabulary], row b with generators[b].
+
+    On the CPU, wherever the logits are, so that a seed gives the same tokens on every device.
+    """
+    logits = logits[:, : sampling.known].cpu()
     if not bool(logits.isfinite().all()):
         raise Diverged("generate: expected finite logits, got NaN or infinity: the model has diverged")
     if sampling.temperature == 0:
@@ -62,8 +65,9 @@ def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
 class Generation:
     """Texts that are being continued: an iterator over the next tokens of all rows, [B] int64, as they are drawn.
 
-    Row b draws with a generator of its own, so its text does not depend on the other rows. A model with learned
-    positions reads the last half of them again whenever it runs out.
+    The model may be on any device; tokens are drawn on the CPU. Row b draws with a generator of its own, so its text
+    does not depend on the other rows. A model with learned positions reads the last half of them again whenever it
+    runs out.
     """
 
     def __init__(self, model: LanguageModel, start: SavedState, sampling: Sampling) -> None:
@@ -94,13 +98,16 @@ class Generation:
         if self._limit is not None:
             self._begin_again_at(self._limit)
         lengths = [len(row) for row in self._pending]
-        longest, mask, features = max(lengths), None, None
-        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending])
-        if min(lengths) < longest:
-            mask = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
+        longest, padded = max(lengths), max(lengths) - min(lengths)
+        mask = features = None
+        device = self.model.embedding.weight.device
+        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending], device=device)
+        if padded:
+            missing = longest - torch.tensor(lengths, device=device)[:, None]
+            mask = torch.arange(longest, device=device) >= missing
         for begin in range(0, longest, PREFILL):
             piece = slice(begin, begin + PREFILL)
-            real = None if mask is None or bool(mask[:, piece].all()) else mask[:, piece]
+            real = None if mask is None or begin >= padded else mask[:, piece]
             features, self._state = self.model.features(tokens[:, piece], self._state, mask=real)
         assert features is not None
         return self.model.head(features[:, -1])
@@ -137,7 +144,8 @@ def generate(
 ) -> Iterator[Tensor]:
     """Continues every prompt by `tokens` tokens; yields the next token of all rows, [B] int64, as soon as it is drawn.
 
-    In memory that does not grow, where the model's state does not. The model is put in evaluation mode.
+    In memory that does not grow, where the model's state does not. The model may be on any device, and is put in
+    evaluation mode; the tokens are on the CPU.
 
     Raises:
         DataError: no prompt, an empty one, or tensors.

@@ -45,7 +45,10 @@ def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
 
 
 def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
-    """What `save_state` wrote. Raises CheckpointError if it is missing, damaged, or another model's."""
+    """What `save_state` wrote, its state on the model's device.
+
+    Raises CheckpointError if it is missing, damaged, or another model's.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -65,7 +68,7 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
     found = {name.removeprefix("state/"): leaf for name, leaf in tensors.items() if name.startswith("state/")}
     if found.keys() != expected.keys() or any(not _fits(found[name], leaf) for name, leaf in expected.items()):
         raise CheckpointError(f"state: {path} is damaged: its tensors are not those of the model's state")
-    values = iter(found[name] for name in expected)
+    values = iter(found[name].to(leaf.device) for name, leaf in expected.items())
     state = map_state(lambda _: next(values), model.init_state(rows))
     try:
         pending = [tensors[f"pending/{b}"].tolist() for b in range(rows)]
