@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers import (
+    GRU,
+    M2RNN,
     MIXERS,
+    MRU,
     AttentionConfig,
     DeltaNetConfig,
     GatedConvConfig,
@@ -318,6 +321,50 @@ def test_wrong_inputs_are_refused(name):
         mixer(torch.zeros(2, 3, 23))
     with pytest.raises(ShapeError, match=r"mask must be torch.bool \[2, 3\], got torch.float32 \[2, 3\]"):
         mixer(torch.zeros(2, 3, 24), mask=torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixer_is_made_from_its_width_and_options(name):
+    cls, fields = type(MIXERS[name]().make(64)), {field.name for field in dataclasses.fields(MIXERS[name])}
+    options = {"heads": 8} if "heads" in fields else {}
+    torch.manual_seed(0)
+    mixer = cls(256, **options)
+    torch.manual_seed(0)
+    same = mixer.config.make(256)
+    assert type(mixer.config) is MIXERS[name]
+    assert options.items() <= vars(mixer.config).items()
+    assert cls(256, mixer.config).config is same.config is mixer.config
+    x = torch.randn(2, 3, 256)
+    y, state = mixer(x)
+    assert y.shape == x.shape
+    assert torch.equal(y, same(x)[0])
+    assert mixer(x, state)[0].shape == x.shape
+
+
+def test_a_mru_made_by_options_has_a_state_that_fits():
+    assert MRU(256, heads=8).order == 4  # 256/8 = 32 channels a head: 4 divides them, and 4² fits
+    assert MRU(256, heads=4).config.state_size is None  # 64 channels are 8²
+    assert MRU(256, heads=8, state_size=72, channels=264).order == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MRU(256, headz=8), "MRU: headz: unknown key; did you mean 'heads'"),
+        (
+            lambda: GRU(256, heads="two", gaet=True),
+            "GRU: gaet: unknown key; did you mean 'gate'.; GRU: heads: expected a whole number, got 'two'",
+        ),
+        (lambda: M2RNN(256, heads=0), "M2RNN: heads: expected at least 1, got 0"),
+        (lambda: MRU(14, heads=2), "state_size: expected heads times a perfect square, got 14 for 2 heads"),
+        (lambda: MRU(256, MRUConfig(), heads=8), "MRU: expected a config or options, got a config and heads"),
+        (lambda: MRU(MRUConfig(), 256), r"MRU: width: expected a whole number from 1 on, got MRUConfig\("),
+        (lambda: MRU(0), "MRU: width: expected a whole number from 1 on, got 0"),
+    ],
+)
+def test_wrong_options_of_a_mixer_are_named(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("name", MIXERS)

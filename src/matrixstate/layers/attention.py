@@ -1,13 +1,13 @@
 """Causal softmax attention with grouped heads, windows and four kinds of positions."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ShapeError, require
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, one_of, require_width
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, make_config, one_of, require_width
 from matrixstate.layers.positions import count_positions, fade, rotate
 from matrixstate.layers.projection import projection
 from matrixstate.ops import AttentionState, accumulation_dtype, attention
@@ -60,7 +60,7 @@ class AttentionConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "Attention":
-        return Attention(self, width)
+        return Attention(width, self)
 
 
 class AttentionMixerState(NamedTuple):
@@ -71,8 +71,9 @@ class AttentionMixerState(NamedTuple):
 class Attention(Mixer):
     """The mixer of `AttentionConfig`."""
 
-    def __init__(self, config: AttentionConfig, width: int) -> None:
+    def __init__(self, width: int, config: AttentionConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(AttentionConfig, width, config, options)
         require_width("attention", width, config.heads, "heads")
         self.config, self.width = config, width
         self.head_size = width // config.heads

@@ -1,13 +1,14 @@
 """Any mixer in both directions: one reads the sequence forwards, one backwards."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from matrixstate.errors import ShapeError
-from matrixstate.layers.mixer import Mixer, MixerConfig, State, check_inputs
+from matrixstate.layers.mixer import Mixer, MixerConfig, State, check_inputs, make_config
 from matrixstate.layers.projection import projection
 
 
@@ -24,14 +25,15 @@ class BidirectionalConfig(MixerConfig):
     """What runs in either direction."""
 
     def make(self, width: int) -> "Bidirectional":
-        return Bidirectional(self, width)
+        return Bidirectional(width, self)
 
 
 class Bidirectional(Mixer):
     """The mixer of `BidirectionalConfig`. Its state is None, and so must be the state it is given."""
 
-    def __init__(self, config: BidirectionalConfig, width: int) -> None:
+    def __init__(self, width: int, config: BidirectionalConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(BidirectionalConfig, width, config, options)
         self.config, self.width = config, width
         self.forwards, self.backwards = config.mixer.make(width), config.mixer.make(width)
         self.output = projection(2 * width, width)

@@ -57,7 +57,7 @@ class CellMixer(Mixer):
 
     inputs_per_cell: int
 
-    def __init__(self, config: CellConfig, width: int) -> None:
+    def __init__(self, width: int, config: CellConfig) -> None:
         super().__init__()
         name, H, n = type(self).__name__, config.heads, self.inputs_per_cell
         if config.head_size is None:

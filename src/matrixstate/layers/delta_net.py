@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,16 @@ from torch.nn.functional import silu
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import LogForgetGate
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, share, unit
-from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, expect_divisor, positive, silence
+from matrixstate.layers.mixer import (
+    About,
+    MixerConfig,
+    at_least,
+    check_inputs,
+    expect_divisor,
+    make_config,
+    positive,
+    silence,
+)
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import gated_delta_product
@@ -58,16 +67,16 @@ class DeltaNetConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "DeltaNet":
-        return DeltaNet(self, width)
+        return DeltaNet(width, self)
 
 
-class DeltaNet(KeyValueMixer):
-    """The mixer of `DeltaNetConfig`, and of its relatives with a decay and with several rules per step.
+class DeltaMixer(KeyValueMixer):
+    """What DeltaNet and its relatives share.
 
     decay: a forget gate per head before the rules of a step. micro_steps: how many rules a step applies.
     """
 
-    def __init__(self, config: DeltaNetConfig, width: int, *, decay: bool = False, micro_steps: int = 1) -> None:
+    def __init__(self, width: int, config: DeltaNetConfig, *, decay: bool, micro_steps: int) -> None:
         super().__init__()
         H, K, V, m = config.heads, config.key_size, config.value_size, micro_steps
         self.config, self.width, self.shape = config, width, (H, K, V)
@@ -105,3 +114,10 @@ class DeltaNet(KeyValueMixer):
     def _micro(self, x: Tensor) -> Tensor:
         """[B, T, m·heads, ...] -> [B, T·m, heads, ...]."""
         return x.unflatten(2, (self.micro_steps, -1)).flatten(1, 2)
+
+
+class DeltaNet(DeltaMixer):
+    """The mixer of `DeltaNetConfig`. State [B, H, K, V]."""
+
+    def __init__(self, width: int, config: DeltaNetConfig | None = None, **options: Any) -> None:
+        super().__init__(width, make_config(DeltaNetConfig, width, config, options), decay=False, micro_steps=1)

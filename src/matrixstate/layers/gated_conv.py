@@ -1,12 +1,12 @@
 """A gated short convolution and nothing else: the control that every claim about a memory must beat."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step, positive
+from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, is_one_step, make_config, positive
 from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
@@ -40,14 +40,15 @@ class GatedConvConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "GatedConv":
-        return GatedConv(self, width)
+        return GatedConv(width, self)
 
 
 class GatedConv(Mixer):
     """The mixer of `GatedConvConfig`. State: the last conv - 1 projected inputs [B, conv-1, channels]."""
 
-    def __init__(self, config: GatedConvConfig, width: int) -> None:
+    def __init__(self, width: int, config: GatedConvConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(GatedConvConfig, width, config, options)
         self.config, self.width = config, width
         channels = config.channels or 2 * width
         self.input = projection(width, channels, config.input_std)

@@ -1,10 +1,10 @@
 """Gated DeltaNet: the delta rule on a state that also decays."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from matrixstate.layers.delta_net import DeltaNet, DeltaNetConfig
-from matrixstate.layers.mixer import About
+from matrixstate.layers.delta_net import DeltaMixer, DeltaNetConfig
+from matrixstate.layers.mixer import About, make_config
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class GatedDeltaNetConfig(DeltaNetConfig):
     """Multiply the normed read-out by silu of a projection of the input."""
 
     def make(self, width: int) -> "GatedDeltaNet":
-        return GatedDeltaNet(self, width)
+        return GatedDeltaNet(width, self)
 
 
-class GatedDeltaNet(DeltaNet):
+class GatedDeltaNet(DeltaMixer):
     """The mixer of `GatedDeltaNetConfig`. State [B, H, K, V]."""
 
-    def __init__(self, config: GatedDeltaNetConfig, width: int) -> None:
-        super().__init__(config, width, decay=True)
+    def __init__(self, width: int, config: GatedDeltaNetConfig | None = None, **options: Any) -> None:
+        config = make_config(GatedDeltaNetConfig, width, config, options)
+        super().__init__(width, config, decay=True, micro_steps=1)

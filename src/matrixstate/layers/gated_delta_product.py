@@ -1,11 +1,11 @@
 """Gated DeltaProduct: a step is a decay and then several delta rules, so it can rotate in several dimensions."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from matrixstate.errors import require
-from matrixstate.layers.delta_net import DeltaNet, DeltaNetConfig
-from matrixstate.layers.mixer import About, at_least
+from matrixstate.layers.delta_net import DeltaMixer, DeltaNetConfig
+from matrixstate.layers.mixer import About, at_least, make_config
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class GatedDeltaProductConfig(DeltaNetConfig):
         require(*at_least(1, self, "micro_steps"))
 
     def make(self, width: int) -> "GatedDeltaProduct":
-        return GatedDeltaProduct(self, width)
+        return GatedDeltaProduct(width, self)
 
 
-class GatedDeltaProduct(DeltaNet):
+class GatedDeltaProduct(DeltaMixer):
     """The mixer of `GatedDeltaProductConfig`. State [B, H, K, V]."""
 
-    def __init__(self, config: GatedDeltaProductConfig, width: int) -> None:
-        super().__init__(config, width, decay=config.decay, micro_steps=config.micro_steps)
+    def __init__(self, width: int, config: GatedDeltaProductConfig | None = None, **options: Any) -> None:
+        config = make_config(GatedDeltaProductConfig, width, config, options)
+        super().__init__(width, config, decay=config.decay, micro_steps=config.micro_steps)

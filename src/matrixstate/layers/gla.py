@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
-from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, positive, silence
+from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, make_config, positive, silence
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -52,7 +52,7 @@ class GLAConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "GLA":
-        return GLA(self, width)
+        return GLA(width, self)
 
 
 class GLA(KeyValueMixer):
@@ -60,8 +60,9 @@ class GLA(KeyValueMixer):
 
     passes = 3
 
-    def __init__(self, config: GLAConfig, width: int) -> None:
+    def __init__(self, width: int, config: GLAConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(GLAConfig, width, config, options)
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V)
         self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)

@@ -1,12 +1,12 @@
 """The gated recurrent unit."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from matrixstate.layers.cell_mixer import CellConfig, CellMixer
-from matrixstate.layers.mixer import About, State
+from matrixstate.layers.mixer import About, State, make_config
 from matrixstate.ops import gru_scan
 
 
@@ -29,7 +29,7 @@ class GRUConfig(CellConfig):
     """cuDNN's and PyTorch's form: the candidate is tanh(r (h W) + x)."""
 
     def make(self, width: int) -> "GRU":
-        return GRU(self, width)
+        return GRU(width, self)
 
 
 class GRU(CellMixer):
@@ -37,6 +37,9 @@ class GRU(CellMixer):
 
     inputs_per_cell = 3
     config: GRUConfig
+
+    def __init__(self, width: int, config: GRUConfig | None = None, **options: Any) -> None:
+        super().__init__(width, make_config(GRUConfig, width, config, options))
 
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None

@@ -1,14 +1,23 @@
 """The linear transformer: attention whose softmax is replaced by a product of positive features."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
-from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, positive, silence
+from matrixstate.layers.mixer import (
+    About,
+    MixerConfig,
+    StateMatrices,
+    at_least,
+    check_inputs,
+    make_config,
+    positive,
+    silence,
+)
 from matrixstate.layers.projection import projection
 from matrixstate.ops import linear_attention
 
@@ -46,7 +55,7 @@ class LinearTransformerConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "LinearTransformer":
-        return LinearTransformer(self, width)
+        return LinearTransformer(width, self)
 
 
 class LinearTransformer(KeyValueMixer):
@@ -54,8 +63,9 @@ class LinearTransformer(KeyValueMixer):
 
     passes = 2
 
-    def __init__(self, config: LinearTransformerConfig, width: int) -> None:
+    def __init__(self, width: int, config: LinearTransformerConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(LinearTransformerConfig, width, config, options)
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V + 1)
         self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)

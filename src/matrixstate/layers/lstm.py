@@ -1,13 +1,13 @@
 """Long short-term memory."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from matrixstate.layers.cell_mixer import CellConfig, CellMixer
-from matrixstate.layers.mixer import About, State
+from matrixstate.layers.mixer import About, State, make_config
 from matrixstate.ops import LSTMState, lstm_scan
 
 
@@ -28,7 +28,7 @@ class LSTMConfig(CellConfig):
     )
 
     def make(self, width: int) -> "LSTM":
-        return LSTM(self, width)
+        return LSTM(width, self)
 
 
 class LSTM(CellMixer):
@@ -39,8 +39,8 @@ class LSTM(CellMixer):
 
     inputs_per_cell = 4
 
-    def __init__(self, config: LSTMConfig, width: int) -> None:
-        super().__init__(config, width)
+    def __init__(self, width: int, config: LSTMConfig | None = None, **options: Any) -> None:
+        super().__init__(width, make_config(LSTMConfig, width, config, options))
         torch.nn.init.ones_(self.bias.data[2])
 
     def scan(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from matrixstate.layers.mixer import (
     StateMatrices,
     check_inputs,
     is_one_step,
+    make_config,
     no_weight_decay,
     positive,
 )
@@ -107,7 +108,7 @@ class M2RNNConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "M2RNN":
-        return M2RNN(self, width)
+        return M2RNN(width, self)
 
 
 FORGET_STARTS: dict[str, dict[str, float]] = {
@@ -125,8 +126,9 @@ class M2RNNState(NamedTuple):
 class M2RNN(Mixer):
     """The mixer of `M2RNNConfig`. At the start W is as the config says and D is one."""
 
-    def __init__(self, config: M2RNNConfig, width: int) -> None:
+    def __init__(self, width: int, config: M2RNNConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(M2RNNConfig, width, config, options)
         self.config, self.width = config, width
         H, K, V = config.heads, config.key_size, config.value_size
         q, k, v, f, g, w = (H if n is None else n for n in (getattr(config, name) for name in _HEADS))

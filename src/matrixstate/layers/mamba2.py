@@ -1,7 +1,7 @@
 """Mamba-2: linear attention with a decay per head whose step size also scales the input (state-space duality)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from matrixstate.layers.mixer import (
     at_least,
     check_inputs,
     expect_divisor,
+    make_config,
     no_weight_decay,
     positive,
     silence,
@@ -62,7 +63,7 @@ class Mamba2Config(MixerConfig):
         )
 
     def make(self, width: int) -> "Mamba2":
-        return Mamba2(self, width)
+        return Mamba2(width, self)
 
 
 class Mamba2(KeyValueMixer):
@@ -70,8 +71,9 @@ class Mamba2(KeyValueMixer):
 
     passes = 3
 
-    def __init__(self, config: Mamba2Config, width: int) -> None:
+    def __init__(self, width: int, config: Mamba2Config | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(Mamba2Config, width, config, options)
         H, K, V, G = config.heads, config.key_size, config.value_size, config.groups
         self.config, self.width, self.shape = config, width, (H, K, V)
         parts = ((H, V), (G, K), (G, K))

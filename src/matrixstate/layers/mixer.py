@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from matrixstate.errors import ConfigError, ShapeError
+from matrixstate.errors import ConfigError, ShapeError, require
 
 State = Any  # a NamedTuple of tensors, of further such tuples, or of None where an option is off
 
@@ -42,15 +42,22 @@ class MixerConfig(ABC):
         Raises ConfigError where the options and the width do not fit together.
         """
 
+    def fitted(self, width: int) -> Self:
+        """The same options, with those left open that would not fit `width` by default set to what does."""
+        return self
+
 
 class Mixer(nn.Module, ABC):
     """Mixes along the sequence.
 
-    `y, state = mixer(x, state=None, *, mask=None, reset=None)`, with x and y [B, T, width]; mask [B, T] bool is True
-    at real steps and reset [B, T] bool is True where a document starts. A padded step (of finite numbers) changes no
-    part of the state and no other step's output; its own output means nothing. Splitting the sequence anywhere and
-    passing the state on changes nothing. The last projection is called `output`, so that a model can scale it with its
-    depth.
+    Made as `MRU(256, heads=8)`, `MRU(256, MRUConfig(heads=8))` or `MRUConfig(heads=8).make(256)`; its options are in
+    `config`. Called as `y, state = mixer(x, state=None, *, mask=None, reset=None)`, with x and y [B, T, width]; mask
+    [B, T] bool is True at real steps and reset [B, T] bool is True where a document starts. The result is a pair, as
+    of `torch.nn.GRU` with `batch_first=True`, and the state goes into the next call.
+
+    A padded step (of finite numbers) changes no part of the state and no other step's output; its own output means
+    nothing. Splitting the sequence anywhere and passing the state on changes nothing. The last projection is called
+    `output`, so that a model can scale it with its depth.
     """
 
     output: nn.Linear
@@ -76,6 +83,29 @@ class Mixer(nn.Module, ABC):
     def state_bytes(self, length: int) -> int:
         """Bytes of state per row after `length` tokens. Does not depend on `length` for a recurrent mixer."""
         return sum(leaf.numel() * leaf.element_size() for leaf in state_leaves(self.init_state(1)))
+
+
+C = TypeVar("C", bound=MixerConfig)
+
+
+def make_config(kind: type[C], width: int, config: C | None, options: Mapping[str, Any]) -> C:
+    """The config of a mixer made as `Mixer(width, config)` or `Mixer(width, **options)`.
+
+    Raises ConfigError with a sentence per unknown option (and the nearest known one), wrong type or wrong value.
+    """
+    name = kind.__name__.removesuffix("Config")
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ConfigError(f"{name}: width: expected a whole number from 1 on, got {width!r}")
+    if config is not None:
+        given = ", ".join(options)
+        require((not options, f"{name}: expected a config or options, got a config and {given}"))
+        return config
+    from matrixstate.configs import decode  # here, so that layers and models import without PyYAML
+
+    try:
+        return decode(kind, dict(options), {}).fitted(width)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {problem}" for problem in error.problems) from None
 
 
 class StateMatrices(NamedTuple):

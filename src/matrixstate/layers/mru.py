@@ -1,8 +1,9 @@
 """MRU, the matrix recurrent unit: every token becomes a square matrix per head, and the matrices are multiplied up."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from matrixstate.layers.mixer import (
     StateMatrices,
     check_inputs,
     is_one_step,
+    make_config,
     positive,
     require_width,
 )
@@ -150,8 +152,16 @@ class MRUConfig(MixerConfig):
         )
         return order
 
+    def fitted(self, width: int) -> Self:
+        """With a smaller state where the width is not heads · D²: D the greatest divisor of width/heads that fits."""
+        share = width // self.heads  # channels of a head
+        orders = [d for d in range(2, math.isqrt(share) + 1) if share % d == 0]
+        if self.state_size is not None or math.isqrt(share) ** 2 == share or width % self.heads or not orders:
+            return self
+        return dataclasses.replace(self, state_size=self.heads * max(orders) ** 2)
+
     def make(self, width: int) -> "MRU":
-        return MRU(self, width)
+        return MRU(width, self)
 
 
 class MRUState(NamedTuple):
@@ -163,8 +173,9 @@ class MRUState(NamedTuple):
 class MRU(Mixer):
     """The mixer of `MRUConfig`. At the start every X_t is the identity (minus it for `householder`)."""
 
-    def __init__(self, config: MRUConfig, width: int) -> None:
+    def __init__(self, width: int, config: MRUConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(MRUConfig, width, config, options)
         self.config, self.width, self.order = config, width, config.order(width)
         heads, order = config.heads, self.order
         size, channels = heads * order * order, config.channels or width

@@ -1,7 +1,7 @@
 """Attention whose positions are the MRU: running products of orthogonal matrices turn queries and keys."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from matrixstate.layers.mixer import (
     at_least,
     check_inputs,
     expect_divisor,
+    make_config,
     one_of,
     positive,
     require_width,
@@ -77,7 +78,7 @@ class MRUAttentionConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "MRUAttention":
-        return MRUAttention(self, width)
+        return MRUAttention(width, self)
 
 
 class MRUAttentionState(NamedTuple):
@@ -88,8 +89,9 @@ class MRUAttentionState(NamedTuple):
 class MRUAttention(Mixer):
     """The mixer of `MRUAttentionConfig`. The map from the token to the elements starts as zero."""
 
-    def __init__(self, config: MRUAttentionConfig, width: int) -> None:
+    def __init__(self, width: int, config: MRUAttentionConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(MRUAttentionConfig, width, config, options)
         require_width("mru_attention", width, config.heads, "heads")
         self.config, self.width, self.head_size = config, width, width // config.heads
         require(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,16 @@ from torch.nn.functional import layer_norm, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer
-from matrixstate.layers.mixer import About, MixerConfig, StateMatrices, at_least, check_inputs, positive, silence
+from matrixstate.layers.mixer import (
+    About,
+    MixerConfig,
+    StateMatrices,
+    at_least,
+    check_inputs,
+    make_config,
+    positive,
+    silence,
+)
 from matrixstate.layers.positions import count_positions, rotate
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -51,7 +60,7 @@ class RetNetConfig(MixerConfig):
         )
 
     def make(self, width: int) -> "RetNet":
-        return RetNet(self, width)
+        return RetNet(width, self)
 
 
 class RetNetState(NamedTuple):
@@ -65,8 +74,9 @@ class RetNet(KeyValueMixer):
 
     passes = 3
 
-    def __init__(self, config: RetNetConfig, width: int) -> None:
+    def __init__(self, width: int, config: RetNetConfig | None = None, **options: Any) -> None:
         super().__init__()
+        config = make_config(RetNetConfig, width, config, options)
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V)
         self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)

@@ -1,12 +1,12 @@
 """The classic recurrent network."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from matrixstate.layers.cell_mixer import CellConfig, CellMixer
-from matrixstate.layers.mixer import About, State
+from matrixstate.layers.mixer import About, State, make_config
 from matrixstate.ops import rnn_scan
 
 
@@ -23,13 +23,16 @@ class RNNConfig(CellConfig):
     )
 
     def make(self, width: int) -> "RNN":
-        return RNN(self, width)
+        return RNN(width, self)
 
 
 class RNN(CellMixer):
     """The mixer of `RNNConfig`. State: h [B, H, d]."""
 
     inputs_per_cell = 1
+
+    def __init__(self, width: int, config: RNNConfig | None = None, **options: Any) -> None:
+        super().__init__(width, make_config(RNNConfig, width, config, options))
 
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
