@@ -1,3 +1,116 @@
-"""Recurrent sequence models with matrix-valued state, and what they are measured against."""
+"""Recurrent sequence models with matrix-valued state, and what they are measured against.
+
+`import matrixstate` imports nothing else; PyTorch and the parts come with the first name that needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from matrixstate import ops
+    from matrixstate.api import ComparisonResult, TrainedModel, compare, load, train
+    from matrixstate.layers import (
+        GLA,
+        GRU,
+        LSTM,
+        M2RNN,
+        MRU,
+        RNN,
+        Attention,
+        AttentionConfig,
+        Bidirectional,
+        BidirectionalConfig,
+        DeltaNet,
+        DeltaNetConfig,
+        GatedConv,
+        GatedConvConfig,
+        GatedDeltaNet,
+        GatedDeltaNetConfig,
+        GatedDeltaProduct,
+        GatedDeltaProductConfig,
+        GLAConfig,
+        GRUConfig,
+        LinearTransformer,
+        LinearTransformerConfig,
+        LSTMConfig,
+        M2RNNConfig,
+        Mamba2,
+        Mamba2Config,
+        MLPConfig,
+        MoEConfig,
+        MRUAttention,
+        MRUAttentionConfig,
+        MRUConfig,
+        RetNet,
+        RetNetConfig,
+        RNNConfig,
+    )
+    from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, Sampling, generate, preset
+
+__all__ = [
+    "GLA",
+    "GRU",
+    "LSTM",
+    "M2RNN",
+    "MRU",
+    "RNN",
+    "Attention",
+    "AttentionConfig",
+    "Bidirectional",
+    "BidirectionalConfig",
+    "BlockConfig",
+    "ComparisonResult",
+    "DeltaNet",
+    "DeltaNetConfig",
+    "GLAConfig",
+    "GRUConfig",
+    "GatedConv",
+    "GatedConvConfig",
+    "GatedDeltaNet",
+    "GatedDeltaNetConfig",
+    "GatedDeltaProduct",
+    "GatedDeltaProductConfig",
+    "LSTMConfig",
+    "LanguageModel",
+    "LinearTransformer",
+    "LinearTransformerConfig",
+    "M2RNNConfig",
+    "MLPConfig",
+    "MRUAttention",
+    "MRUAttentionConfig",
+    "MRUConfig",
+    "Mamba2",
+    "Mamba2Config",
+    "MoEConfig",
+    "ModelConfig",
+    "RNNConfig",
+    "RetNet",
+    "RetNetConfig",
+    "Sampling",
+    "TrainedModel",
+    "compare",
+    "generate",
+    "load",
+    "ops",
+    "preset",
+    "train",
+]
+_PARTS = ("layers", "models", "api")  # where the names are looked for: what is quick to import first
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return import_module("matrixstate.ops")
+    if name in __all__:
+        for part in _PARTS:
+            module = import_module(f"matrixstate.{part}")
+            if hasattr(module, name):
+                globals()[name] = found = getattr(module, name)
+                return found
+    raise AttributeError(f"module 'matrixstate' has no attribute {name!r}", name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,12 @@
 """`matrixstate compare`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.compare_show import print_sizes, show
-from matrixstate.cli.output import ProgressBar
+from matrixstate.cli.output import ComparisonProgress
 from matrixstate.comparison.running.comparison import Comparison
 from matrixstate.comparison.running.comparison_set import ComparisonSet, open_any, prepare
 from matrixstate.comparison.running.pool import Interrupted, cores
@@ -92,36 +90,5 @@ def train_all(comparison: Comparison | ComparisonSet, workers: int, quiet: bool)
     """Runs the unfinished jobs with a progress bar on standard error. Raises Interrupted when a signal stopped them."""
     if not quiet:
         print_sizes(comparison, False)
-    with _Progress() as progress:
+    with ComparisonProgress() as progress:
         comparison.run(workers, progress)
-
-
-class _Progress:
-    """Shows the running jobs, the steps done and the time left."""
-
-    def __init__(self) -> None:
-        self._bar: ProgressBar | None = None
-        self._done = self._jobs = self._steps = 0
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__()
-
-    def begin(self, what: str, jobs: int, finished: int, steps: int) -> None:
-        self.__exit__()
-        self._bar, self._jobs, self._done, self._steps = None, jobs, finished, 0
-        if steps:
-            self._bar = ProgressBar(what, steps).__enter__()
-
-    def update(self, steps: int, running: Sequence[str]) -> None:
-        self._steps = max(steps, self._steps)
-        if self._bar is not None:
-            self._bar.update(self._steps, f"{self._done} of {self._jobs} done; {', '.join(running)}")
-
-    def finished(self, name: str, result: dict[str, Any]) -> None:
-        self._done += 1
-        if result.get("status") == "failed":
-            print(f"{name}: failed: {result.get('reason')}", file=sys.stderr)

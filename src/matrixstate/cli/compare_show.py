@@ -66,10 +66,10 @@ def _print_sizes(planned: Plan | Comparison, head: str = "") -> None:
 
 def show(directory: Path, json: bool, notes: Sequence[str] = ()) -> int:
     """Draws the figures, writes the report and prints the results, from the CSV files alone."""
+    report = make_report(directory, notes)
     if is_set(directory):
-        return _show_set(directory, json)
+        return _show_set(by_part(read_rows(directory / RESULTS, PartResult)), report, json)
     rows = read_rows(directory / RESULTS, Result)
-    report = write_report(directory, _draw_if_possible(lambda: draw_all(directory)), notes)
     if json:
         print_json({"report": str(report), **_results(rows, notes)})
         return 0
@@ -80,15 +80,23 @@ def show(directory: Path, json: bool, notes: Sequence[str] = ()) -> int:
     return 0
 
 
-def _show_set(directory: Path, json: bool) -> int:
-    rows = by_part(read_rows(directory / RESULTS, PartResult))
-    places = {name: directory / PARTS / name for name in rows}
+def make_report(directory: Path, notes: Sequence[str] = ()) -> Path:
+    """Draws the figures (where matplotlib is installed) and writes the report, from the CSV files alone; its path.
+
+    `notes` stand above the findings of a comparison of one part.
+    """
+    if not is_set(directory):
+        return write_report(directory, _draw_if_possible(lambda: draw_all(directory)), notes)
+    places = {name: directory / PARTS / name for name in by_part(read_rows(directory / RESULTS, PartResult))}
 
     def draw() -> list[list[Path]]:
         return [draw_overview(directory), *map(draw_all, places.values())]
 
-    overview, *figures = _draw_if_possible(draw) or [[]] * (len(rows) + 1)
-    report = write_set_report(directory, overview, places, dict(zip(places, figures, strict=True)))
+    overview, *figures = _draw_if_possible(draw) or [[]] * (len(places) + 1)
+    return write_set_report(directory, overview, places, dict(zip(places, figures, strict=True)))
+
+
+def _show_set(rows: dict[str, list[PartResult]], report: Path, json: bool) -> int:
     if json:
         print_json({"report": str(report), "parts": {name: _results(mine) for name, mine in rows.items()}})
         return 0

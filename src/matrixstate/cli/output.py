@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from html import escape
 from typing import Any, Self
 
 from rich.console import Console
@@ -76,7 +77,7 @@ class Status:
 
 
 class ProgressBar:
-    """A live bar on standard error; where that is no terminal, a line every ten seconds instead."""
+    """A live bar on standard error or in a notebook; where that is no terminal, a line every ten seconds instead."""
 
     def __init__(self, name: str, total: int) -> None:
         self._console = Console(stderr=True)
@@ -94,6 +95,7 @@ class ProgressBar:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(name, total=total, detail="")
+        self._notebook = NotebookLine() if self._console.is_jupyter else None
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -101,15 +103,37 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        if self._notebook is not None:
+            self._notebook.show("")
 
     def update(self, done: int, detail: str) -> None:
         """`done` of the total is done; `detail` says how it goes."""
         self._bar.update(self._task, completed=done, detail=detail)
-        now = time.monotonic()
-        if not self._console.is_terminal and (now - self._printed > 10 or done == self._total):
-            self._printed = now
-            left = (now - self._began) / max(done, 1) * (self._total - done)
-            print(f"{self._name}: {done}/{self._total} {detail} {in_time(left)} left", file=sys.stderr, flush=True)
+        if self._console.is_terminal:
+            return
+        now, every = time.monotonic(), 10.0 if self._notebook is None else 0.25  # seconds
+        if now - self._printed < every and done != self._total:
+            return
+        self._printed = now
+        left = in_time((now - self._began) / max(done, 1) * (self._total - done))
+        if self._notebook is None:
+            print(f"{self._name}: {done}/{self._total} {detail} {left} left", file=sys.stderr, flush=True)
+        else:
+            bar = f'<progress value="{done}" max="{self._total}"></progress>'
+            self._notebook.show(f"<code>{escape(self._name)}</code> {bar} <code>{escape(detail)} {left} left</code>")
+
+
+class NotebookLine:
+    """A line of HTML in a notebook that changes in place. IPython's own means: rich's need ipywidgets besides."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
+
+        self._html, self._handle = HTML, display(HTML(""), display_id=True)
+
+    def show(self, html: str) -> None:
+        """Shows `html` instead of what was there."""
+        self._handle.update(self._html(html))
 
 
 class TrainingProgress(ProgressBar):
@@ -134,6 +158,37 @@ class TrainingProgress(ProgressBar):
 
     def warned(self, message: str) -> None:
         self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+class ComparisonProgress:
+    """A listener of a comparison that shows what runs, how much is done and how long it will take."""
+
+    def __init__(self) -> None:
+        self._bar: ProgressBar | None = None
+        self._done = self._jobs = self._steps = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+
+    def begin(self, what: str, jobs: int, finished: int, steps: int) -> None:
+        self.__exit__()
+        self._bar, self._jobs, self._done, self._steps = None, jobs, finished, 0
+        if steps:
+            self._bar = ProgressBar(what, steps).__enter__()
+
+    def update(self, steps: int, running: Sequence[str]) -> None:
+        self._steps = max(steps, self._steps)
+        if self._bar is not None:
+            self._bar.update(self._steps, f"{self._done} of {self._jobs} done; {', '.join(running)}")
+
+    def finished(self, name: str, result: dict[str, Any]) -> None:
+        self._done += 1
+        if result.get("status") == "failed":
+            print(f"{name}: failed: {result.get('reason')}", file=sys.stderr)
 
 
 def print_tracking(tracking: Tracking, trained: int, json: bool, **more: Any) -> None:

@@ -1,0 +1,206 @@
+"""Runs from Python: train a model, load one, generate and evaluate with it."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+
+from matrixstate.api.display import Figure, as_html, as_table
+from matrixstate.cli.output import TrainingProgress
+from matrixstate.cli.places import free
+from matrixstate.comparison import draw_curves
+from matrixstate.configs import decode, encode, load_yaml, override
+from matrixstate.data import Tokenizer, load_tokenizer, open_corpus
+from matrixstate.data.corpus import to_array
+from matrixstate.errors import ConfigError, MissingExtra
+from matrixstate.evaluation import TextLoss, text_loss
+from matrixstate.models import LanguageModel, Sampling, generate
+from matrixstate.training import CHOICES, Run, RunConfig, load_model, start
+from matrixstate.training import train as train_run
+from matrixstate.training.checkpoint import list_checkpoints
+
+Paths = str | Path | Iterable[str | Path]
+Text = TypeVar("Text", str, list[str])
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedModel:
+    """A run with its model in memory: what `load` and `train` return."""
+
+    run: Run
+    model: LanguageModel
+    """In evaluation mode."""
+    tokenizer: Tokenizer
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is."""
+        return self.run.directory
+
+    @property
+    def config(self) -> RunConfig:
+        """What the run was made of."""
+        return self.run.config
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The run's status, its last step and its results, as in status.json; and the number of parameters."""
+        status = json.loads((self.directory / "status.json").read_text(encoding="utf-8"))
+        return {**status, "parameters": sum(p.numel() for p in self.model.parameters())}
+
+    @property
+    def metrics(self) -> Any:
+        """The log of the training, one row a step: a `pandas.DataFrame`, or a list of dictionaries without pandas."""
+        rows: dict[int, dict[str, Any]] = {}
+        for line in self.run.metrics():
+            row = rows.setdefault(line["step"], {})
+            row |= {key: value for key, value in line.items() if not isinstance(value, list | dict)}
+        return as_table(list(rows.values()))
+
+    def generate(
+        self,
+        prompt: Text,
+        tokens: int = 300,
+        *,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Text:
+        """Continues a text, or several at once.
+
+        Args:
+            prompt: how the text begins; a list gives a list.
+            tokens: how many to draw, for each prompt.
+            temperature: divides the logits; 0 takes the likeliest token.
+            top_k: draw from the k likeliest tokens only.
+            top_p: draw from the fewest tokens whose probabilities reach p.
+            seed: the i-th prompt is drawn with seed + i, whatever the others are.
+
+        Returns:
+            The prompt with its continuation.
+
+        Raises:
+            DataError: a prompt that the tokenizer has no tokens for, or an empty one.
+            ConfigError: an option out of range.
+        """
+        encoded = [self.tokenizer.encode(text) for text in ([prompt] if isinstance(prompt, str) else prompt)]
+        sampling = Sampling(temperature, top_k, top_p, known=self.tokenizer.size)
+        drawn = list(generate(self.model, encoded, tokens, sampling, seed))
+        new = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in encoded]
+        texts = [self.tokenizer.decode([*row, *more]) for row, more in zip(encoded, new, strict=True)]
+        return cast(Text, texts[0] if isinstance(prompt, str) else texts)
+
+    def evaluate(self, text: str | None = None, *, window: int | None = None, carry: bool = False) -> TextLoss:
+        """The loss over a text: nats per token, bits per byte, and by position.
+
+        Args:
+            text: default: the run's validation text.
+            window: tokens per window, each of which starts with nothing seen. Default: the sequence of training.
+            carry: carry the state from window to window instead.
+        """
+        if text is None:
+            tokens = open_corpus(self.run.data).validation
+            text = self.tokenizer.decode(tokens.tolist())
+        else:
+            tokens = to_array(self.tokenizer.encode(text), self.tokenizer.size)
+        return text_loss(self.model, tokens, text, window=window or self.config.training.sequence, carry=carry)
+
+    def figure(self) -> Figure:
+        """The loss against the step, drawn into loss.png of the run. Raises MissingExtra without matplotlib."""
+        path = self.directory / "loss.png"
+        draw_curves({self.config.name: self.run}, path, self.config.name)
+        return Figure(path)
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{key} {_short(value)}" for key, value in self.numbers.items())
+        return f"TrainedModel({self.directory}: {numbers})"
+
+    def _repr_html_(self) -> str:
+        html = as_html(str(self.directory), [self.numbers])
+        try:
+            return html + self.figure().as_html()
+        except MissingExtra:
+            return html
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def load(run: str | Path, checkpoint: str = "latest") -> TrainedModel:
+    """The trained model of a run, with its tokenizer.
+
+    Args:
+        run: the run's directory.
+        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
+
+    Raises:
+        CheckpointError: the run is missing or damaged, or has no such checkpoint.
+    """
+    opened = Run.open(Path(run))
+    return TrainedModel(opened, load_model(opened, checkpoint), load_tokenizer(opened.data))
+
+
+def train(
+    config: Mapping[str, Any] | RunConfig | str | Path,
+    *,
+    out: str | Path | None = None,
+    text: Paths = (),
+    set: Iterable[str] = (),
+    progress: bool = True,
+) -> TrainedModel:
+    """Trains a model as `matrixstate train` does.
+
+    Args:
+        config: the options of a run, as in a YAML file; the path of such a file; or the directory of a run that was
+            stopped, which is resumed.
+        out: a new directory for the run. Default: runs/NAME.
+        text: files or folders of UTF-8 text to train on, instead of the config's.
+        set: options that replace the config's, as in "training.steps=100".
+        progress: show a bar: in a notebook there, else on standard error.
+
+    Returns:
+        The trained model; its numbers, metrics and loss curve come from the run's directory.
+
+    Raises:
+        ConfigError: mistakes in the config, all at once; or `out` is not empty.
+        DataError: the text cannot be read.
+        Diverged: a loss or gradient that is not finite.
+        KeyboardInterrupt: by Ctrl-C, after the step in progress; the run is saved and can be resumed.
+    """
+    run, resume = _begin(config, out, as_paths(text), set)
+    bar = TrainingProgress(run.config.name, run.config.training.steps) if progress else nullcontext()
+    with bar as reporter:
+        outcome = train_run(run, [] if reporter is None else [reporter], resume=resume)
+    if outcome.stopped:
+        raise KeyboardInterrupt(f"stopped after step {outcome.step}; resume with: train({str(run.directory)!r})")
+    return load(run.directory)
+
+
+def _begin(
+    config: Mapping[str, Any] | RunConfig | str | Path, out: str | Path | None, text: list[Path], set: Iterable[str]
+) -> tuple[Run, bool]:
+    """The run to train, and whether it is resumed from a checkpoint."""
+    changes = [*set, *([f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else [])]
+    if isinstance(config, str | Path) and Path(config).is_dir():
+        if out is not None or changes:
+            raise ConfigError(f"train: expected no out, text or set with the run {config}, which is resumed as it is")
+        run = Run.open(Path(config))
+        return run, bool(list_checkpoints(run.checkpoints))
+    if isinstance(config, str | Path):
+        data = {"name": Path(config).stem, **load_yaml(Path(config))}
+    else:
+        data = {"name": "run", **(encode(config, CHOICES) if isinstance(config, RunConfig) else config)}
+    wanted: RunConfig = decode(RunConfig, override(data, changes), CHOICES)
+    return start(Path(out) if out else free(Path("runs") / wanted.name), wanted), False
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """One path, or several."""
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
