@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 import yaml
 
 from matrixstate.errors import ConfigError
+from matrixstate.plugins import plugin_hint
 
 Choices = Mapping[type, Mapping[str, Any]]
 
@@ -165,7 +166,9 @@ def _decode_choice(kind: type, data: Any, path: str, choices: Choices, problems:
     if name is None:
         return _expect(False, data, f"a mapping with a kind, one of {', '.join(names)}", path, problems)
     if not isinstance(name, str) or name not in names:
-        problems.append(f"{path}: unknown name {name!r}{nearest(str(name), names)}")
+        hint = nearest(str(name), names)
+        hint += "" if "did you mean" in hint else plugin_hint(names)
+        problems.append(f"{path}: unknown name {name!r}{hint}")
         return None
     chosen = names[name]
     if not isinstance(chosen, type):

@@ -238,7 +238,9 @@ MISTAKES = {
     ),
     "an unknown tokenizer": (
         options("data.tokenizer=words"),
-        ["data.tokenizer: expected one of byte, character, bpe, got 'words'"],
+        [
+            "data.tokenizer: expected one of byte, character, bpe, got 'words'; a plug-in's names are known with --plugin FILE"
+        ],
     ),
     "a validation share of everything": (
         options("data.validation=1.0"),

@@ -51,7 +51,7 @@ def test_bytes_and_bpe_take_any_text(text):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-BPE = BPETokenizer.train(TEXT, 300)
+BPE = BPETokenizer.learn(TEXT, "", 300)
 
 
 def test_bpe_learns_the_size_asked_for_and_shortens_the_text():

@@ -19,6 +19,7 @@ from matrixstate.comparison.suites.files import make_suite, with_seeds
 from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.errors import ConfigError
+from matrixstate.plugins import load_plugins
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def compare(
     set: Iterable[str] = (),
     seeds: int | None = None,
     jobs: int = 1,
+    plugins: Iterable[str | Path] = (),
     progress: bool = True,
 ) -> ComparisonResult:
     """Trains models side by side as `matrixstate compare` does; trainings that are finished are not repeated.
@@ -115,12 +117,14 @@ def compare(
         seeds: how many times each entry is trained, instead of the suite's number.
         jobs: how many trainings run at once, one thread each. More than one start processes, so that a script needs
             `if __name__ == "__main__":` around the call.
+        plugins: files or names of plug-ins that the suite's mixers, tasks or tokenizer come from.
         progress: show a bar: in a notebook there, else on standard error.
 
     Raises:
         ConfigError: mistakes in the suite, all at once; a budget that an entry cannot meet; another suite in `out`.
         KeyboardInterrupt: by Ctrl-C; nothing is lost, and the same call resumes.
     """
+    load_plugins(plugins)
     if jobs < 1:
         raise ConfigError(f"jobs: expected at least 1, got {jobs}")
     if isinstance(suite, str | Path) and Path(suite).is_dir():
@@ -152,4 +156,4 @@ class Silent:
 
     def update(self, steps: int, running: Sequence[str]) -> None: ...
 
-    def ended(self, name: str, found: dict[str, Any]) -> None: ...
+    def finished(self, name: str, result: dict[str, Any]) -> None: ...

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from matrixstate.comparison.page import table as html_table
+from matrixstate.comparison.reporting.page import table as html_table
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> Any:

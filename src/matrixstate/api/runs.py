@@ -20,6 +20,7 @@ from matrixstate.data.corpus import to_array
 from matrixstate.errors import ConfigError, MissingExtra
 from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.models import LanguageModel, Sampling, generate
+from matrixstate.plugins import load_plugins
 from matrixstate.training import CHOICES, Run, RunConfig, load_model, start
 from matrixstate.training import train as train_run
 from matrixstate.training.checkpoint import list_checkpoints
@@ -133,16 +134,18 @@ def _short(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def load(run: str | Path, checkpoint: str = "latest") -> TrainedModel:
+def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str | Path] = ()) -> TrainedModel:
     """The trained model of a run, with its tokenizer.
 
     Args:
         run: the run's directory.
         checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
+        plugins: files or names of plug-ins whose mixers or tokenizer the run has. No other is imported.
 
     Raises:
-        CheckpointError: the run is missing or damaged, or has no such checkpoint.
+        CheckpointError: the run is missing or damaged, has no such checkpoint, or needs a plug-in that is not named.
     """
+    load_plugins(plugins)
     opened = Run.open(Path(run))
     return TrainedModel(opened, load_model(opened, checkpoint), load_tokenizer(opened.data))
 
@@ -153,6 +156,7 @@ def train(
     out: str | Path | None = None,
     text: Paths = (),
     set: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
     progress: bool = True,
 ) -> TrainedModel:
     """Trains a model as `matrixstate train` does.
@@ -163,6 +167,7 @@ def train(
         out: a new directory for the run. Default: runs/NAME.
         text: files or folders of UTF-8 text to train on, instead of the config's.
         set: options that replace the config's, as in "training.steps=100".
+        plugins: files or names of plug-ins that the config's mixers, task or tokenizer come from.
         progress: show a bar: in a notebook there, else on standard error.
 
     Returns:
@@ -174,6 +179,7 @@ def train(
         Diverged: a loss or gradient that is not finite.
         KeyboardInterrupt: by Ctrl-C, after the step in progress; the run is saved and can be resumed.
     """
+    load_plugins(plugins)
     run, resume = _begin(config, out, as_paths(text), set)
     bar = TrainingProgress(run.config.name, run.config.training.steps) if progress else nullcontext()
     with bar as reporter:

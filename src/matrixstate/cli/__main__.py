@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 from matrixstate.errors import ConfigError, MatrixStateError, MatrixStateWarning
+from matrixstate.plugins import load_plugins
 
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 
-Give --debug with any command to see the traceback of an error."""
+Give --debug with any command to see the traceback of an error, and --plugin FILE.py (or the name of an installed
+plug-in; several times for several) to add mixers, tasks or tokenizers of your own."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +23,24 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments, plugins = _without(arguments, "--plugin")
     with warnings.catch_warnings():
         warnings.simplefilter("always", MatrixStateWarning)
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
-        return _run(arguments, debug)
+        return _run(arguments, plugins, debug)
+
+
+def _without(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
+    """The arguments without any `option VALUE` or `option=VALUE`, and those values."""
+    rest, values, given = list[str](), list[str](), iter(arguments)
+    for argument in given:
+        if argument == option:
+            values.append(next(given, ""))
+        elif argument.startswith(f"{option}="):
+            values.append(argument.removeprefix(f"{option}="))
+        else:
+            rest.append(argument)
+    return rest, values
 
 
 def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
@@ -34,8 +50,9 @@ def _show_warning(others: Callable[..., None], message: Warning | str, category:
         others(message, category, *where)
 
 
-def _run(arguments: list[str], debug: bool) -> int:
+def _run(arguments: list[str], plugins: list[str], debug: bool) -> int:
     try:
+        load_plugins(plugins)
         import tyro  # here, so that Ctrl-C in the seconds that this takes is an interruption as any other
 
         from matrixstate.cli.commands import COMMANDS

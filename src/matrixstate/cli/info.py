@@ -23,8 +23,10 @@ def info(*, json: bool = False) -> int:
     if json:
         print_json({**about, "ops": ops})
         return 0
-    rows = [(key, value) for key, value in about.items() if key not in ("packages", "backends", "cpu_features")]
+    apart = ("packages", "backends", "plugins", "cpu_features")
+    rows = [(key, value) for key, value in about.items() if key not in apart]
     rows += [(name, version or "not installed") for name, version in about["packages"].items()]
+    rows += [("plug-in", plugin["name"]) for plugin in about["plugins"]]
     print_table(("", "matrixstate"), [*rows, ("cpu features", " ".join(about["cpu_features"]))])
     rows = [(op, name, reason) for op, reasons in ops.items() for name, reason in reasons.items()]
     print_table(("op", "backend", "float32 on cpu"), rows)

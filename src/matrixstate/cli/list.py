@@ -26,7 +26,8 @@ def list_mixers(*, width: int = 256, json: bool = False) -> int:
     for kind, about in mixers.items():
         print(f"{kind}\n  recurrence  {about['recurrence']}\n  state       {about['state']}{_size(about, width)}")
         ran = ", ".join(name for name, reason in about["backends"].items() if reason == "available")
-        print(f"  forms       {', '.join(about['forms'])}\n  backends    {about['op']}: {ran}")
+        runs_on = f"{about['op']}: {ran}" if about["op"] else "plain PyTorch"
+        print(f"  forms       {', '.join(about['forms'])}\n  backends    {runs_on}")
         print(f"  source      {about['source']}\n")
     return 0
 
@@ -42,7 +43,7 @@ def describe(config: type[MixerConfig], width: int) -> dict[str, Any]:
     except ConfigError:
         pass
     about = config.about
-    backends = {b.name: b.why_not("cpu", torch.float32) or "available" for b in OPS[about.op]}
+    backends = {b.name: b.why_not("cpu", torch.float32) or "available" for b in OPS.get(about.op or "", ())}
     sizes = {"state_bytes_per_sequence": per_sequence, "state_bytes_per_token": per_token}
     return {**about._asdict(), **sizes, "backends": backends}
 

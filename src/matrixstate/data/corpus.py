@@ -5,13 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from matrixstate.data.sources import SOURCES, read_files, read_source
-from matrixstate.data.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
+from matrixstate.data.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from matrixstate.errors import CheckpointError, DataError, require
+from matrixstate.plugins import plugin_hint
 
 Tokens = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 
@@ -24,10 +25,11 @@ class DataConfig:
     """A named text, used where no files are given: shakespeare, tiny-shakespeare or tinystories."""
     files: tuple[str, ...] = ()
     """Files and folders of UTF-8 text, read in this order."""
-    tokenizer: Literal["byte", "character", "bpe"] = "character"
-    """character: the characters of the text; bpe: byte-pair encoding learned from the training part."""
+    tokenizer: str = "character"
+    """byte; character: the characters of the text; bpe: byte-pair encoding learned from the training part; or a
+    plug-in's."""
     vocabulary: int = 4096
-    """Number of tokens of the bpe tokenizer."""
+    """Number of tokens, of a tokenizer that can have any: bpe."""
     validation: float = 0.1
     """Share of the text, at its end, that is kept for validation."""
 
@@ -36,6 +38,10 @@ class DataConfig:
             (
                 bool(self.files) or self.source in SOURCES,
                 f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}",
+            ),
+            (
+                self.tokenizer in TOKENIZERS,
+                f"tokenizer: expected one of {', '.join(TOKENIZERS)}, got {self.tokenizer!r}{plugin_hint(TOKENIZERS)}",
             ),
             (self.vocabulary >= 256, f"vocabulary: expected at least 256, got {self.vocabulary}"),
             (0 < self.validation < 1, f"validation: expected a share between 0 and 1, got {self.validation}"),
@@ -69,12 +75,8 @@ def split(text: str, validation: float) -> tuple[str, str]:
 
 
 def make_tokenizer(config: DataConfig, text: str) -> Tokenizer:
-    """The tokenizer of `config` for `text`. Byte-pair encoding learns from the training part only."""
-    if config.tokenizer == "byte":
-        return ByteTokenizer()
-    if config.tokenizer == "character":
-        return CharacterTokenizer(text)
-    return BPETokenizer.train(split(text, config.validation)[0], config.vocabulary)
+    """The tokenizer of `config` for `text`."""
+    return TOKENIZERS[config.tokenizer].learn(*split(text, config.validation), config.vocabulary)
 
 
 def to_array(tokens: Sequence[int], size: int) -> Tokens:

@@ -3,10 +3,12 @@
 import codecs
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from matrixstate.errors import CheckpointError, DataError, MissingExtra
+from matrixstate.plugins import extensible
 
 FILE = "tokenizer.json"
 
@@ -17,6 +19,16 @@ class Tokenizer(ABC):
     size: int
     """One more than the largest token."""
 
+    @classmethod
+    @abstractmethod
+    def learn(cls, training: str, validation: str, size: int) -> Self:
+        """The tokenizer of a text in two parts; `size` is the vocabulary wanted, where there is a choice."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, data: Mapping[str, Any]) -> Self:
+        """The tokenizer whose `data` that was. Raises KeyError, ValueError or TypeError where it is damaged."""
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`. Raises DataError for text that the tokenizer has no tokens for."""
@@ -26,12 +38,14 @@ class Tokenizer(ABC):
         """The text of `tokens`; what is no text (half a character) becomes U+FFFD."""
 
     @abstractmethod
-    def data(self) -> dict[str, object]:
-        """What `load_tokenizer` needs, as plain data with a `kind`."""
+    def data(self) -> dict[str, Any]:
+        """What `restore` needs, as plain data."""
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.json into `directory`."""
-        (directory / FILE).write_text(json.dumps(self.data(), ensure_ascii=False), encoding="utf-8")
+        kind = next(name for name, cls in TOKENIZERS.items() if cls is type(self))
+        text = json.dumps({"kind": kind, **self.data()}, ensure_ascii=False)
+        (directory / FILE).write_text(text, encoding="utf-8")
 
 
 class ByteTokenizer(Tokenizer):
@@ -39,14 +53,22 @@ class ByteTokenizer(Tokenizer):
 
     size = 256
 
+    @classmethod
+    def learn(cls, training: str, validation: str, size: int) -> Self:
+        return cls()
+
+    @classmethod
+    def restore(cls, data: Mapping[str, Any]) -> Self:
+        return cls()
+
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode("utf-8", errors="replace")
 
-    def data(self) -> dict[str, object]:
-        return {"kind": "byte"}
+    def data(self) -> dict[str, Any]:
+        return {}
 
 
 class CharacterTokenizer(Tokenizer):
@@ -56,6 +78,15 @@ class CharacterTokenizer(Tokenizer):
         self.characters = "".join(sorted(set(characters)))
         self.size = len(self.characters)
         self._numbers = {character: i for i, character in enumerate(self.characters)}
+
+    @classmethod
+    def learn(cls, training: str, validation: str, size: int) -> Self:
+        """Of both parts, so that the validation part has no unknown character."""
+        return cls(training + validation)
+
+    @classmethod
+    def restore(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["characters"])
 
     def encode(self, text: str) -> list[int]:
         try:
@@ -70,8 +101,8 @@ class CharacterTokenizer(Tokenizer):
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.characters[token] for token in tokens)
 
-    def data(self) -> dict[str, object]:
-        return {"kind": "character", "characters": self.characters}
+    def data(self) -> dict[str, Any]:
+        return {"characters": self.characters}
 
 
 class BPETokenizer(Tokenizer):
@@ -89,16 +120,20 @@ class BPETokenizer(Tokenizer):
         self.size = 1 + max(numbers, default=-1)  # not how many there are: some may be left out
 
     @classmethod
-    def train(cls, text: str, size: int) -> "BPETokenizer":
-        """Learns at most `size` tokens (at least 256) from `text`."""
+    def learn(cls, training: str, validation: str, size: int) -> Self:
+        """Learns at most `size` tokens (at least 256), from the training part only."""
         library = _tokenizers()
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = library.decoders.ByteLevel()
         alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
         trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+        tokenizer.train_from_iterator(training.splitlines(keepends=True), trainer)
         return cls(tokenizer.to_str())
+
+    @classmethod
+    def restore(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["model"])
 
     def encode(self, text: str) -> list[int]:
         _utf8(text)
@@ -107,8 +142,13 @@ class BPETokenizer(Tokenizer):
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
-    def data(self) -> dict[str, object]:
-        return {"kind": "bpe", "model": self._tokenizer.to_str()}
+    def data(self) -> dict[str, Any]:
+        return {"model": self._tokenizer.to_str()}
+
+
+_TOKENIZERS: dict[str, type[Tokenizer]] = {"byte": ByteTokenizer, "character": CharacterTokenizer, "bpe": BPETokenizer}
+TOKENIZERS = extensible("tokenizers", _TOKENIZERS, Tokenizer)
+"""Names for `data.tokenizer` in a configuration file; plug-ins add to it."""
 
 
 def _utf8(text: str) -> bytes:
@@ -132,12 +172,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         kind = data["kind"]
-        if kind == "byte":
-            return ByteTokenizer()
-        if kind == "character":
-            return CharacterTokenizer(data["characters"])
-        if kind == "bpe":
-            return BPETokenizer(data["model"])
+        if kind in TOKENIZERS:
+            return TOKENIZERS[kind].restore(data)
     except OSError as error:
         raise CheckpointError(f"run: expected a tokenizer at {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -193,7 +193,7 @@ def _has_backend(model: LanguageModel, name: str) -> bool:
     ops = {mixer.about.op for mixer in mixers}
     ops |= {"causal_conv" for mixer in mixers if getattr(mixer, "conv", 0)}
     ops |= {"matrix_scan" for mixer in mixers if hasattr(mixer, "method")}
-    return any(b.name == name and b.why_not("cpu", torch.float32) is None for op in ops for b in OPS[op])
+    return any(b.name == name and b.why_not("cpu", torch.float32) is None for op in ops if op for b in OPS[op])
 
 
 def _preferring(backend: str, compute: Compute) -> Compute:

@@ -20,8 +20,9 @@ from matrixstate.layers.mru_attention import MRUAttention, MRUAttentionConfig
 from matrixstate.layers.retnet import RetNet, RetNetConfig
 from matrixstate.layers.rnn import RNN, RNNConfig
 from matrixstate.layers.state_matrix import build_state_matrix
+from matrixstate.plugins import extensible
 
-MIXERS: dict[str, type[MixerConfig]] = {
+_MIXERS: dict[str, type[MixerConfig]] = {
     "mru": MRUConfig,
     "m2rnn": M2RNNConfig,
     "attention": AttentionConfig,
@@ -38,7 +39,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gru": GRUConfig,
     "lstm": LSTMConfig,
 }
-"""What mixers are called in configuration files."""
+MIXERS = extensible("mixers", _MIXERS, MixerConfig)
+"""What mixers are called in configuration files; plug-ins add to it."""
 
 MLPS: dict[str, type[MLPConfig]] = {"mlp": MLPConfig, "moe": MoEConfig}
 """What feed-forward layers are called in configuration files; a mapping without a kind is an mlp."""

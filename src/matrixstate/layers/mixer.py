@@ -21,8 +21,8 @@ class About(NamedTuple):
     """The update and the read-out, in the letters of the docs."""
     state: str
     """The shape of what one sequence carries, in the names of the options."""
-    op: str
-    """The op it runs on, a key of `ops.OPS`."""
+    op: str | None
+    """The op it runs on, a key of `ops.OPS`; None for plain PyTorch."""
     source: str
     """Who wrote it down first."""
     forms: tuple[str, ...] = ("chunked", "step")
@@ -33,7 +33,7 @@ class About(NamedTuple):
 class MixerConfig(ABC):
     """The options of a mixer. Frozen; checked when made; knows nothing of the model's width."""
 
-    about: ClassVar[About]
+    about: ClassVar[About] = About("not described", "not described", None, "not named", ("step",))
 
     @abstractmethod
     def make(self, width: int) -> "Mixer":

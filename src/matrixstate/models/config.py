@@ -67,7 +67,9 @@ class ModelConfig:
                         _ = part is None or part.make(self.width)
                 except ConfigError as error:
                     problems += [f"blocks.{i}.{problem}" for problem in error.problems]
-                except (RuntimeError, OverflowError):  # sizes whose product no number of bytes can count
+                except (RuntimeError, OverflowError) as error:  # sizes whose product no number of bytes can count
+                    if "overflow" not in str(error).lower():
+                        raise  # a mistake in the mixer, of a plug-in say
                     problems.append(f"blocks.{i}: expected sizes that a computer can address, got far larger ones")
         if problems:
             raise ConfigError(problems)

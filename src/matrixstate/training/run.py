@@ -19,6 +19,7 @@ import matrixstate
 from matrixstate.configs import decode, encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.ops import backends
+from matrixstate.plugins import ask_for, loaded_plugins, missing_plugins
 from matrixstate.training.config import CHOICES, RunConfig
 
 
@@ -68,7 +69,8 @@ class Run:
         except OSError as error:
             raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
         except (UnicodeDecodeError, ConfigError) as error:
-            raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}") from error
+            asked = ask_for(missing_plugins(directory / "environment.json"))
+            raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}{asked}") from error
 
     @property
     def data(self) -> Path:
@@ -175,6 +177,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "backends": backends("cpu", torch.float32),
+        "plugins": [plugin.data() for plugin in loaded_plugins()],
     }
 
 

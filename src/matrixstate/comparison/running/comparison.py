@@ -30,6 +30,7 @@ from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import decode, encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
+from matrixstate.plugins import ask_for, missing_plugins
 from matrixstate.training import CHOICES
 from matrixstate.training.run import environment, replace_file, write_json
 
@@ -54,7 +55,8 @@ def reading(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"compare: expected a comparison in {directory}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"compare: {directory} is damaged: {' '.join(str(error).split())}") from error
+        asked = ask_for(missing_plugins(directory / "environment.json"))
+        raise CheckpointError(f"compare: {directory} is damaged: {' '.join(str(error).split())}{asked}") from error
 
 
 @dataclass(frozen=True)

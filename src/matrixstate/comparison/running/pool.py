@@ -15,6 +15,7 @@ import torch
 
 from matrixstate.comparison.running.jobs import Job, run_job
 from matrixstate.errors import MatrixStateError
+from matrixstate.plugins import load_plugins, loaded_plugins
 from matrixstate.training.stopping import SIGNALS, Stopped, stopping
 
 Report = Callable[[dict[Job, int], Job | None], None]
@@ -116,7 +117,10 @@ def _run_here(jobs: Sequence[Job], report: Report) -> None:
 def _run_in_processes(jobs: Sequence[Job], workers: int, report: Report) -> None:
     todo, running = list(jobs), dict[Future[bool], Job]()
     # a forked process would inherit torch's thread pool without its threads, and hang
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare_process)
+    plugins = [plugin.source for plugin in loaded_plugins()]
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_prepare_process, initargs=(plugins,)
+    )
     with stopping() as stop, executor:
         try:
             while (todo or running) and not stop:
@@ -165,13 +169,17 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare_process() -> None:
-    """Initializes a worker: one thread, not reached by the terminal's Ctrl-C, exits with its parent."""
+def _prepare_process(plugins: Sequence[str]) -> None:
+    """Initializes a worker: one thread, not reached by the terminal's Ctrl-C, exits with its parent.
+
+    It loads the plug-ins of its parent, without which it could not decode the jobs.
+    """
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # the terminal sends Ctrl-C to its own process group only
     signal.signal(signal.SIGTERM, _signals.handle)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    load_plugins(plugins)
 
 
 def _exit_with_parent() -> None:

@@ -13,8 +13,9 @@ from matrixstate.data.tasks.groups import Group, group, is_group, isomorphism
 from matrixstate.data.tasks.recall import InductionHeadsConfig, MQARConfig, SelectiveCopyingConfig
 from matrixstate.data.tasks.task import IGNORE, TaskConfig
 from matrixstate.data.tasks.words import WordProblemConfig, running_products
+from matrixstate.plugins import extensible
 
-TASKS: dict[str, type[TaskConfig]] = {
+_TASKS: dict[str, type[TaskConfig]] = {
     "word_problem": WordProblemConfig,
     "parity": ParityConfig,
     "even_pairs": EvenPairsConfig,
@@ -26,7 +27,8 @@ TASKS: dict[str, type[TaskConfig]] = {
     "selective_copying": SelectiveCopyingConfig,
     "induction_heads": InductionHeadsConfig,
 }
-"""Names for `task:` in a configuration file."""
+TASKS = extensible("tasks", _TASKS, TaskConfig)
+"""Names for `task:` in a configuration file; plug-ins add to it."""
 
 __all__ = [
     "IGNORE",
