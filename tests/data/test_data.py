@@ -90,19 +90,19 @@ def test_a_stream_gives_whole_characters_only(kind):
     assert not any("�" in piece for piece in shown)
 
 
-def test_a_stream_of_nonsense_does_not_stop():
+def test_invalid_utf8_does_not_block_a_stream():
     stream = TextStream(BPE)
     lone = BPE.encode("é")[0]
     assert "a" in "".join(stream.feed(token) for token in [lone, lone, lone, lone, *BPE.encode("a")])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_text_is_refused(kind):
+def test_lone_surrogates_are_refused(kind):
     with pytest.raises(DataError, match=r"tokenizer: expected .*, got .*'\\udcff'"):
         tokenizer_of(kind).encode("a\udcff")
 
 
-def test_a_sample_begins_with_what_the_text_has():
+def test_the_opening_is_a_prompt_the_tokenizer_can_encode():
     assert opening(CharacterTokenizer("KING:\n"), "KING:\n") == "KING:\n"
     assert opening(CharacterTokenizer("so it goes"), "KING:\n") == " "
     assert opening(ByteTokenizer()) == "\n"
@@ -132,7 +132,7 @@ def test_files_and_folders_are_read_in_order_and_byte_for_byte(tmp_path):
     assert text.encode("utf-8") == b"first\nsecond\r\nthird"
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_left_out(tmp_path):
     marked, plain = tmp_path / "marked.txt", tmp_path / "plain.txt"
     marked.write_bytes(codecs.BOM_UTF8 + TEXT.encode())
     plain.write_bytes(TEXT.encode())

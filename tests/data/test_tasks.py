@@ -360,7 +360,7 @@ def test_a_batch_is_a_function_of_seed_and_step(kind):
 
 
 class Replay:
-    """Random numbers of which those for a shorter sequence are the first."""
+    """Random numbers; those for a shorter sequence are the first of those for a longer one."""
 
     def __init__(self, numbers, steps):
         self.numbers, self.steps = numbers, steps

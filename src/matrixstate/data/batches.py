@@ -1,4 +1,4 @@
-"""Batches that are a pure function of (seed, step), so that a run can go on anywhere."""
+"""Batches that are a pure function of (seed, step), so that a run can resume at any step."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from matrixstate.errors import DataError
 
 @dataclass(frozen=True)
 class RandomWindows:
-    """Windows of a token stream at random places."""
+    """Windows of consecutive tokens, starting at random positions of a text."""
 
     tokens: Tokens
     sequence: int  # T

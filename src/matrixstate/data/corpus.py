@@ -31,7 +31,7 @@ class DataConfig:
     vocabulary: int = 4096
     """Number of tokens, of a tokenizer that can have any: bpe."""
     validation: float = 0.1
-    """Share of the text, at its end, that is kept for validation."""
+    """Share of the text, at its end, that is held out for validation."""
 
     def __post_init__(self) -> None:
         require(
@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a model is trained on and validated with."""
+    """A tokenizer and the tokens of its text: what a model is trained on and validated with."""
 
     tokenizer: Tokenizer
     train: Tokens
@@ -58,7 +58,7 @@ class Corpus:
 
 
 def read_text(config: DataConfig) -> str:
-    """The whole text. Raises DataError if it has fewer than two characters, or two different ones to tell apart."""
+    """The whole text. Raises DataError for fewer than two characters, or for characters that are all the same."""
     text = read_files([Path(file) for file in config.files]) if config.files else read_source(config.source)
     where = ", ".join(config.files) or config.source
     if len(text) < 2:
@@ -86,7 +86,7 @@ def to_array(tokens: Sequence[int], size: int) -> Tokens:
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text that was read and made into tokens, not yet written anywhere."""
+    """A tokenized text that is not yet written to disk."""
 
     tokenizer: Tokenizer
     parts: dict[str, Tokens]  # "train" and "validation"
@@ -105,7 +105,7 @@ class TokenizedText:
 
 
 def tokenize(config: DataConfig) -> TokenizedText:
-    """Reads the text of `config` and makes it into tokens."""
+    """Reads and tokenizes the text of `config`."""
     text = read_text(config)
     tokenizer = make_tokenizer(config, text)
     parts = dict(zip(("train", "validation"), split(text, config.validation), strict=True))
@@ -118,7 +118,7 @@ def tokenize(config: DataConfig) -> TokenizedText:
 
 
 def open_corpus(directory: Path) -> Corpus:
-    """What `TokenizedText.write` left in `directory`. Raises CheckpointError if a part is missing or damaged."""
+    """The corpus that `TokenizedText.write` wrote. Raises CheckpointError if a part is missing or damaged."""
     try:
         about = json.loads((directory / "data.json").read_text(encoding="utf-8"))
         parts = {name: _open(directory / f"{name}.bin", about[name]) for name in ("train", "validation")}

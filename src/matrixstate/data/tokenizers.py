@@ -35,7 +35,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`; what is no text (half a character) becomes U+FFFD."""
+        """The text of `tokens`; bytes that are not valid UTF-8 (part of a character) become U+FFFD."""
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ TOKENIZERS = extensible("tokenizers", _TOKENIZERS, Tokenizer)
 def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
-    except UnicodeEncodeError as error:  # half a character, as bytes on a command line can give it
+    except UnicodeEncodeError as error:  # a lone surrogate, from bytes on a command line
         raise DataError(f"tokenizer: expected text, got {text[error.start]!r}, which UTF-8 cannot hold") from None
 
 
@@ -182,7 +182,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
 
 def opening(tokenizer: Tokenizer, wanted: str = "\n") -> str:
-    """`wanted`, or the first token's text where the tokenizer has no tokens for that: how a sample may begin."""
+    """A prompt to start a sample with: `wanted`, or the text of token 0 where the tokenizer cannot encode that."""
     try:
         tokenizer.encode(wanted)
         return wanted
@@ -191,7 +191,7 @@ def opening(tokenizer: Tokenizer, wanted: str = "\n") -> str:
 
 
 class TextStream:
-    """Decodes tokens one after another, holding back bytes that are no whole character yet."""
+    """Decodes tokens one by one; bytes of an unfinished character are held back."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -44,7 +44,7 @@ class ParityConfig(AutomatonConfig):
 
 @dataclass(frozen=True)
 class EvenPairsConfig(AutomatonConfig):
-    """Bits; the answer is whether there were as many changes 01 as 10, that is, whether the first equals the last."""
+    """Bits; the answer is whether there were as many changes 01 as 10: whether the first bit equals the last."""
 
     @property
     def vocabulary(self) -> int:
@@ -206,7 +206,7 @@ class DyckConfig(AutomatonConfig):
 
     def sample(self, random: np.random.Generator, batch: int, length: int) -> tuple[Ints, Ints]:
         rows = np.arange(batch)
-        stack = np.full((batch, self.depth + 1), self.kinds)  # below the lowest bracket lies "none"
+        stack = np.full((batch, self.depth + 1), self.kinds)  # below the lowest bracket is "none"
         height = np.zeros(batch, dtype=np.int64)
         tokens, targets = np.empty((2, batch, length), dtype=np.int64)
         coins, kinds = random.random((length, batch)), random.integers(0, self.kinds, size=(length, batch))

@@ -21,7 +21,7 @@ class Group:
 
     name: str
     table: Ints  # [order, order]; table[g, h] is g·h
-    generators: tuple[int, ...]  # few elements of which all are products; no identity
+    generators: tuple[int, ...]  # a small generating set, without the identity
     swaps: tuple[int, ...]  # the transpositions, of S_n
 
     @property
@@ -116,7 +116,7 @@ def _of_permutations(name: str, elements: list, generators: list) -> Group:
     for g, row in enumerate(rows):
         table[g] = order[np.searchsorted(numbers, rows[:, row] @ powers, sorter=order)]  # first g, then h
     moved = (rows != np.arange(rows.shape[1])).sum(axis=1)
-    swaps = tuple(int(i) for i in np.flatnonzero(moved == 2)) if name[0] == "S" else ()  # in D4 they are but two flips
+    swaps = tuple(int(i) for i in np.flatnonzero(moved == 2)) if name[0] == "S" else ()  # in D4 only two flips
     return Group(name, table, tuple(index[g] for g in generators), swaps)
 
 

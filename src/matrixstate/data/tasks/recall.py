@@ -21,7 +21,7 @@ class MQARConfig(TaskConfig):
     prefix: ClassVar[bool] = False
 
     symbols: int = 8192
-    """Tokens in all, a half of which are keys."""
+    """Number of tokens; half of them are keys."""
     pairs: int = 8
     """Pairs per sequence, each asked for once."""
     power: float = 0.01
@@ -83,7 +83,7 @@ class SelectiveCopyingConfig(TaskConfig):
     prefix: ClassVar[bool] = False
 
     symbols: int = 16
-    """Tokens in all."""
+    """Number of tokens."""
     items: int = 16
     """Data tokens per sequence."""
 
@@ -125,7 +125,7 @@ class InductionHeadsConfig(TaskConfig):
     prefix: ClassVar[bool] = False
 
     symbols: int = 16
-    """Tokens in all."""
+    """Number of tokens."""
 
     def __post_init__(self) -> None:
         require((self.symbols >= 3, f"symbols: expected at least 3, got {self.symbols}"))

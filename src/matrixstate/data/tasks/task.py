@@ -1,4 +1,4 @@
-"""What every synthetic task is: a frozen config that draws sequences and knows their answers."""
+"""The base of all synthetic tasks: a frozen config that draws sequences and their exact answers."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class TaskConfig(ABC):
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """How many different tokens and answers there are."""
+        """Number of different tokens and answers."""
 
     @property
     @abstractmethod
     def chance(self) -> float:
-        """Share of right answers of one who guesses, all answers being as likely to him."""
+        """Accuracy of guessing uniformly among the answers."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, batch: int, length: int) -> tuple[Ints, Ints]:

@@ -22,7 +22,7 @@ class WordProblemConfig(TaskConfig):
     elements: Literal["all", "generators", "swaps"] = "all"
     """Which elements are tokens: all, or the identity with a few generators, or with all transpositions (S)."""
     tokens: int | None = None
-    """With generators: how many tokens: the generators and random others, of which the identity may be one."""
+    """With generators: number of tokens: the generators and other random elements, possibly the identity."""
 
     def __post_init__(self) -> None:
         found = group(self.group)
