@@ -8,17 +8,61 @@ import torch
 
 from matrixstate.ops import OPS
 
+# What may be skipped where MATRIXSTATE_TEST_SKIPS=listed, as in CI: how a reason begins, and why it may.
+ALLOWED_SKIPS = {
+    "a small file system cannot be mounted here": "mounting needs rights that containers seldom have; a write that "
+    "fails with ENOSPC is tested everywhere",
+}
+_unlisted_skips: list[str] = []
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
 def _strict():
-    """Deterministic algorithms also fill `torch.empty` with NaN, so that an element never written is seen."""
+    """Deterministic algorithms also fill `torch.empty` with NaN, so that an element never written is seen.
+
+    MATRIXSTATE_TEST_THREADS and MATRIXSTATE_TEST_INSTRUCTION_SET run everything with so many threads and with a lower
+    instruction set of the compiled kernels, as CI does.
+    """
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where the processor is shared
+    # small tensors gain nothing from more than one thread, and lose much where the processor is shared
+    torch.set_num_threads(int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1")))
+    if (name := os.environ.get("MATRIXSTATE_TEST_INSTRUCTION_SET")) is not None:
+        from matrixstate import _native
+
+        _native.use_instruction_set(name)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def pytest_runtest_logreport(report):
+    """Collects skips that are not allowed; an expected failure also reports itself as skipped."""
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = (
+        report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    )
+    if not reason.startswith(tuple(ALLOWED_SKIPS)):
+        _unlisted_skips.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_collectreport(report):
+    """A module may skip itself when it is collected."""
+    pytest_runtest_logreport(report)
+
+
+def pytest_sessionfinish(session):
+    if _unlisted_skips and os.environ.get("MATRIXSTATE_TEST_SKIPS") == "listed" and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _unlisted_skips and os.environ.get("MATRIXSTATE_TEST_SKIPS") == "listed":
+        terminalreporter.section("skips that are not listed in tests/conftest.py")
+        for line in sorted(set(_unlisted_skips)):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

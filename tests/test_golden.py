@@ -44,7 +44,8 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_other_processes_give_the_same_bits():
-    code = "import torch; torch.set_num_threads(1); from curves import curve; print(curve('m2rnn', torch.float32))"
+    threads = f"torch.set_num_threads({torch.get_num_threads()})"
+    code = f"import torch; {threads}; from curves import curve; print(curve('m2rnn', torch.float32))"
     environment = {**os.environ, "PYTHONPATH": str(FILE.parent)}
     shown = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout

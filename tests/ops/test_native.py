@@ -176,6 +176,12 @@ def test_a_nan_is_not_hidden_by_the_clamped_gradient(native):
     assert all(g.isnan().any() for g in torch.autograd.grad(y, [*inputs, w, f], weights))
 
 
+def test_the_best_instruction_set_is_chosen(native):
+    code = "from matrixstate import _native as n; assert n.instruction_set() == n.instruction_sets()[-1]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_imports_the_compiled_module_before_it_is_needed():
     code = "import sys, matrixstate.layers, matrixstate.models; assert 'matrixstate._native' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the fast tests as other machines would: under each lower instruction set of the compiled kernels, the lowest with
+# PyTorch, oneDNN and MKL held to an old processor's instructions too, the others with three threads.
+# Usage: scripts/test_other_processors.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sets=$(.venv/bin/python -c 'from matrixstate import _native; print(*_native.instruction_sets()[:-1])')
+run() {
+  echo "== $*"
+  env OMP_NUM_THREADS=1 "$@" .venv/bin/python -m pytest -n auto -q -m "not slow" "${arguments[@]}"
+}
+
+arguments=("$@")
+old=(ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE)
+for name in $sets; do
+  run "${old[@]}" MATRIXSTATE_TEST_INSTRUCTION_SET="$name"
+  old=(MATRIXSTATE_TEST_THREADS=3)
+done
