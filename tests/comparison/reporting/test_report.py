@@ -97,7 +97,8 @@ def test_the_report_opens_in_a_browser(parts, request, tmp_path):
     else:
         report = report_of(request.getfixturevalue("several"))
         figures = len(list(report.parent.rglob("figures/*.svg")))
-    options = ["--no-sandbox", "--disable-gpu", "--window-size=1100,3000", f"--user-data-dir={tmp_path / 'profile'}"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,3000"]
+    options += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
     log, picture = tmp_path / "net.json", tmp_path / "page.png"
     watched = ["--enable-logging=stderr", "--log-level=0", f"--log-net-log={log}", f"--screenshot={picture}"]
     environment = {**os.environ, "HOME": str(tmp_path)}
