@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers import About, Mixer, MixerConfig
-from matrixstate.layers.mixer import at_least, check_inputs, make_config, no_weight_decay, silence
+from matrixstate.layers.mixer import at_least, check_inputs, make_config, silence
 from matrixstate.ops import accumulation_dtype
 
 
@@ -58,7 +58,6 @@ class DiagonalRNN(Mixer):
         self.gate = nn.Linear(width, config.channels, bias=False)
         self.output = nn.Linear(config.channels, width, bias=False)
         nn.init.constant_(self.forget.bias, math.log(config.memory - 1))  # σ of it: 1 - 1/memory
-        no_weight_decay(self.forget.bias)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None

@@ -44,8 +44,10 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_other_processes_give_the_same_bits():
-    threads = f"torch.set_num_threads({torch.get_num_threads()})"
-    code = f"import torch; {threads}; from curves import curve; print(curve('m2rnn', torch.float32))"
+    setup = f"import torch; torch.set_num_threads({torch.get_num_threads()})"
+    if (name := os.environ.get("MATRIXSTATE_TEST_INSTRUCTION_SET")) is not None:
+        setup += f"; from matrixstate import _native; _native.use_instruction_set('{name}')"
+    code = f"{setup}; from curves import curve; print(curve('m2rnn', torch.float32))"
     environment = {**os.environ, "PYTHONPATH": str(FILE.parent)}
     shown = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout

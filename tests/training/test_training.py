@@ -1,5 +1,6 @@
 """Training: exact resumption, what the optimizer does, and runs that say what is wrong with them."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from matrixstate.errors import ConfigError, DataError
 from matrixstate.models import LanguageModel
 from matrixstate.training import Run, TrainingConfig, start, train
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints
-from matrixstate.training.optimizer import RateConfig, decays, learning_rate, make_optimizer
+from matrixstate.training.optimizer import RateConfig, decayed_parameters, learning_rate, make_optimizer
 
 
 def losses(run):
@@ -118,7 +119,7 @@ def test_nothing_is_written_for_a_text_that_does_not_fit(tmp_path):
 def test_weight_decay_acts_on_matrices_only(tmp_path):
     config = small_config(tmp_path)
     model = LanguageModel(dataclasses.replace(config.model, vocabulary=9))
-    decayed = {name for name, p in model.named_parameters() if decays(p)}
+    decayed = decayed_parameters(model)
     kept = {name for name, _ in model.named_parameters()} - decayed
     assert {name.rsplit(".", 2)[-2] for name in decayed} == {"embedding", "input", "output", "gate"}
     assert {"blocks.0.mixer.weight", "blocks.0.mixer.forget_gate.A_log", "blocks.0.mixer.conv.weight"} <= kept
@@ -126,6 +127,17 @@ def test_weight_decay_acts_on_matrices_only(tmp_path):
     groups = make_optimizer(model, config.training).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_parameters_that_are_replaced_stay_without_weight_decay(tmp_path):
+    config = dataclasses.replace(small_config(tmp_path).model, vocabulary=9)
+    model, other = LanguageModel(config), LanguageModel(config)
+    other.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    with torch.device("meta"):
+        empty = LanguageModel(config).to_empty(device="cpu")
+    for changed in (copy.deepcopy(model), other, empty):
+        names = decayed_parameters(changed) - {"head.weight"}  # is the embedding's, unless PyTorch has parted them
+        assert names == decayed_parameters(model)
 
 
 def test_some_parameters_may_have_a_rate_of_their_own(tmp_path):

@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs
-from matrixstate.layers.mixer import Mixer, MixerConfig, State, at_least, check_inputs, no_weight_decay, require_width
+from matrixstate.layers.mixer import Mixer, MixerConfig, State, at_least, check_inputs, require_width
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype
@@ -57,6 +57,8 @@ class CellMixer(Mixer):
 
     inputs_per_cell: int
 
+    no_weight_decay = ("bias", "recurrent")
+
     def __init__(self, width: int, config: CellConfig) -> None:
         super().__init__()
         name, H, n = type(self).__name__, config.heads, self.inputs_per_cell
@@ -69,7 +71,6 @@ class CellMixer(Mixer):
         nn.init.uniform_(self.inputs.projection.weight, -reach, reach)
         self.bias = nn.Parameter(torch.zeros(n, H, d))
         self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-reach, reach))
-        no_weight_decay(self.bias, self.recurrent)
         self.gate = projection(width, H * d) if config.gate else None
         self.norm = RMSNorm(H * d) if config.gate else None
         self.output = projection(H * d, width)

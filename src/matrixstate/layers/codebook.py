@@ -5,17 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from matrixstate.layers.mixer import no_weight_decay
-
 
 class Codebook(nn.Module):
     """What the states of a corrected MRU snap to, per group of heads, and how surely."""
+
+    no_weight_decay = ("codes", "log_sharpness")
 
     def __init__(self, groups: int, codes: int, heads: int, order: int, sharpness: float) -> None:
         super().__init__()
         self.codes = nn.Parameter(torch.randn(groups, codes, heads, order, order))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
-        no_weight_decay(self.codes, self.log_sharpness)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Keys and values for `snap_scan`, [groups, codes, heads, D, D] each."""

@@ -5,15 +5,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from matrixstate.layers.mixer import no_weight_decay
+from matrixstate.layers.parameters import Float32Parameters
 
 
-class ForgetGate(nn.Module):
+class ForgetGate(Float32Parameters):
     """Turns one number per head into the share of the old state that is kept.
 
     At the start A = e^{A_log} is uniform in (0, 16) and softplus(dt_bias) log-uniform in [step_min, step_max], so the
     heads' memories reach over different lengths. Source: Mamba-2's initialisation, kept by M²RNN.
     """
+
+    no_weight_decay = float32 = ("A_log", "dt_bias")
 
     def __init__(
         self, heads: int, step_min: float = 1e-3, step_max: float = 0.1, rate_min: float = 1e-4, rate_max: float = 16
@@ -23,7 +25,6 @@ class ForgetGate(nn.Module):
         step = torch.empty(heads).uniform_(math.log(step_min), math.log(step_max)).exp()
         self.A_log = nn.Parameter(rate.log())
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
-        no_weight_decay(self.A_log, self.dt_bias)
 
     def step(self, z: Tensor) -> Tensor:
         """z [..., heads] -> softplus(z + dt_bias), the step size, at least float32."""

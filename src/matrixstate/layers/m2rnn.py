@@ -17,7 +17,6 @@ from matrixstate.layers.mixer import (
     check_inputs,
     is_one_step,
     make_config,
-    no_weight_decay,
     positive,
 )
 from matrixstate.layers.norm import EPS, RMSNorm
@@ -126,6 +125,8 @@ class M2RNNState(NamedTuple):
 class M2RNN(Mixer):
     """The mixer of `M2RNNConfig`. At the start W is as the config says and D is one."""
 
+    no_weight_decay = ("weight", "residual")
+
     def __init__(self, width: int, config: M2RNNConfig | None = None, **options: Any) -> None:
         super().__init__()
         config = make_config(M2RNNConfig, width, config, options)
@@ -142,7 +143,6 @@ class M2RNN(Mixer):
             start = torch.stack([nn.init.orthogonal_(each) for each in start])
         self.weight = nn.Parameter(config.weight_start * start)
         self.residual = nn.Parameter(torch.ones(H, V)) if config.residual else None
-        no_weight_decay(self.weight, *(p for p in (self.residual,) if p is not None))
         self.norm = RMSNorm(H * V)
         self.output = projection(H * V, width)
 

@@ -17,7 +17,6 @@ from matrixstate.layers.mixer import (
     check_inputs,
     expect_divisor,
     make_config,
-    no_weight_decay,
     positive,
     silence,
 )
@@ -71,6 +70,8 @@ class Mamba2(KeyValueMixer):
 
     passes = 3
 
+    no_weight_decay = ("skip",)
+
     def __init__(self, width: int, config: Mamba2Config | None = None, **options: Any) -> None:
         super().__init__()
         config = make_config(Mamba2Config, width, config, options)
@@ -81,7 +82,6 @@ class Mamba2(KeyValueMixer):
         self.step = projection(width, H)
         self.forget_gate = LogForgetGate(H, rate_min=1.0)
         self.skip = nn.Parameter(torch.ones(H))
-        no_weight_decay(self.skip)
         self.gate = projection(width, H * V)
         self.norm = RMSNorm(H * V)
         self.output = projection(H * V, width)

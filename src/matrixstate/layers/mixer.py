@@ -192,9 +192,3 @@ def expect_divisor(heads: int, config: MixerConfig, name: str) -> tuple[bool, st
 def silence(x: Tensor, mask: Tensor | None) -> Tensor:
     """x [B, T, ...] with zeros at the steps where mask [B, T] is False: a write or a log decay that changes nothing."""
     return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0)
-
-
-def no_weight_decay(*parameters: nn.Parameter) -> None:
-    """Marks parameters (gates, decays, filters, recurrent weights) that weight decay must leave alone."""
-    for parameter in parameters:
-        parameter.no_weight_decay = True  # type: ignore[attr-defined]

@@ -5,19 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from matrixstate.layers.mixer import no_weight_decay
 from matrixstate.ops import accumulation_dtype, causal_conv
 
 
 class ShortConv(nn.Module):
     """Depthwise causal convolution of `kernel` steps, then silu. State: the last kernel - 1 inputs [B, kernel-1, C]."""
 
+    no_weight_decay = ("weight",)
+
     def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
         super().__init__()
         reach = 1 / math.sqrt(kernel)
         self.weight = nn.Parameter(torch.empty(channels, kernel).uniform_(-reach, reach))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-reach, reach)) if bias else None
-        no_weight_decay(self.weight)
 
     def forward(
         self, x: Tensor, state: Tensor | None, mask: Tensor | None, reset: Tensor | None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from matrixstate.errors import ConfigError, require
+from matrixstate.layers.parameters import without_weight_decay
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class OptimizerOptions(Protocol):
     def rates(self) -> tuple[RateConfig, ...]: ...
 
 
-def decays(parameter: nn.Parameter) -> bool:
-    """Whether weight decay acts on a parameter: on matrices that no layer has marked otherwise."""
-    return parameter.ndim >= 2 and not getattr(parameter, "no_weight_decay", False)
+def decayed_parameters(model: nn.Module) -> set[str]:
+    """The names of the parameters that weight decay acts on: matrices that no module exempts (`no_weight_decay`)."""
+    exempt = without_weight_decay(model)
+    return {name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in exempt}
 
 
 def rate_problems(model: nn.Module, rates: Sequence[RateConfig]) -> list[str]:
@@ -70,14 +72,15 @@ def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.Ad
     problems = rate_problems(model, config.rates)
     if problems:
         raise ConfigError(problems)
+    decayed = decayed_parameters(model)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = next((rate.factor for rate in config.rates if fnmatchcase(name, rate.parameters)), 1.0)
-            groups.setdefault((decays(parameter), factor), []).append(parameter)
+            groups.setdefault((name in decayed, factor), []).append(parameter)
     options = [
-        {"params": parameters, "weight_decay": config.weight_decay if decayed else 0.0, "factor": factor}
-        for (decayed, factor), parameters in groups.items()
+        {"params": parameters, "weight_decay": config.weight_decay if is_decayed else 0.0, "factor": factor}
+        for (is_decayed, factor), parameters in groups.items()
     ]
     return torch.optim.AdamW(options, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
