@@ -14,6 +14,6 @@ run() {
 arguments=("$@")
 old=(ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE)
 for name in $sets; do
-  run "${old[@]}" MATRIXSTATE_TEST_INSTRUCTION_SET="$name"
+  run "${old[@]}" MATRIXSTATE_INSTRUCTION_SET="$name"
   old=(MATRIXSTATE_TEST_THREADS=3)
 done

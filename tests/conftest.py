@@ -22,16 +22,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _strict():
     """Deterministic algorithms also fill `torch.empty` with NaN, so that an element never written is seen.
 
-    MATRIXSTATE_TEST_THREADS and MATRIXSTATE_TEST_INSTRUCTION_SET run everything with so many threads and with a lower
-    instruction set of the compiled kernels, as CI does.
+    MATRIXSTATE_TEST_THREADS runs everything with so many threads, as CI does.
     """
     torch.manual_seed(0)
     # small tensors gain nothing from more than one thread, and lose much where the processor is shared
     torch.set_num_threads(int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1")))
-    if (name := os.environ.get("MATRIXSTATE_TEST_INSTRUCTION_SET")) is not None:
-        from matrixstate import _native
-
-        _native.use_instruction_set(name)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -45,8 +45,6 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_other_processes_give_the_same_bits():
     setup = f"import torch; torch.set_num_threads({torch.get_num_threads()})"
-    if (name := os.environ.get("MATRIXSTATE_TEST_INSTRUCTION_SET")) is not None:
-        setup += f"; from matrixstate import _native; _native.use_instruction_set('{name}')"
     code = f"{setup}; from curves import curve; print(curve('m2rnn', torch.float32))"
     environment = {**os.environ, "PYTHONPATH": str(FILE.parent)}
     shown = {

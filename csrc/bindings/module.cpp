@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ static void use_instruction_set(const std::string& name) {
     const matrixstate::KernelList& list = matrixstate::runnable_kernels();
     for (int i = 0; i < list.count; ++i)
         if (name == list.tables[i]->instruction_set) return matrixstate::use_kernels(*list.tables[i]);
-    throw nb::value_error(("use_instruction_set: this processor cannot run " + name).c_str());
+    throw nb::value_error(("instruction set: this processor cannot run " + name).c_str());
 }
 
 NB_MODULE(_native, m) {
@@ -49,4 +50,7 @@ NB_MODULE(_native, m) {
     matrixstate::bind_rank_one(m);
     matrixstate::bind_mru(m);
     matrixstate::bind_snap(m);
+    // read here, and not at the first call, so that a name that cannot run fails the import with a message
+    const char* wanted = std::getenv("MATRIXSTATE_INSTRUCTION_SET");
+    if (wanted != nullptr && *wanted != '\0') use_instruction_set(wanted);
 }

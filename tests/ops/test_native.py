@@ -1,5 +1,6 @@
 """The compiled module by itself: what it refuses, its tanh, and that nothing imports it before it is needed."""
 
+import os
 import subprocess
 import sys
 
@@ -176,10 +177,17 @@ def test_a_nan_is_not_hidden_by_the_clamped_gradient(native):
     assert all(g.isnan().any() for g in torch.autograd.grad(y, [*inputs, w, f], weights))
 
 
-def test_the_best_instruction_set_is_chosen(native):
-    code = "from matrixstate import _native as n; assert n.instruction_set() == n.instruction_sets()[-1]"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def test_the_best_instruction_set_is_chosen_unless_the_environment_names_another(native):
+    def chosen(**environment):
+        code = "from matrixstate import _native; print(_native.instruction_set())"
+        others = {name: value for name, value in os.environ.items() if name != "MATRIXSTATE_INSTRUCTION_SET"}
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=others | environment
+        )
+
+    assert chosen().stdout.strip() == native.instruction_sets()[-1]
+    assert chosen(MATRIXSTATE_INSTRUCTION_SET="baseline").stdout.strip() == "baseline"
+    assert "instruction set: this processor cannot run mmx" in chosen(MATRIXSTATE_INSTRUCTION_SET="mmx").stderr
 
 
 def test_nothing_imports_the_compiled_module_before_it_is_needed():
