@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -157,6 +158,25 @@ def test_step_by_step_is_the_whole(name):
         steps.append(y)
     assert_equal_to_rounding(torch.cat(steps, dim=1), whole, "y")
     assert_states_equal(state, last)
+
+
+@everywhere
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_every_tensor_of_a_state_is_contiguous_and_owns_its_memory(name, backend):
+    """A view of the outputs would keep them all alive with the state, however short it is."""
+    mixer = make(name).float()
+    x, mask, reset = torch.randn(2, 19, WIDTH), torch.ones(2, 19, dtype=torch.bool), torch.rand(2, 19) < 0.2
+    mask[0, :5] = False
+    with prefer("reference") if backend == "reference" else nullcontext():
+        states = [mixer(x)[1], mixer(x, mask=mask)[1], mixer(x, reset=reset)[1], mixer(x[:, 7:], mixer(x[:, :7])[1])[1]]
+        states.append(mixer(x[:, :1], states[0])[1])
+        with torch.no_grad():
+            states += [mixer(x)[1], mixer(x[:, :1], states[0])[1]]
+    for state in states:
+        leaves = [leaf for leaf in state_leaves(state) if leaf.numel()]
+        assert all(leaf.is_contiguous() for leaf in leaves)
+        assert all(leaf.untyped_storage().nbytes() == leaf.numel() * leaf.element_size() for leaf in leaves)
+        assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
 
 
 @everywhere

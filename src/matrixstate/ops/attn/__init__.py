@@ -155,5 +155,7 @@ def _remember(
     length = valid.sum(dim=1)
     if window is not None:
         kept = min(steps, window - 1)
-        keys, values, length = keys[:, steps - kept :], values[:, steps - kept :], length.clamp_max(kept)
-    return AttentionState(keys, values, length)
+        # copies, since views would keep the whole sequence alive
+        keys, values = keys[:, steps - kept :].clone(), values[:, steps - kept :].clone()
+        length = length.clamp_max(kept)
+    return AttentionState(keys.contiguous(), values.contiguous(), length)

@@ -67,7 +67,7 @@ def run(
             after = tuple(clamp_gradient(s, torch.ones_like(s, dtype=torch.bool), grad_clip) for s in after)
         state = after if real is None else tuple(torch.where(real, a, s) for a, s in zip(after, state, strict=True))
         out.append(state[0])
-    return torch.stack(out, dim=1), state
+    return torch.stack(out, dim=1), tuple(s.contiguous() for s in state)  # einsum may have laid them out otherwise
 
 
 def _times(h: Tensor, w: Tensor) -> Tensor:

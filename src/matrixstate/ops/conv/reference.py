@@ -26,7 +26,7 @@ def causal_conv(
         y = y + term
     y = y if bias is None else y + bias
     y = y if activation is None else torch.nn.functional.silu(y)
-    state = inputs[:, T:]
+    state = inputs[:, T:].clone()  # a view would keep all inputs alive
     if document is not None:
         state = state.masked_fill((document[:, T:] != document[:, -1:])[..., None], 0)
     return y, state

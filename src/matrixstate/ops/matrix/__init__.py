@@ -82,7 +82,7 @@ def matrix_scan(
         h, last, _ = torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)
         return h, last
     h = scan(x.to(dtype), None if v is None else v.to(dtype), state, reset, method)
-    return h.to(x.dtype), h[:, -1]
+    return h.to(x.dtype), h[:, -1].clone()  # a view would keep all of h alive
 
 
 def scaled_matrix_scan(
@@ -139,10 +139,10 @@ def scaled_matrix_scan(
         h, size = torch.ops.matrixstate.matrix_normalise_cpu(m, x.dtype)
     else:
         m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
-        last = m[:, -1]
+        last = m[:, -1].clone()
         size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
         h = (m / size[..., None, None]).to(x.dtype)
-    return h, e.to(dtype) * math.log(2) + size.log(), ScaledState(last, e[:, -1])
+    return h, e.to(dtype) * math.log(2) + size.log(), ScaledState(last, e[:, -1].clone())
 
 
 def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> tuple[str, str]:
