@@ -15,6 +15,9 @@ ALLOWED_SKIPS = {
 }
 _unlisted_skips: list[str] = []
 
+# Small tensors gain nothing from more than one thread, and lose much where the processor is shared.
+THREADS = int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1"))
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -25,8 +28,7 @@ def _strict():
     MATRIXSTATE_TEST_THREADS runs everything with so many threads, as CI does.
     """
     torch.manual_seed(0)
-    # small tensors gain nothing from more than one thread, and lose much where the processor is shared
-    torch.set_num_threads(int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1")))
+    torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

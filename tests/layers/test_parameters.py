@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from matrixstate.layers import M2RNNConfig, Mamba2Config, MLPConfig
+from matrixstate.layers import M2RNN, MRU, GatedConv, M2RNNConfig, Mamba2Config, MLPConfig
 from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.norm import RMSNorm
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 MIXERS = {"m2rnn": M2RNNConfig(heads=2, key_size=4, value_size=8), "mamba2": Mamba2Config(heads=2, key_size=4)}
@@ -35,3 +36,43 @@ def test_a_bfloat16_model_computes_with_float32_rates(name):
     with torch.no_grad():
         following, _ = model(tokens[:, :1], state)
     assert following.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_float32_norms_fit_between_bfloat16_layers(name):
+    model = LanguageModel(ModelConfig(16, (BlockConfig(MIXERS[name], MLPConfig(hidden=8)),), 7)).bfloat16()
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.float()
+    logits, _ = model(torch.arange(6).view(2, 3))
+    assert logits.dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert RMSNorm(16)(torch.ones(3, 16).bfloat16()).dtype == torch.float32
+
+
+def offload(module):
+    """Leaves the module's own parameters on the meta device but while its forward runs, as offloading libraries do."""
+    real, forward = dict(module._parameters), module.forward
+    empty = {n: None if p is None else torch.nn.Parameter(p.detach().to("meta")) for n, p in real.items()}
+
+    def with_parameters(*inputs, **options):
+        module._parameters.update(real)
+        try:
+            return forward(*inputs, **options)
+        finally:
+            module._parameters.update(empty)
+
+    module.forward = with_parameters
+    module._parameters.update(empty)
+
+
+@pytest.mark.parametrize("kind", [M2RNN, MRU, GatedConv])
+@torch.no_grad()
+def test_one_token_through_offloaded_parameters(kind):
+    options = {"heads": 2, "conv": 3, "norm": True, "state_size": 8} if kind is MRU else {}
+    mixer = kind(16, **({"heads": 2, "key_size": 4, "value_size": 8} if kind is M2RNN else options))
+    x = torch.randn(2, 1, 16)
+    expected, _ = mixer(x)
+    for module in mixer.modules():
+        offload(module)
+    torch.testing.assert_close(mixer(x)[0], expected)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from conftest import THREADS
 from matrixstate.cli.__main__ import main
 from matrixstate.data.tasks import ParityConfig, WordProblemConfig
 from matrixstate.errors import ConfigError
@@ -30,7 +31,7 @@ def config_of(mixer, steps=200, task=None, **training):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """The run of an MRU that has learned S3 without correction."""
-    torch.set_num_threads(1)  # as in the tests, which compare bits
+    torch.set_num_threads(THREADS)  # as in the tests, which compare bits
     run = tmp_path_factory.mktemp("correction") / "plain"
     outcome = train_task(run, config_of(PLAIN))
     assert outcome.tracking.token_accuracy(LENGTH) > 0.99

@@ -155,7 +155,14 @@ def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor 
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not any(part._forward_hooks or part._forward_pre_hooks for part in mixer.children())
+        and _is_at_hand(mixer, x.device)
     )
+
+
+def _is_at_hand(mixer: nn.Module, device: torch.device) -> bool:
+    """Whether all parameters are on `device`; those of an offloaded module arrive when its forward is called."""
+    modules = (mixer, *mixer.children())
+    return all(p is None or p.device == device for module in modules for p in module._parameters.values())
 
 
 def require_width(name: str, width: int, divisor: int, what: str) -> None:

@@ -1,5 +1,6 @@
 """Root-mean-square norm with its sums in the precision of its weight, under autocast too."""
 
+import torch
 from torch import Tensor, nn
 
 EPS = 1e-5  # added to the mean square
@@ -12,5 +13,12 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., channels] -> the same, in the dtype of the weight."""
-        return super().forward(x.to(self.weight.dtype))
+        """x [..., channels] -> the same, in the dtype of the weight.
+
+        A float32 norm between bfloat16 layers returns the dtype of `x`, which the next layer can take; under autocast
+        that layer casts by itself.
+        """
+        wide = self.weight.dtype
+        y = super().forward(x.to(wide))
+        narrow = x.dtype != wide and torch.promote_types(x.dtype, wide) == wide
+        return y.to(x.dtype) if narrow and not torch.is_autocast_enabled(x.device.type) else y
