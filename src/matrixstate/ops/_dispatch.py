@@ -74,7 +74,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
 """Every op's backends, in the order in which "auto" tries them."""
 
 
-_preferred: ContextVar[str] = ContextVar("preferred backend", default="")
+_preferred: ContextVar[tuple[str, ...]] = ContextVar("preferred backends", default=())
 
 
 def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str) -> str:
@@ -87,16 +87,15 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str)
 
 
 @cache
-def _choose(op: str, wanted: str, preferred: str, device: str, dtype: torch.dtype, details: tuple[str, ...]) -> str:
-    known = [backend.name for backend in OPS[op]]
-    if wanted == "auto" and preferred in known:
-        wanted = preferred
+def _choose(
+    op: str, wanted: str, preferred: tuple[str, ...], device: str, dtype: torch.dtype, details: tuple[str, ...]
+) -> str:
+    known = {backend.name: backend for backend in OPS[op]}
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
+    tried = [wanted] if wanted != "auto" else [name for name in preferred if name in known] or [*known]
     refusals = []
-    for backend in OPS[op]:
-        if wanted not in ("auto", backend.name):
-            continue
+    for backend in (known[name] for name in tried):
         reason = backend.why_not(device, dtype, *details)
         if reason is None:
             return backend.name
@@ -105,12 +104,21 @@ def _choose(op: str, wanted: str, preferred: str, device: str, dtype: torch.dtyp
 
 
 @contextmanager
-def prefer(backend: str) -> Iterator[None]:
-    """Inside, "auto" means `backend` for every op that has it; such an op then never falls back to another.
+def prefer(*names: str) -> Iterator[None]:
+    """Inside, "auto" means the first of these backends that an op has and that can run.
 
-    What torch.compile has compiled keeps the backends that were chosen then.
+    An op that has any of them never falls back to one that is not named; an op that has none is not affected. So
+    ``prefer("chunked", "reference")`` keeps every compiled kernel out. What torch.compile has compiled keeps the
+    backends that were chosen then.
+
+    Raises:
+        BackendUnavailable: a name that no op has.
     """
-    token = _preferred.set(backend)
+    known = {backend.name for backends in OPS.values() for backend in backends}
+    for name in names:
+        if name not in known:
+            raise BackendUnavailable(f"prefer: backend must be one of {', '.join(sorted(known))}, got {name!r}")
+    token = _preferred.set(names)
     try:
         yield
     finally:
