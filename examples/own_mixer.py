@@ -62,7 +62,7 @@ class DiagonalRNN(Mixer):
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        reset = check_inputs("DiagonalRNN", x, self.width, mask, reset)
+        x, reset = check_inputs("DiagonalRNN", x, self.width, mask, reset)
         dtype = accumulation_dtype(x.dtype)
         forget = self.forget(x).to(dtype).sigmoid()
         write = silence((1 - forget) * self.value(x).to(dtype), mask)

@@ -162,6 +162,26 @@ def test_step_by_step_is_the_whole(name):
 
 @everywhere
 @pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_a_padded_step_holds_reaches_nothing(name, backend, value):
+    """Padding may be memory that was never written."""
+    mixer = make(name).float()
+    x, mask, reset = torch.randn(3, 9, WIDTH), torch.ones(3, 9, dtype=torch.bool), torch.rand(3, 9) < 0.2
+    mask[0, :4], mask[1, 6:] = False, False
+
+    def results(padding):
+        filled = x.masked_fill(~mask[..., None], padding).requires_grad_()
+        with prefer("reference") if backend == "reference" else nullcontext():
+            y, state = mixer(filled, mask=mask, reset=reset)
+            gradients = torch.autograd.grad(y[mask].square().sum(), [filled, *mixer.parameters()], allow_unused=True)
+        return [y[mask], *state_leaves(state), *(g for g in gradients if g is not None)]
+
+    for got, expected in zip(results(value), results(0.0), strict=True):
+        assert torch.equal(got, expected)
+
+
+@everywhere
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_every_tensor_of_a_state_is_contiguous_and_owns_its_memory(name, backend):
     """A view of the outputs would keep them all alive with the state, however short it is."""
     mixer = make(name).float()

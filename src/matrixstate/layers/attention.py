@@ -99,7 +99,7 @@ class Attention(Mixer):
         mask: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Tensor, AttentionMixerState]:
-        reset = check_inputs("Attention", x, self.width, mask, reset)
+        x, reset = check_inputs("Attention", x, self.width, mask, reset)
         B, T, _ = x.shape
         start = torch.zeros(B, dtype=torch.int64, device=x.device) if state is None else state.position
         position, following = count_positions(start, T, mask, reset)

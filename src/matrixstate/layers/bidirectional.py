@@ -42,7 +42,7 @@ class Bidirectional(Mixer):
         self, x: Tensor, state: State = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, None]:
         """As of a mixer, but with the whole sequence at once. Raises ShapeError for a state other than None."""
-        reset = check_inputs("Bidirectional", x, self.width, mask, reset)
+        x, reset = check_inputs("Bidirectional", x, self.width, mask, reset)
         if state is not None:
             raise ShapeError(
                 f"Bidirectional: state must be None, for it reads whole sequences, got {type(state).__name__}"

@@ -84,7 +84,7 @@ class CellMixer(Mixer):
     def forward(
         self, x: Tensor, state: CellState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, CellState]:
-        reset = check_inputs(self.name, x, self.width, mask, reset)
+        x, reset = check_inputs(self.name, x, self.width, mask, reset)
         state = CellState(None, None) if state is None else state
         parts, conv = self.inputs(x, state.conv, mask, reset)
         inputs = [part + bias for part, bias in zip(parts, self.bias.to(parts[0].dtype), strict=True)]

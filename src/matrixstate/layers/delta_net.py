@@ -93,7 +93,7 @@ class DeltaMixer(KeyValueMixer):
     def forward(
         self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, KeyValueState]:
-        reset = check_inputs(type(self).__name__, x, self.width, mask, reset)
+        x, reset = check_inputs(type(self).__name__, x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         k, v, beta = (self._micro(a) for a in (k, v, self._beta(x, mask)))

@@ -60,7 +60,7 @@ class GatedConv(Mixer):
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        reset = check_inputs("GatedConv", x, self.width, mask, reset)
+        x, reset = check_inputs("GatedConv", x, self.width, mask, reset)
         if is_one_step(self, x, mask, reset):
             past = self.init_state(len(x)) if state is None else state
             y, last = gated_conv_step(self.input(x), self.gate(x), self.conv.weight, self.norm.weight, past, eps=EPS)

@@ -74,7 +74,7 @@ class GLA(KeyValueMixer):
     def forward(
         self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, KeyValueState]:
-        reset = check_inputs("GLA", x, self.width, mask, reset)
+        x, reset = check_inputs("GLA", x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         logits = self.decay(x).to(accumulation_dtype(x.dtype)).unflatten(-1, self.shape[:2])

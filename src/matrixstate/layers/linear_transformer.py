@@ -74,7 +74,7 @@ class LinearTransformer(KeyValueMixer):
     def forward(
         self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, KeyValueState]:
-        reset = check_inputs("LinearTransformer", x, self.width, mask, reset)
+        x, reset = check_inputs("LinearTransformer", x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         y, scan = linear_attention(features(q), silence(features(k), mask), v, state=state.scan, reset=reset)

@@ -149,7 +149,7 @@ class M2RNN(Mixer):
     def forward(
         self, x: Tensor, state: M2RNNState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, M2RNNState]:
-        reset = check_inputs("M2RNN", x, self.width, mask, reset)
+        x, reset = check_inputs("M2RNN", x, self.width, mask, reset)
         if is_one_step(self, x, mask, reset):
             return self._step(x, state)
         state = M2RNNState(None, None) if state is None else state

@@ -89,7 +89,7 @@ class Mamba2(KeyValueMixer):
     def forward(
         self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, KeyValueState]:
-        reset = check_inputs("Mamba2", x, self.width, mask, reset)
+        x, reset = check_inputs("Mamba2", x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
         (v, k, q), conv = self.inputs(x, state.conv, mask, reset)
         z = self.step(x)

@@ -134,8 +134,13 @@ def state_leaves(state: State) -> list[Tensor]:
     return leaves
 
 
-def check_inputs(name: str, x: Tensor, width: int, mask: Tensor | None, reset: Tensor | None) -> Tensor | None:
-    """Checks what every mixer takes; returns `reset` without the padded steps."""
+def check_inputs(
+    name: str, x: Tensor, width: int, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Checks what every mixer takes; returns `x` and `reset` without what padded steps hold.
+
+    Padding may be memory that was never written: a NaN in it is replaced here, since a product with zero would keep it.
+    """
     if x.ndim != 3 or x.shape[-1] != width or not x.is_floating_point():
         raise ShapeError(f"{name}: x must be floating point [B, T, {width}], got {x.dtype} {list(x.shape)}")
     for what, flags in (("mask", mask), ("reset", reset)):
@@ -143,7 +148,7 @@ def check_inputs(name: str, x: Tensor, width: int, mask: Tensor | None, reset: T
             raise ShapeError(
                 f"{name}: {what} must be torch.bool {list(x.shape[:2])}, got {flags.dtype} {list(flags.shape)}"
             )
-    return reset if reset is None or mask is None else reset & mask
+    return silence(x, mask), reset if reset is None or mask is None else reset & mask
 
 
 def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> bool:

@@ -203,7 +203,8 @@ class MRU(Mixer):
     def forward(
         self, x: Tensor, state: MRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, MRUState]:
-        config, reset = self.config, check_inputs("MRU", x, self.width, mask, reset)
+        config = self.config
+        x, reset = check_inputs("MRU", x, self.width, mask, reset)
         if self.codebook is None and is_one_step(self, x, mask, reset):
             return self._step(x, state)
         state = MRUState(None, None, None) if state is None else state

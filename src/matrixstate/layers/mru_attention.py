@@ -130,7 +130,7 @@ class MRUAttention(Mixer):
         mask: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Tensor, MRUAttentionState]:
-        reset = check_inputs("MRUAttention", x, self.width, mask, reset)
+        x, reset = check_inputs("MRUAttention", x, self.width, mask, reset)
         cache, product = (None, None) if state is None else state
         products, product = matrix_scan(self._matrices(x, mask), None, product, reset=reset, method=self.config.method)
         parts = self.input(x).split(self.sizes, dim=-1)

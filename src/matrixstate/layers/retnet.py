@@ -86,7 +86,7 @@ class RetNet(KeyValueMixer):
     def forward(
         self, x: Tensor, state: RetNetState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, RetNetState]:
-        reset = check_inputs("RetNet", x, self.width, mask, reset)
+        x, reset = check_inputs("RetNet", x, self.width, mask, reset)
         state = self._start(x) if state is None else state
         B, T, _ = x.shape
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)

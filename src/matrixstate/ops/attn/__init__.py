@@ -77,6 +77,8 @@ def attention(
     chosen = choose(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
+    if mask is not None:  # a NaN at a padded step would get through a weight of zero, here and in the gradients
+        q, k, v = (a.masked_fill(~mask[..., None, None], 0) for a in (q, k, v))
     keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)
     allowed = None
     plain = window is None and mask is None and reset is None
