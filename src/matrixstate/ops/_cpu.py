@@ -1,6 +1,7 @@
 """What the compiled kernels of all ops share on their Python side."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from torch.autograd import forward_ad
 from matrixstate.errors import ShapeError
 
 _LIBRARY = torch.library.Library("matrixstate", "FRAGMENT")
-INSIDE = ("_after_autograd_keyset", "_AutoDispatchBelowAutograd", "_any_requires_grad")
+INSIDE = (
+    "_after_autograd_keyset",
+    "_AutoDispatchBelowAutograd",
+    "_any_requires_grad",
+    "_are_functorch_transforms_active",
+)
+Lengths = tuple[int | None, ...] | None  # of those arguments that are lists; None where no argument can be
 _KERNELS: dict[str, Callable[..., Any]] = {}  # of every operator, on the CPU
 
 
@@ -49,7 +56,7 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
     """Makes matrixstate::`name` differentiable; arguments as those of torch.library.register_autograd.
 
     Its calls cost a third: where nothing but the CPU is left to dispatch to, they go straight to the kernel. The
-    operator may return a list of tensors, but take none. Where a release of PyTorch has not what this needs of its
+    operator may take and return lists of tensors. Where a release of PyTorch has not what this needs of its
     inside, register_autograd does the work.
     """
     if not all(hasattr(torch._C, inside) for inside in INSIDE):
@@ -57,6 +64,7 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
         return
     operator, kernel = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
     after_autograd, cpu = torch._C._after_autograd_keyset, torch._C.DispatchKey.CPU
+    takes_lists = any(str(argument.type) == "List[Tensor]" for argument in operator._schema.arguments)
     lists = str(operator._schema.returns[0].type) == "List[Tensor]"
 
     def below(keys: Any, *arguments: Any) -> Any:
@@ -68,24 +76,80 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, keys: Any, *arguments: Any) -> tuple:
+        def forward(ctx: Any, keys: Any, lengths: Lengths, *flat: Any) -> tuple:
+            ctx.lengths, arguments = lengths, flat if lengths is None else _unflatten(flat, lengths)
             output = below(keys, *arguments)
             keep(ctx, arguments, output)
             return tuple(output) if lists else output
 
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor | None) -> tuple:
-            return None, *backward(ctx, *gradients)
+            found = backward(ctx, *gradients)
+            return None, None, *(found if ctx.lengths is None else _flatten(found)[0])
 
     def run(keys: Any, *arguments: Any) -> Any:
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
             refuse_tangents(name.split("_cpu")[0], arguments)
             return below(keys, *arguments)
-        output = Differentiable.apply(keys, *arguments)
+        flat, lengths = _flatten(arguments) if takes_lists else (arguments, None)
+        if torch._C._are_functorch_transforms_active():
+            output = _apply_at_one_level(Differentiable, keys, lengths, *flat)
+        else:
+            output = Differentiable.apply(keys, lengths, *flat)
         return list(output) if lists else output
 
     Differentiable.__name__ = f"Differentiable_{name}"  # what the nodes of a graph are called
     _LIBRARY.impl(name, run, "Autograd", with_keyset=True)
+    _LIBRARY.impl(name, partial(_over_samples, operator), "FuncTorchBatched", with_keyset=True)
+
+
+def _flatten(arguments: Iterable[Any]) -> tuple[list[Any], Lengths]:
+    """The arguments with the parts of lists in their place, since autograd looks into no list; and their lengths."""
+    arguments = tuple(arguments)
+    flat = [part for a in arguments for part in (a if isinstance(a, list) else (a,))]
+    return flat, tuple(len(a) if isinstance(a, list) else None for a in arguments)
+
+
+def _unflatten(flat: Iterable[Any], lengths: tuple[int | None, ...]) -> tuple[Any, ...]:
+    parts = iter(flat)
+    return tuple(next(parts) if n is None else [next(parts) for _ in range(n)] for n in lengths)
+
+
+def _apply_at_one_level(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """`function.apply` inside torch.func.grad, vjp or jacrev.
+
+    There the dispatcher has already unwrapped the tensors of the transform's level, and what is below it is dispatched
+    again, to the next level. `Function.apply` would start over from the outermost level, which needs a
+    `setup_context`; its base class records the node at this level alone.
+    """
+    from torch._functorch.utils import enable_single_level_autograd_function
+
+    with enable_single_level_autograd_function():
+        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def _over_samples(operator: Any, keys: Any, *arguments: Any) -> Any:
+    """The rule of torch.vmap for every operator: one sample after another, the results stacked."""
+    from torch._functorch.autograd_function import custom_function_call_vmap_helper
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+
+    def rule(info: Any, dims: Any, *batched: Any) -> tuple[Any, Any]:
+        def sample(i: int) -> Any:
+            take = lambda x, dim: x if dim is None else x.select(dim, i)  # noqa: E731
+            flat = [
+                [take(part, d) for part, d in zip(x, dim, strict=True)] if isinstance(x, list) else take(x, dim)
+                for x, dim in zip(batched, dims, strict=True)
+            ]
+            return operator(*flat)
+
+        results = [sample(i) for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        stacked = [torch.stack(column) for column in zip(*results, strict=True)]
+        return type(results[0])(stacked), type(results[0])([0] * len(stacked))
+
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    return custom_function_call_vmap_helper(interpreter, rule, operator, *arguments)
 
 
 def differentiable_once(name: str, op: str) -> None:

@@ -10,11 +10,16 @@ def clamp_gradient(h: Tensor, where: Tensor, bound: float) -> Tensor:
 
 
 class _ClampGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, h, where, bound):
-        ctx.save_for_backward(where)
-        ctx.bound = bound
+    def forward(h, where, bound):
         return h.view_as(h)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, where, ctx.bound = inputs
+        ctx.save_for_backward(where)
 
     @staticmethod
     def backward(ctx, dh):

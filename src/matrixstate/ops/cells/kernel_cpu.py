@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, differentiable_once, fresh, operator, unsupported
+from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator, unsupported
 
 __all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.<op>_cpu
 
@@ -140,8 +140,7 @@ def _register(op: str) -> None:
     operator(f"{op}_cpu_backward")(_backward)
     torch.library.register_fake(f"matrixstate::{op}_cpu")(_fake_forward)
     torch.library.register_fake(f"matrixstate::{op}_cpu_backward")(_fake_backward)
-    # takes a list of tensors, so by PyTorch itself
-    torch.library.register_autograd(f"matrixstate::{op}_cpu", _differentiate, setup_context=_keep_for_backward)
+    differentiable(f"{op}_cpu", _differentiate, _keep_for_backward)
     differentiable_once(f"{op}_cpu_backward", op)
 
 

@@ -28,10 +28,16 @@ def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None
 
 
 class _Scan(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x, v, state, exponent, reset, method):
+    def forward(x, v, state, exponent, reset, method):
         run = _sequential if method == "sequential" else _parallel
-        m, e = run(x, v, state, exponent, reset, method)
+        return run(x, v, state, exponent, reset, method)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        (x, v, state, exponent, reset, method), (m, e) = inputs, output
         shift = None
         if exponent is not None and e is not None:  # m_t = m_{t-1} (x_t 2^shift_t): the product that was really formed
             before = torch.cat([exponent[:, None], e[:, :-1]], dim=1)
@@ -39,7 +45,6 @@ class _Scan(torch.autograd.Function):
             ctx.mark_non_differentiable(e)
         ctx.save_for_backward(x, state, m, shift, reset)
         ctx.method, ctx.affine = method, v is not None
-        return m, e
 
     @staticmethod
     def backward(ctx, dm, _):
