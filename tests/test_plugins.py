@@ -13,7 +13,7 @@ from matrixstate.cli.__main__ import main
 from matrixstate.data.tasks import TASKS
 from matrixstate.data.tokenizers import TOKENIZERS
 from matrixstate.errors import CheckpointError, ConfigError
-from matrixstate.layers import MIXERS
+from matrixstate.mixers import MIXERS
 from matrixstate.plugins import load_plugins, loaded_plugins, unload_plugins
 
 ROOT = Path(__file__).parents[1]

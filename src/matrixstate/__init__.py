@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from matrixstate import ops
     from matrixstate.api import ComparisonResult, TrainedModel, compare, load, train
-    from matrixstate.layers import (
+    from matrixstate.layers import MLPConfig, MoEConfig
+    from matrixstate.mixers import (
         GLA,
         GRU,
         LSTM,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
         M2RNNConfig,
         Mamba2,
         Mamba2Config,
-        MLPConfig,
-        MoEConfig,
         MRUAttention,
         MRUAttentionConfig,
         MRUConfig,
@@ -97,7 +96,7 @@ __all__ = [
     "preset",
     "train",
 ]
-_PARTS = ("layers", "models", "api")  # where the names are looked for: what is quick to import first
+_PARTS = ("layers", "mixers", "models", "api")  # where the names are looked for: what is quick to import first
 
 
 def __getattr__(name: str) -> Any:

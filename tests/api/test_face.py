@@ -30,7 +30,7 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_every_mixer_and_its_config_are_there():
-    from matrixstate.layers import MIXERS
+    from matrixstate.mixers import MIXERS
 
     for config in MIXERS.values():
         assert getattr(matrixstate, config.__name__) is config

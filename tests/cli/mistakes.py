@@ -3,7 +3,7 @@
 PLACE stands for the directory of the test; "..." for what depends on the machine or a library's version.
 """
 
-from matrixstate.layers import MIXERS
+from matrixstate.mixers import MIXERS
 
 TRAIN = ["train", "config.yaml"]
 

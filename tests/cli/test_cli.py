@@ -18,7 +18,7 @@ from small import small_config, text_file
 from matrixstate.cli.__main__ import main
 from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import encode
-from matrixstate.layers import MIXERS
+from matrixstate.mixers import MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES, Run, load_model
 

@@ -15,7 +15,8 @@ from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation import automaton
 from matrixstate.evaluation.automaton import _merge, recover_automaton
 from matrixstate.evaluation.clusters import cluster, spherical_centres
-from matrixstate.layers import AttentionConfig, GRUConfig, MLPConfig, MRUConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import AttentionConfig, GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from matrixstate.evaluation.equivalence import certify, example_model
-from matrixstate.layers import (
+from matrixstate.layers import MLPConfig, MoEConfig
+from matrixstate.mixers import (
     AttentionConfig,
     DeltaNetConfig,
     GatedConvConfig,
@@ -18,8 +19,6 @@ from matrixstate.layers import (
     LSTMConfig,
     M2RNNConfig,
     Mamba2Config,
-    MLPConfig,
-    MoEConfig,
     MRUAttentionConfig,
     MRUConfig,
     RetNetConfig,

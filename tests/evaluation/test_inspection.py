@@ -10,7 +10,7 @@ from matrixstate.errors import DataError
 from matrixstate.evaluation.equivalence import example_model
 from matrixstate.evaluation.inspection import inspect_states
 from matrixstate.evaluation.portrait import draw_portrait
-from matrixstate.layers import GatedConvConfig, M2RNNConfig, MRUConfig
+from matrixstate.mixers import GatedConvConfig, M2RNNConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 
 SCALED = MRUConfig(heads=1, state_size=16, builder="ldu")

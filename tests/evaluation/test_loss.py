@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation import text_loss
-from matrixstate.layers import GatedConvConfig, M2RNNConfig, MLPConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import GatedConvConfig, M2RNNConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 TEXT = "né " * 33  # 99 characters, 132 bytes

@@ -13,7 +13,7 @@ from matrixstate.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation import needle
 from matrixstate.evaluation.needle import find_needles
-from matrixstate.layers import GRUConfig
+from matrixstate.mixers import GRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import start, train
 

@@ -20,7 +20,7 @@ from matrixstate.data.tasks import (
 from matrixstate.errors import ConfigError
 from matrixstate.evaluation import tracking
 from matrixstate.evaluation.tracking import HELD_OUT, Tracking, track
-from matrixstate.layers import GRUConfig, MRUConfig
+from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 S3 = WordProblemConfig("S3")

@@ -13,7 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from matrixstate.layers import (
+from matrixstate.layers import MLPConfig
+from matrixstate.layers.state_matrix import BUILDERS
+from matrixstate.mixers import (
     AttentionConfig,
     DeltaNetConfig,
     GatedConvConfig,
@@ -25,13 +27,11 @@ from matrixstate.layers import (
     LSTMConfig,
     M2RNNConfig,
     Mamba2Config,
-    MLPConfig,
     MRUAttentionConfig,
     MRUConfig,
     RetNetConfig,
     RNNConfig,
 )
-from matrixstate.layers.state_matrix import BUILDERS
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 FILE = Path(__file__).with_name("curves.json")

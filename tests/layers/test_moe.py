@@ -10,7 +10,8 @@ from small import small_config
 from closeness import assert_equal_to_rounding
 from matrixstate.configs import decode, encode
 from matrixstate.errors import ConfigError
-from matrixstate.layers import M2RNNConfig, MLPConfig, MoEConfig
+from matrixstate.layers import MLPConfig, MoEConfig
+from matrixstate.mixers import M2RNNConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, count
 from matrixstate.training import CHOICES, start, train
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from matrixstate.layers import M2RNN, MRU, GatedConv, M2RNNConfig, Mamba2Config, MLPConfig
+from matrixstate.layers import MLPConfig
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.norm import RMSNorm
+from matrixstate.mixers import M2RNN, MRU, GatedConv, M2RNNConfig, Mamba2Config
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 MIXERS = {"m2rnn": M2RNNConfig(heads=2, key_size=4, value_size=8), "mamba2": Mamba2Config(heads=2, key_size=4)}

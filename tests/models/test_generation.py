@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from test_models import hybrid, make
 
 from matrixstate.errors import CheckpointError, ConfigError, DataError
-from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import AttentionConfig, GatedConvConfig, M2RNNConfig, MRUConfig
 from matrixstate.models import (
     BlockConfig,
     Generation,

@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from matrixstate.errors import ConfigError, ShapeError
-from matrixstate.layers import AttentionConfig, GatedConvConfig, M2RNNConfig, MLPConfig, MRUConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import AttentionConfig, GatedConvConfig, M2RNNConfig, MRUConfig
 from matrixstate.models import PRESETS, BlockConfig, LanguageModel, ModelConfig, count, preset
 
 PARAMETERS = {  # with 65 characters where the preset names no vocabulary: all, and without embeddings

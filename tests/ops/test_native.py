@@ -191,7 +191,7 @@ def test_the_best_instruction_set_is_chosen_unless_the_environment_names_another
 
 
 def test_nothing_imports_the_compiled_module_before_it_is_needed():
-    code = "import sys, matrixstate.layers, matrixstate.models; assert 'matrixstate._native' not in sys.modules"
+    code = "import sys, matrixstate.mixers, matrixstate.models; assert 'matrixstate._native' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

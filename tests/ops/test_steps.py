@@ -10,7 +10,7 @@ import torch
 from closeness import assert_as_good_as
 from conftest import need
 from matrixstate.errors import BackendUnavailable, ShapeError
-from matrixstate.layers import GatedConvConfig, MRUConfig
+from matrixstate.mixers import GatedConvConfig, MRUConfig
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
 from matrixstate.ops import M2RNNWeights, MRUWeights, ScaledState, gated_conv_step, m2rnn_step, mru_step
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from matrixstate.data import DataConfig
-from matrixstate.layers import GatedConvConfig, M2RNNConfig, MLPConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import GatedConvConfig, M2RNNConfig
 from matrixstate.models import BlockConfig, ModelConfig
 from matrixstate.training import RunConfig, TrainingConfig
 

@@ -10,7 +10,8 @@ from matrixstate.cli.__main__ import main
 from matrixstate.data.tasks import ParityConfig, WordProblemConfig
 from matrixstate.errors import ConfigError
 from matrixstate.evaluation.tracking import track
-from matrixstate.layers import GRUConfig, MLPConfig, MRUConfig
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training.correction import READ, find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, correct_run, load_task_model, train_task

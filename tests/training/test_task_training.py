@@ -15,7 +15,7 @@ from matrixstate.configs import decode, encode
 from matrixstate.data.tasks import ParityConfig, WordProblemConfig
 from matrixstate.errors import CheckpointError, ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
-from matrixstate.layers import GRUConfig, MRUConfig
+from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 from matrixstate.training import tasks
 from matrixstate.training.optimizer import RateConfig

@@ -9,7 +9,7 @@ import torch
 from listeners import Memory
 from small import small_config
 
-from matrixstate.layers import GatedConvConfig, M2RNNConfig, Mamba2Config, MRUConfig
+from matrixstate.mixers import GatedConvConfig, M2RNNConfig, Mamba2Config, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import start, train
 from matrixstate.training.thermometer import EVERY, OverflowWatch, Reading, Thermometer

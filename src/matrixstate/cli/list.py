@@ -6,7 +6,8 @@ import torch
 
 from matrixstate.cli.output import in_bytes, print_json
 from matrixstate.errors import ConfigError
-from matrixstate.layers import MIXERS, MixerConfig
+from matrixstate.layers import MixerConfig
+from matrixstate.mixers import MIXERS
 from matrixstate.ops import OPS
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ConfigError, ShapeError
-from matrixstate.layers.attention import Attention, learned_positions
 from matrixstate.layers.mixer import State
 from matrixstate.layers.moe import MoE
 from matrixstate.layers.positions import count_positions
+from matrixstate.mixers.attention.attention import Attention, learned_positions
 from matrixstate.models.block import Block, make_norm
 from matrixstate.models.config import ModelConfig
 

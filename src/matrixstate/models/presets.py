@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 
-from matrixstate.layers import (
+from matrixstate.layers import MixerConfig, MLPConfig, MoEConfig
+from matrixstate.mixers import (
     AttentionConfig,
     GatedConvConfig,
     GatedDeltaNetConfig,
     M2RNNConfig,
     Mamba2Config,
-    MixerConfig,
-    MLPConfig,
-    MoEConfig,
     MRUConfig,
 )
 from matrixstate.models.config import BlockConfig, ModelConfig

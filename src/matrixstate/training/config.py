@@ -9,7 +9,8 @@ from typing import Any, Literal
 from matrixstate.configs import Choices, decode, load_yaml, override
 from matrixstate.data import DataConfig
 from matrixstate.errors import ConfigError, require, seed_checks
-from matrixstate.layers import MIXERS, MLPS, MixerConfig, MLPConfig
+from matrixstate.layers import MLPS, MixerConfig, MLPConfig
+from matrixstate.mixers import MIXERS
 from matrixstate.models import PRESETS, ModelConfig
 from matrixstate.training.optimizer import RateConfig
 

@@ -12,7 +12,7 @@ from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import ConfigError
 from matrixstate.evaluation.clusters import spherical_centres
 from matrixstate.evaluation.tracking import HELD_OUT
-from matrixstate.layers.mru import MRU, MRUConfig
+from matrixstate.mixers.matrix.mru import MRU, MRUConfig
 from matrixstate.models import LanguageModel, ModelConfig
 
 READ = HELD_OUT + 1  # the step whose random numbers these sequences draw; neither training nor evaluation does

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from matrixstate.layers.delta_net import DeltaMixer, DeltaNetConfig
 from matrixstate.layers.mixer import About, make_config
+from matrixstate.mixers.delta.delta_net import DeltaMixer, DeltaNetConfig
 
 
 @dataclass(frozen=True)

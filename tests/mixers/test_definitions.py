@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import elu, logsigmoid, silu, softplus
 
-from matrixstate.layers import (
+from matrixstate.mixers import (
     DeltaNetConfig,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,

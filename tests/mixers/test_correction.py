@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matrixstate.errors import ConfigError
-from matrixstate.layers import M2RNNConfig, MRUConfig
+from matrixstate.mixers import M2RNNConfig, MRUConfig
 from matrixstate.ops import scaled_matrix_scan, snap_scan
 
 CORRECTED = MRUConfig(heads=2, state_size=18, channels=18, builder="reshape_identity", snap=4, codes=6, sharpness=8.0)

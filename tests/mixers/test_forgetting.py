@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from matrixstate.layers import M2RNNConfig
+from matrixstate.mixers import M2RNNConfig
 from matrixstate.models.presets import MRU_BEST
 from matrixstate.ops import write_share
 

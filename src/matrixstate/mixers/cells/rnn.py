@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from matrixstate.layers.cell_mixer import CellConfig, CellMixer
 from matrixstate.layers.mixer import About, State, make_config
+from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
 from matrixstate.ops import rnn_scan
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ConfigError, ShapeError
-from matrixstate.layers import (
+from matrixstate.layers import map_state, state_leaves
+from matrixstate.mixers import (
     GRU,
     M2RNN,
     MIXERS,
@@ -33,8 +34,6 @@ from matrixstate.layers import (
     MRUConfig,
     RetNetConfig,
     RNNConfig,
-    map_state,
-    state_leaves,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
 from matrixstate.ops import AttentionState, prefer

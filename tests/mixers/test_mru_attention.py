@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from closeness import assert_equal_to_rounding
-from matrixstate.layers import AttentionConfig, MRUAttentionConfig
-from matrixstate.layers.mru_attention import turn
 from matrixstate.layers.state_matrix import build_state_matrix
+from matrixstate.mixers import AttentionConfig, MRUAttentionConfig
+from matrixstate.mixers.matrix.mru_attention import turn
 from matrixstate.ops import matrix_scan
 
 WIDTH = 24

@@ -8,7 +8,7 @@ from test_mixers import CONFIGS, PADDINGS, WIDTH, assert_gradients_equal, gradie
 
 from closeness import assert_equal_to_rounding
 from matrixstate.errors import ShapeError
-from matrixstate.layers import BidirectionalConfig
+from matrixstate.mixers import BidirectionalConfig
 
 everywhere = pytest.mark.parametrize("name", CONFIGS)
 

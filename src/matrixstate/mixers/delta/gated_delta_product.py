@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from matrixstate.errors import require
-from matrixstate.layers.delta_net import DeltaMixer, DeltaNetConfig
 from matrixstate.layers.mixer import About, at_least, make_config
+from matrixstate.mixers.delta.delta_net import DeltaMixer, DeltaNetConfig
 
 
 @dataclass(frozen=True)
