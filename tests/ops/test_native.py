@@ -14,12 +14,14 @@ B, T, H, K, V = 2, 5, 2, 3, 4
 ORDER = ("q", "k", "v", "w", "f", "state", "reset", "y", "last", "saved")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def native():
     need("m2rnn_scan", "cpu")
     from matrixstate import _native
 
-    return _native
+    chosen = _native.instruction_set()
+    yield _native
+    _native.use_instruction_set(chosen)  # tests of the same process may compare bits with another one's
 
 
 def arrays():
