@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 
 from matrixstate.configs import decode, load_yaml
-from matrixstate.training.task_config import TASK_CHOICES, TaskRunConfig
-from matrixstate.training.tasks import train_task
+from matrixstate.training import CHOICES, TaskRunConfig, start, train
 
 TRAINED, TESTED = 40, 256
 SUITE = load_yaml(Path(__file__).resolve().parents[1] / "configs" / "compare" / "automata.yaml")
@@ -63,16 +62,16 @@ def run_once(out: Path, task: str, model: str, seed: int, steps: int) -> dict:
     data = {
         "name": model,
         "model": entry["model"],
-        "task": {"kind": task},
+        "data": {"kind": task},
         "training": {**SUITE["training"], "length": TRAINED, "steps": steps, **entry.get("training", {})},
         "evaluate_length": TESTED,
         "evaluate_sequences": 256,
         "seed": seed,
     }
-    outcome = train_task(directory, decode(TaskRunConfig, data, TASK_CHOICES))
+    outcome = train(start(directory, decode(TaskRunConfig, data, CHOICES)))
     accuracy = outcome.tracking.accuracy(TRAINED - 1, TESTED)
-    result.write_text(json.dumps({"accuracy": accuracy, "cpu_seconds": outcome.cpu_seconds}) + "\n")
-    return {"accuracy": accuracy, "cpu_seconds": outcome.cpu_seconds}
+    result.write_text(json.dumps({"accuracy": accuracy, "cpu_seconds": outcome.progress.cpu_seconds}) + "\n")
+    return {"accuracy": accuracy, "cpu_seconds": outcome.progress.cpu_seconds}
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from matrixstate.evaluation.tracking import track
 from matrixstate.layers import MLPConfig
 from matrixstate.mixers import MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+from matrixstate.training import TaskRunConfig, TaskTrainingConfig, start, train
 from matrixstate.training.correction import find_codes, with_codebooks, with_correction
-from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, load_task_model, train_task
+from matrixstate.training.tasks import load_task_model
 
 LENGTH = 128  # of the longest training sequences
 SEQUENCES = 64  # tested
@@ -72,7 +73,15 @@ def make_config(options: argparse.Namespace, every: int, seed: int) -> TaskRunCo
         mixer = replace(mixer, snap=every, codes=2 * group(options.group).order)
     model = ModelConfig(width=width, blocks=(BlockConfig(mixer, MLPConfig(width)),), tied=False)
     training = TaskTrainingConfig(steps=options.steps, length=LENGTH, start=options.start)
-    return TaskRunConfig("mru", model, WordProblemConfig(options.group), training, LENGTH, SEQUENCES, seed)
+    return TaskRunConfig(
+        "mru",
+        model,
+        WordProblemConfig(options.group),
+        training,
+        seed,
+        evaluate_length=LENGTH,
+        evaluate_sequences=SEQUENCES,
+    )
 
 
 def run_once(options: argparse.Namespace, every: int, seed: int) -> dict:
@@ -87,7 +96,7 @@ def run_once(options: argparse.Namespace, every: int, seed: int) -> dict:
         model = corrected(model, config, every)
     lengths = tuple(LENGTH * 4**k for k in range(9) if LENGTH * 4**k < options.longest)
     fitting = time.process_time() - began
-    found = track(model, config.task, (*lengths, options.longest), sequences=SEQUENCES)
+    found = track(model, config.data, (*lengths, options.longest), sequences=SEQUENCES)
     row = {
         "every": every,
         "seed": seed,
@@ -107,16 +116,16 @@ def trained(options: argparse.Namespace, every: int, seed: int) -> tuple[Languag
     directory = options.out / f"{options.group}-{every}-{seed}"
     if not (directory / "tracking.json").exists():
         shutil.rmtree(directory, ignore_errors=True)
-        train_task(directory, make_config(options, every, seed))
+        train(start(directory, make_config(options, every, seed)))
     seconds = json.loads((directory / "status.json").read_text())["cpu_seconds"]
     return *load_task_model(directory), seconds
 
 
 def corrected(model: LanguageModel, config: TaskRunConfig, every: int) -> LanguageModel:
     """The model, corrected by its own states."""
-    codes = find_codes(model, config.task, LENGTH, seed=config.seed)
+    codes = find_codes(model, config.data, LENGTH, seed=config.seed)
     answers = len(next(iter(codes.values())))
-    return with_codebooks(model, with_correction(config.sized_model(), every, answers), codes)
+    return with_codebooks(model, with_correction(config.final_model(), every, answers), codes)
 
 
 def draw(rows: list[dict], options: argparse.Namespace, path: Path) -> None:

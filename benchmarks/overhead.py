@@ -53,11 +53,11 @@ def watched_and_bare(name: str, directory: Path) -> tuple[Callable[[], None], Ca
 
     def bare() -> None:
         step = next(steps)
-        inputs, targets = other.batches.at(step)
+        batch = other.stream.batch(step)
         for group in other.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        logits, _ = other.model(inputs)
-        cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        logits, _ = other.model(batch.tokens)
+        cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).backward()
         clip_grad_norm_(parameters, settings.clip)
         other.optimizer.step()
         other.optimizer.zero_grad()

@@ -17,8 +17,8 @@ import torch
 
 from matrixstate.data import open_corpus
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
-from matrixstate.training import RunConfig, load_config, load_model, start, train
-from matrixstate.training.loop import validation_loss
+from matrixstate.training import load_config, load_model, start, train
+from matrixstate.training.streams import validation_loss
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "shakespeare"
 WINDOWS = (64, 256, 1024)
@@ -56,7 +56,7 @@ def run_once(name: str, seed: int, out: Path, text: Sequence[Path]) -> None:
     if path.exists():
         return
     files = [f"data.files=[{', '.join(str(file.resolve()) for file in text)}]"] if text else []
-    config: RunConfig = load_config(CONFIGS / f"{name}.yaml", [*files, f"seed={seed}"])
+    config = load_config(CONFIGS / f"{name}.yaml", [*files, f"seed={seed}"])
     run = start(out / f"{name}-{seed}", config)
     train(run)
     model, corpus = load_model(run), open_corpus(run.data)

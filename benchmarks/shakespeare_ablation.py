@@ -16,7 +16,7 @@ from shakespeare import CONFIGS
 
 from matrixstate.data import open_corpus
 from matrixstate.training import load_config, load_model, start, train
-from matrixstate.training.loop import validation_loss
+from matrixstate.training.streams import validation_loss
 
 WINDOWS = (64, 1024)
 MIXER, HIDDEN, RATE = "model.blocks.0.mixer", "model.blocks.0.mlp.hidden", "training.learning_rate"

@@ -15,7 +15,6 @@ from matrixstate.evaluation.equivalence import Row, certify, example_model
 from matrixstate.layers import MLPConfig, MoEConfig
 from matrixstate.models import PRESETS, ModelConfig
 from matrixstate.training import load_config
-from matrixstate.training.task_config import load_task
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TOKENS = 24
@@ -48,7 +47,7 @@ def models() -> Iterator[tuple[str, ModelConfig]]:
     for path in sorted(CONFIGS.glob("shakespeare/*.yaml")):
         yield str(path.relative_to(CONFIGS.parent)), load_config(path).model
     for path in sorted(CONFIGS.glob("tasks/*.yaml")):
-        yield str(path.relative_to(CONFIGS.parent)), load_task(path).sized_model()
+        yield str(path.relative_to(CONFIGS.parent)), load_config(path).final_model()
 
 
 def one_of_each(config: ModelConfig) -> ModelConfig:

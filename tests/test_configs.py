@@ -12,8 +12,7 @@ from matrixstate.configs import decode, encode, load_yaml, override
 from matrixstate.errors import ConfigError, require
 from matrixstate.mixers import GatedConvConfig, MRUConfig
 from matrixstate.models import PRESETS, count
-from matrixstate.training import CHOICES, RunConfig, load_config
-from matrixstate.training.task_config import load_task
+from matrixstate.training import CHOICES, TaskRunConfig, TextRunConfig, load_config
 
 SHIPPED = Path(__file__).parents[1] / "configs"  # those of configs/compare are read in tests/comparison
 MODEL = {"width": 16, "blocks": [{"mixer": {"kind": "mru", "heads": 1}, "mlp": {}}]}
@@ -93,10 +92,10 @@ def test_a_date_is_text(tmp_path):
 
 
 def test_mixers_are_chosen_by_name():
-    run = decode(RunConfig, {"name": "x", "model": MODEL}, CHOICES)
+    run = decode(TextRunConfig, {"name": "x", "model": MODEL}, CHOICES)
     assert run.model.blocks[0].mixer == MRUConfig(heads=1)
     short = {**MODEL, "blocks": [{"mixer": "conv"}]}
-    assert decode(RunConfig, {"name": "x", "model": short}, CHOICES).model.blocks[0].mixer == GatedConvConfig()
+    assert decode(TextRunConfig, {"name": "x", "model": short}, CHOICES).model.blocks[0].mixer == GatedConvConfig()
     for mixer, expected in (
         ("mrv", "model.blocks.0.mixer: unknown name 'mrv'; did you mean 'mru'?"),
         (
@@ -106,18 +105,18 @@ def test_mixers_are_chosen_by_name():
         ({"kind": "mru", "headz": 1}, "model.blocks.0.mixer.headz: unknown key; did you mean 'heads'?"),
     ):
         data = {"name": "x", "model": {**MODEL, "blocks": [{"mixer": mixer}]}}
-        assert problems(RunConfig, data, CHOICES)[0].startswith(expected)
+        assert problems(TextRunConfig, data, CHOICES)[0].startswith(expected)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_go_to_plain_data_and_back(name):
-    run = decode(RunConfig, {"name": "x", "model": name}, CHOICES)
+    run = decode(TextRunConfig, {"name": "x", "model": name}, CHOICES)
     data = yaml.safe_load(yaml.safe_dump(encode(run, CHOICES)))
-    assert decode(RunConfig, data, CHOICES) == run
+    assert decode(TextRunConfig, data, CHOICES) == run
 
 
 def test_an_unknown_preset_is_refused():
-    assert problems(RunConfig, {"name": "x", "model": "shakespeare-mro"}, CHOICES) == [
+    assert problems(TextRunConfig, {"name": "x", "model": "shakespeare-mro"}, CHOICES) == [
         "model: unknown name 'shakespeare-mro'; did you mean 'shakespeare-mru'?"
     ]
 
@@ -194,7 +193,8 @@ def test_shipped_configs_for_a_text_name_no_path_and_are_of_one_size(path):
 
 @pytest.mark.parametrize("path", sorted((SHIPPED / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configs_for_a_task_are_tested_beyond_their_training(path):
-    config = load_task(path)
+    config = load_config(path)
+    assert isinstance(config, TaskRunConfig)
     assert config.evaluate_length >= 64 * config.training.length
 
 

@@ -108,7 +108,7 @@ def test_a_task_of_ones_own(tmp_path, capsys):
     tokens, targets = TASKS["majority"]().at(0, 0, 2, 50)
     assert targets[0].tolist() == [int(2 * tokens[0, : i + 1].sum() > i + 1) for i in range(50)]
     suite = {
-        "task": "majority",
+        "data": "majority",
         "evaluate_length": 16,
         "training": {"steps": 2, "length": 8},
         "models": [{"name": "gru", "model": {"width": 8, "blocks": [{"mixer": "gru"}]}}],

@@ -325,7 +325,7 @@ MISTAKES = {
     "a directory in use": (
         [*TRAIN, "--text", "beer.txt", "--out", "run"],
         [
-            "out: expected a new or empty directory, got run with files in it; go on with: matrixstate train --resume run"
+            "out: expected a new or empty directory, got run with files in it; resume it with: matrixstate train --resume run"
         ],
     ),
     "an out that is a file": (
@@ -538,11 +538,11 @@ MISTAKES = {
     ),
     "an automaton of nothing": (
         ["automaton", "none"],
-        ["run: expected a task's run with none/config.yaml: No such file or directory"],
+        ["run: expected a run directory with none/config.yaml: No such file or directory"],
     ),
     "an automaton of a text's run": (
         ["automaton", "run"],
-        ["run: expected a task's run with run/config.yaml: it names no task"],
+        ["run: expected a run on a task, got one on a text: run"],
     ),
     "a needle in nothing": (
         ["needle", "none"],
@@ -583,23 +583,23 @@ MISTAKES = {
     ),
     "generating from a task's run": (
         ["generate", "task"],
-        ["run: task is a run on a task; look at it with: matrixstate track task"],
+        ["run: expected a run on a text, got one on a task: task; measure it with: matrixstate track task"],
     ),
     "evaluating a task's run": (
         ["evaluate", "task"],
-        ["run: task is a run on a task; look at it with: matrixstate track task"],
+        ["run: expected a run on a text, got one on a task: task; measure it with: matrixstate track task"],
     ),
-    "checking a task's run": (
+    "checking a task's run that has no checkpoint": (
         ["check", "task"],
-        ["run: task is a run on a task; look at it with: matrixstate track task"],
+        ["run: expected a checkpoint in task/checkpoints, got none"],
     ),
-    "resuming a task's run": (
-        ["train", "--resume", "task"],
-        ["run: task is a run on a task; look at it with: matrixstate track task"],
+    "resuming a run of an older version": (
+        ["train", "--resume", "old"],
+        ["run: old was written by an older matrixstate; train it again"],
     ),
-    "checking a task's config": (
-        ["check", "task/config.yaml"],
-        ["config task/config.yaml: expected a run on a text, got one on a task; only train takes those"],
+    "a task beside the data": (
+        ["check", "old/config.yaml"],
+        ["task: expected under data, as in data: {kind: parity}"],
     ),
     "a seed beyond 64 bits": (
         [*TRAIN, "--seed", "99999999999999999999"],
@@ -639,11 +639,15 @@ MISTAKES = {
     ),
     "an out that is here": (
         [*TRAIN, "--text", "beer.txt", "--out", "."],
-        ["out: expected a new or empty directory, got . with files in it; go on with: matrixstate train --resume ."],
+        [
+            "out: expected a new or empty directory, got . with files in it; resume it with: matrixstate train --resume ."
+        ],
     ),
     "an out that is everything": (
         [*TRAIN, "--text", "beer.txt", "--out", "/"],
-        ["out: expected a new or empty directory, got / with files in it; go on with: matrixstate train --resume /"],
+        [
+            "out: expected a new or empty directory, got / with files in it; resume it with: matrixstate train --resume /"
+        ],
     ),
     "a demonstration below a file": (
         ["demo", "--text", "beer.txt", "--out", "beer.txt/x"],

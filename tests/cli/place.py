@@ -34,8 +34,9 @@ def make_place(place: Path) -> None:
     for name, content in files.items():
         (place / name).write_bytes(content)
     (place / "folder").mkdir()
-    (place / "task").mkdir()
-    (place / "task" / "config.yaml").write_text("task: s3\nmodel: shakespeare-mru")
+    for name, key in (("task", "data"), ("old", "task")):
+        (place / name).mkdir()
+        (place / name / "config.yaml").write_text(f"name: {name}\n{key}: parity\nmodel: shakespeare-mru")
     os.symlink("nowhere", place / "dangling.txt")
     os.symlink("loop.txt", place / "loop.txt")
     train(start(place / "run", config))

@@ -364,7 +364,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(run, capsys):
     shutil.rmtree(Path(run, "checkpoints"))
     assert main(["train", "--resume", run, "--json"]) == 0
     captured = capsys.readouterr()
-    assert "matrixstate: no checkpoint in run/checkpoints; beginning at step 0\n" in captured.err
+    assert "matrixstate: no checkpoint in run/checkpoints; starting at step 0\n" in captured.err
     assert json.loads(captured.out)["nats_per_token"] == whole["nats_per_token"]
     assert [line["step"] for line in Run.open(Path(run)).metrics() if "loss" in line] == [*range(1, 13)]
 

@@ -78,9 +78,7 @@ def test_mistakes_get_their_lines(place, capsys):
         "training.stepz: unknown key; did you mean 'steps'?"
     ]
     assert refused(capsys, "compare", "text.yaml", "--seeds", 0) == ["seeds: expected at least 1, got 0"]
-    assert refused(capsys, "compare", "task.yaml", "--text", "beer.txt") == [
-        "task: expected either a task or a text (data, --text), got both"
-    ]
+    assert refused(capsys, "compare", "task.yaml", "--text", "beer.txt") == ["--text: expected none for a task"]
     assert refused(capsys, "compare", "text.yaml", "--redraw")[0].startswith(f"compare: expected runs/tiny/{RESULTS}")
     assert refused(capsys, "compare", "text.yaml", "--redraw", "--seeds", 2)[0].startswith("--redraw: expected no ")
     assert refused(capsys, "compare", ".", "--jobs", 1)[0].startswith("compare: expected a comparison in .")
@@ -140,9 +138,9 @@ def test_mistakes_in_parts_get_their_lines(place, capsys):
     def said(*changes):
         return refused(capsys, "compare", "parts.yaml", *(w for change in changes for w in ("--set", change)))
 
-    assert said("training.stepz=1", "parts.cycle.task=cycle_navigator", "parts.text.training.step=3") == [
+    assert said("training.stepz=1", "parts.cycle.data=cycle_navigator", "parts.text.training.step=3") == [
         "training.stepz: unknown key; did you mean 'steps'?",
-        "parts.cycle.task: unknown name 'cycle_navigator'; did you mean 'cycle_navigation'?",
+        "parts.cycle.data: unknown name 'cycle_navigator'; did you mean 'cycle_navigation'?",
         "parts.text.training.step: unknown key; did you mean 'steps'?",
     ]
     assert said("parts=[]") == ["parts: expected a mapping from names to options, got []"]

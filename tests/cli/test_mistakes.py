@@ -17,7 +17,7 @@ from matrixstate.cli.__main__ import main
 from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import decode
 from matrixstate.errors import ConfigError
-from matrixstate.training import CHOICES, RunConfig
+from matrixstate.training import CHOICES, TextRunConfig
 
 
 @pytest.fixture(scope="module")
@@ -179,12 +179,12 @@ PLAIN = st.recursive(
 )
 def test_no_config_gives_anything_but_sentences(data):
     try:
-        config = decode(RunConfig, data, CHOICES)
+        config = decode(TextRunConfig, data, CHOICES)
     except ConfigError as error:
         assert error.problems
         assert all(isinstance(problem, str) and problem for problem in error.problems)
     else:
-        assert isinstance(config, RunConfig)
+        assert isinstance(config, TextRunConfig)
 
 
 GOOD = {
@@ -213,7 +213,7 @@ def replaced(data, at, value):
 @given(at=st.sampled_from(paths(GOOD)), value=PLAIN)
 def test_a_good_config_with_one_value_exchanged_gives_sentences_that_name_it(at, value):
     try:
-        decode(RunConfig, replaced(GOOD, at, value), CHOICES)
+        decode(TextRunConfig, replaced(GOOD, at, value), CHOICES)
     except ConfigError as error:
         assert all(isinstance(problem, str) and problem for problem in error.problems)
 

@@ -49,7 +49,7 @@ def task_data(**changes: Any) -> dict[str, Any]:
     return {
         "name": "tiny-task",
         "seeds": 2,
-        "task": "parity",
+        "data": "parity",
         "evaluate_length": 32,
         "evaluate_sequences": 4,
         "training": training,
@@ -70,8 +70,8 @@ def set_data(directory: Path, **changes: Any) -> dict[str, Any]:
         "training": {**text["training"], "length": 8, "max_batch": 8},
         "models": text["models"],
         "parts": {
-            "parity": {"title": "Parity & co", "task": "parity"},
-            "cycle": {"task": "cycle_navigation", "training": {"length": 12}, "learning_rates": [1e-3, 1e-2]},
+            "parity": {"title": "Parity & co", "data": "parity"},
+            "cycle": {"data": "cycle_navigation", "training": {"length": 12}, "learning_rates": [1e-3, 1e-2]},
             "text": {"data": text["data"], "training": {"steps": 7}},
         },
         **changes,

@@ -247,7 +247,8 @@ def test_a_corpus_is_written_and_opened_again(tmp_path):
 def test_batches_are_a_function_of_seed_and_step(seed, step):
     tokens = np.arange(200, dtype=np.uint8)
     windows = RandomWindows(tokens, sequence=7, batch=4, seed=seed)
-    inputs, targets = windows.at(step)
+    inputs, targets, mask, reset = windows.at(step)
+    assert (mask, reset) == (None, None)
     again = RandomWindows(tokens, sequence=7, batch=4, seed=seed).at(step)
     assert torch.equal(inputs, again[0])
     assert torch.equal(targets, inputs + 1)

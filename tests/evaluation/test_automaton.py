@@ -18,7 +18,7 @@ from matrixstate.evaluation.clusters import cluster, spherical_centres
 from matrixstate.layers import MLPConfig
 from matrixstate.mixers import AttentionConfig, GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
-from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, train_task
+from matrixstate.training import TaskRunConfig, TaskTrainingConfig, start, train
 
 S3 = WordProblemConfig("S3")
 
@@ -185,7 +185,7 @@ def test_what_has_no_automaton_is_refused():
 def run_of(directory, task, steps=2):
     model = ModelConfig(9, (BlockConfig(MRUConfig(heads=1, state_size=9), None),), tied=False)
     training = TaskTrainingConfig(steps=steps, length=8, batch=4, max_batch=4, warmup=0)
-    train_task(directory, TaskRunConfig("tiny", model, task, training, evaluate_length=8, evaluate_sequences=2))
+    train(start(directory, TaskRunConfig("tiny", model, task, training, evaluate_length=8, evaluate_sequences=2)))
     return str(directory)
 
 
@@ -209,7 +209,7 @@ def test_the_command(tmp_path, capsys):
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     run = run_of(tmp_path / "parity", ParityConfig())
     for arguments, message in (
-        (["automaton", str(tmp_path / "none")], "run: expected a task's run with"),
+        (["automaton", str(tmp_path / "none")], "run: expected a run directory with"),
         (["automaton", run], "automaton: expected a model of a word problem, got one of ParityConfig"),
     ):
         assert main(arguments) == 1

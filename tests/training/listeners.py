@@ -4,7 +4,7 @@
 class Listener:
     """Does nothing."""
 
-    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second):
+    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second, **observed):
         pass
 
     def evaluated(self, step, nats_per_token):
@@ -23,7 +23,7 @@ class At(Listener):
     def __init__(self, when, action):
         self.when, self.action = when, action
 
-    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second):
+    def step(self, step, loss, learning_rate, gradient_norm, tokens_per_second, **observed):
         if step == self.when:
             self.action()
 

@@ -1,6 +1,7 @@
 """Checkpoints are complete or not there, damage is named, and nothing is ever unpickled."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -116,15 +117,15 @@ def test_a_missing_file_is_named(name, run):
         find_checkpoint(run.checkpoints, "8")
 
 
-def test_going_on_past_damage_says_so_and_ends_the_same(run, tmp_path):
+def test_resuming_past_damage_says_so_and_ends_the_same(run, tmp_path):
     expected = losses(run)
     path = find_checkpoint(run.checkpoints)[0] / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     memory = Memory()
     train(run, [memory], resume=True)
     assert losses(run) == expected
-    assert re.search(r"model.safetensors must have \d+ bytes, got \d+; going on from step-00000004", memory.warnings[0])
-    assert "going on from step-00000004" in (run.directory / "warnings.txt").read_text()
+    assert re.search(r"model.safetensors must have \d+ bytes, got \d+; resuming from step-00000004", memory.warnings[0])
+    assert "resuming from step-00000004" in (run.directory / "warnings.txt").read_text()
 
 
 def test_no_usable_checkpoint_names_every_damage(run):
@@ -158,8 +159,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact_and_says_so(after, ru
     monkeypatch.setattr(checkpoints, "save_file", full)
     if after == 2:
         monkeypatch.setattr(checkpoints, "write_json", lambda path, value: full({}, path))
+    run = run.reconfigure(dataclasses.replace(run.config, training=dataclasses.replace(run.config.training, steps=9)))
     before = {path: path.read_bytes() for path in run.checkpoints.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="step 8: No space left on device; .*step-00000008 is intact"):
+    with pytest.raises(CheckpointError, match="step 9: No space left on device; .*step-00000008 is intact"):
         train(run, resume=True)
     assert {path: path.read_bytes() for path in run.checkpoints.rglob("*") if path.is_file()} == before
     monkeypatch.undo()
@@ -196,6 +198,18 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+def train_again(directory):
+    train(Run.open(directory), resume=True)
+
+
+def load_again(directory):
+    load_model(Run.open(directory))
+
+
+def replay(directory):
+    perform_autopsy(directory / "failures" / "step-00000003")
+
+
 def test_a_pickle_in_any_file_of_a_run_is_not_executed(run, tmp_path):
     (run.directory / "failures" / "step-00000003").mkdir(parents=True)
     for name in ("batch.safetensors", "model.safetensors", "report.json", "config.yaml"):
@@ -203,20 +217,15 @@ def test_a_pickle_in_any_file_of_a_run_is_not_executed(run, tmp_path):
     blown = tmp_path / "blown"
     assert pickle.loads(pickle.dumps(Bomb(blown))) is None  # noqa: S301  (the bomb works)
     blown.rmdir()
-    files = sorted(path for path in run.directory.rglob("*") if path.is_file())
+    files = sorted(path.relative_to(run.directory) for path in run.directory.rglob("*") if path.is_file())
     assert len(files) > 12
-    for path in files:
-        content = path.read_bytes()
-        path.write_bytes(pickle.dumps(Bomb(blown)))
-        for action in (
-            lambda: train(Run.open(run.directory), resume=True),
-            lambda: load_model(Run.open(run.directory)),
-            lambda: perform_autopsy(run.directory / "failures" / "step-00000003"),
-        ):
+    for i, path in enumerate(files):
+        mined = shutil.copytree(run.directory, tmp_path / str(i))
+        (mined / path).write_bytes(pickle.dumps(Bomb(blown)))
+        for action in (train_again, load_again, replay):
             with contextlib.suppress(matrixstate.errors.MatrixStateError):
-                action()
+                action(mined)
             assert not blown.exists(), path
-        path.write_bytes(content)
 
 
 def test_the_product_never_unpickles_or_evaluates():

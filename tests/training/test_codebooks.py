@@ -13,8 +13,9 @@ from matrixstate.evaluation.tracking import track
 from matrixstate.layers import MLPConfig
 from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
+from matrixstate.training import TaskRunConfig, TaskTrainingConfig, start, train
 from matrixstate.training.correction import READ, find_codes, with_codebooks, with_correction
-from matrixstate.training.tasks import TaskRunConfig, TaskTrainingConfig, correct_run, load_task_model, train_task
+from matrixstate.training.tasks import correct_run, load_task_model
 
 PLAIN = MRUConfig(heads=2, state_size=32, channels=32, builder="reshape_identity", norm=True)
 CORRECTED = dataclasses.replace(PLAIN, snap=4, codes=6, code_groups=2)
@@ -26,7 +27,9 @@ def config_of(mixer, steps=200, task=None, **training):
     options = TaskTrainingConfig(
         steps=steps, length=LENGTH, batch=32, max_batch=128, warmup=10, learning_rate=1e-2, **training
     )
-    return TaskRunConfig("tiny", model, task or WordProblemConfig("S3"), options, 32, 8)
+    return TaskRunConfig(
+        "tiny", model, task or WordProblemConfig("S3"), options, evaluate_length=32, evaluate_sequences=8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def plain(tmp_path_factory):
     """The run of an MRU that has learned S3 without correction."""
     torch.set_num_threads(THREADS)  # as in the tests, which compare bits
     run = tmp_path_factory.mktemp("correction") / "plain"
-    outcome = train_task(run, config_of(PLAIN))
+    outcome = train(start(run, config_of(PLAIN)))
     assert outcome.tracking.token_accuracy(LENGTH) > 0.99
     return run
 
@@ -46,7 +49,7 @@ def same_weights(one, other):
 
 
 def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
-    train_task(tmp_path / "fitted", config_of(CORRECTED, codebooks="answers"))
+    train(start(tmp_path / "fitted", config_of(CORRECTED, codebooks="answers")))
     correct_run(plain, tmp_path / "corrected", every=4)
     (before, a), (after, b) = load_task_model(tmp_path / "fitted"), load_task_model(tmp_path / "corrected")
     assert a == b
@@ -55,8 +58,8 @@ def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
 
 def test_codes_are_the_mean_states_of_an_answer(plain):
     model, config = load_task_model(plain)
-    (means,) = find_codes(model, config.task, LENGTH).values()
-    tokens, _ = config.task.at(0, READ, -(-100 * 6 // (LENGTH - 8)), LENGTH)
+    (means,) = find_codes(model, config.data, LENGTH).values()
+    tokens, _ = config.data.at(0, READ, -(-100 * 6 // (LENGTH - 8)), LENGTH)
     found = {answer: [] for answer in range(6)}
     for t in range(8, LENGTH):
         logits, state = model(tokens[:, : t + 1])
@@ -70,14 +73,14 @@ def test_codes_are_the_mean_states_of_an_answer(plain):
 def test_wrong_matrices_are_corrected(plain):
     """Weights that are a little off drift when uncorrected, and do not with the codes of the right ones."""
     model, config = load_task_model(plain)
-    codes = find_codes(model, config.task, LENGTH)
-    corrected = with_codebooks(model, with_correction(config.sized_model(), 4, 6), codes)
+    codes = find_codes(model, config.data, LENGTH)
+    corrected = with_codebooks(model, with_correction(config.final_model(), 4, 6), codes)
     torch.manual_seed(0)
     noise = 0.01 * torch.randn_like(model.layers[0].mixer.up.weight)
     right = []
     for each in (model, corrected):
         each.layers[0].mixer.up.weight.data += noise
-        right.append(track(each, config.task, (2048,), sequences=16).tail_accuracy(2048))
+        right.append(track(each, config.data, (2048,), sequences=16).tail_accuracy(2048))
     assert right[0] < 0.8
     assert right[1] == 1
 
@@ -88,8 +91,8 @@ def test_clusters_correct_without_answers(plain, tmp_path):
     assert config.model.blocks[0].mixer.codes == 24
     torch.manual_seed(0)
     model.layers[0].mixer.up.weight.data += 0.01 * torch.randn_like(model.layers[0].mixer.up.weight)
-    assert track(model, config.task, (2048,), sequences=16).tail_accuracy(2048) == 1
-    train_task(tmp_path / "again", config_of(dataclasses.replace(CORRECTED, codes=24), codebooks="clusters"))
+    assert track(model, config.data, (2048,), sequences=16).tail_accuracy(2048) == 1
+    train(start(tmp_path / "again", config_of(dataclasses.replace(CORRECTED, codes=24), codebooks="clusters")))
     trained, same = load_task_model(tmp_path / "again")
     assert same == config
     assert same_weights(trained, load_task_model(tmp_path / "clusters")[0])
@@ -97,9 +100,9 @@ def test_clusters_correct_without_answers(plain, tmp_path):
 
 def test_nothing_changes_before_the_first_correction(plain):
     model, config = load_task_model(plain)
-    codes = find_codes(model, config.task, LENGTH)
-    corrected = with_codebooks(model, with_correction(config.sized_model(), LENGTH + 1, 9), codes)
-    tokens, _ = config.task.at(0, 0, 3, LENGTH)
+    codes = find_codes(model, config.data, LENGTH)
+    corrected = with_codebooks(model, with_correction(config.final_model(), LENGTH + 1, 9), codes)
+    tokens, _ = config.data.at(0, 0, 3, LENGTH)
     torch.testing.assert_close(corrected(tokens)[0], model(tokens)[0])
     assert torch.equal(corrected.layers[0].mixer.codebook.codes[1, 6], codes[0][0, 1:])  # the first again
 
@@ -112,11 +115,11 @@ def test_an_mru_that_writes_beside_one_that_is_corrected_is_left_as_it_is(tmp_pa
         model = dataclasses.replace(config.model, blocks=(*config.model.blocks, writes))
         return dataclasses.replace(config, model=model)
 
-    train_task(tmp_path / "run", beside(CORRECTED, codebooks="clusters"))
+    train(start(tmp_path / "run", beside(CORRECTED, codebooks="clusters")))
     model, config = load_task_model(tmp_path / "run")
     assert [layer.mixer.codebook is not None for layer in model.layers] == [True, False]
-    assert list(find_codes(_without_correction(model), config.task, LENGTH)) == [0]
-    train_task(tmp_path / "plain", beside(PLAIN))
+    assert list(find_codes(_without_correction(model), config.data, LENGTH)) == [0]
+    train(start(tmp_path / "plain", beside(PLAIN)))
     later, _ = correct_run(tmp_path / "plain", tmp_path / "corrected", every=4, codes=6)
     assert same_weights(model, later)
 
@@ -129,7 +132,7 @@ def _without_correction(model):
 
 def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     model, config = load_task_model(plain)
-    task, sizes = config.task, config.sized_model()
+    task, sizes = config.data, config.final_model()
     codes = find_codes(model, task, LENGTH)
     with pytest.raises(ConfigError, match="codes: expected at least 6, the answers that the model gives, got 5"):
         with_codebooks(model, with_correction(sizes, 4, 5), codes)
@@ -155,11 +158,11 @@ def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
     ):
         dataclasses.replace(config_of(CORRECTED), training=TaskTrainingConfig(length=8, batch=32, codebooks="clusters"))
     writes = dataclasses.replace(PLAIN, write=True, rescale=False)
-    train_task(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig()))
+    train(start(tmp_path / "writes", config_of(writes, steps=1, task=ParityConfig())))
     with pytest.raises(ConfigError, match="expected an uncorrected MRU that only multiplies"):
         correct_run(tmp_path / "writes", tmp_path / "out", 4)
     unscaled = dataclasses.replace(PLAIN, rescale=False)
-    train_task(tmp_path / "unscaled", config_of(unscaled, steps=1))
+    train(start(tmp_path / "unscaled", config_of(unscaled, steps=1)))
     with pytest.raises(ConfigError, match="expected an MRU with rescale true, readout normalised, .*, got none"):
         correct_run(tmp_path / "unscaled", tmp_path / "out", 4)
     assert not (tmp_path / "out").exists()

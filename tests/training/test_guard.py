@@ -23,12 +23,12 @@ def poison(monkeypatch, when, where):
     """Puts a NaN into the loss or a gradient of some steps."""
     gradient, calls = loop._Session._gradient, []
 
-    def poisoned(self, inputs, targets):
-        loss, norm, state = gradient(self, inputs, targets)
+    def poisoned(self, batch):
+        loss, norm, *rest = gradient(self, batch)
         calls.append(1)
         if len(calls) not in when:
-            return loss, norm, state
-        return (math.nan, norm, state) if where == "loss" else (loss, math.inf, state)
+            return loss, norm, *rest
+        return (math.nan, norm, *rest) if where == "loss" else (loss, math.inf, *rest)
 
     monkeypatch.setattr(loop._Session, "_gradient", poisoned)
 
@@ -116,7 +116,7 @@ def test_a_bundle_that_is_missing_or_damaged_is_named(tmp_path):
     batch = read_tensors(bundle / "batch.safetensors")
     del batch["random"]
     save_file(batch, bundle / "batch.safetensors")
-    with pytest.raises(CheckpointError, match=r"must hold inputs, targets and random, got \['inputs', 'targets'\]"):
+    with pytest.raises(CheckpointError, match=r"must hold tokens, targets and random, got \['targets', 'tokens'\]"):
         perform_autopsy(bundle)
     (bundle / "report.json").write_text("{}")
     with pytest.raises(CheckpointError, match="step-00000004 is damaged"):

@@ -52,9 +52,9 @@ def test_a_signal_finishes_the_step_and_saves(number, when, whole, tmp_path):
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_signal_during_evaluation_or_saving_loses_nothing(last, whole, tmp_path, monkeypatch):
-    from matrixstate.training import loop
+    from matrixstate.training import resume, streams
 
-    run, evaluate, calls = start(tmp_path / "run", small_config(tmp_path)), loop.text_loss, []
+    run, evaluate, calls = start(tmp_path / "run", small_config(tmp_path)), streams.text_loss, []
 
     def interrupted(*arguments, progress=None, **options):
         calls.append(1)
@@ -62,21 +62,21 @@ def test_a_signal_during_evaluation_or_saving_loses_nothing(last, whole, tmp_pat
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments, progress=progress, **options)
 
-    monkeypatch.setattr(loop, "text_loss", interrupted)
+    monkeypatch.setattr(streams, "text_loss", interrupted)
     outcome = train(run)
     assert (outcome.step, outcome.stopped, outcome.validation) == (12 if last else 8, signal.SIGTERM, None)
     train(run, resume=True)
     assert curve(run) == curve(whole)
 
-    again, save = start(tmp_path / "again", small_config(tmp_path)), loop.save_checkpoint
+    again, save = start(tmp_path / "again", small_config(tmp_path)), resume.save_checkpoint
     monkeypatch.undo()
 
-    def killed(*arguments):
-        monkeypatch.setattr(loop, "save_checkpoint", save)
+    def killed(*arguments, **options):
+        monkeypatch.setattr(resume, "save_checkpoint", save)
         os.kill(os.getpid(), signal.SIGINT)
-        return save(*arguments)
+        return save(*arguments, **options)
 
-    monkeypatch.setattr(loop, "save_checkpoint", killed)
+    monkeypatch.setattr(resume, "save_checkpoint", killed)
     assert train(again).stopped == signal.SIGINT
     monkeypatch.undo()
     train(again, resume=True)

@@ -12,7 +12,7 @@ from small import small_config
 
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.models import LanguageModel
-from matrixstate.training import Run, TrainingConfig, start, train
+from matrixstate.training import Run, TextTrainingConfig, start, train
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints
 from matrixstate.training.optimizer import RateConfig, decayed_parameters, learning_rate, make_optimizer
 
@@ -99,7 +99,7 @@ def test_a_run_says_how_it_was_made(tmp_path):
 def test_a_run_directory_is_never_overwritten(tmp_path):
     config = small_config(tmp_path)
     start(tmp_path / "run", config)
-    with pytest.raises(ConfigError, match="expected a new or empty directory, got .*run with files in it; go on with"):
+    with pytest.raises(ConfigError, match="expected a new or empty directory, got .*run with files in it; resume it"):
         start(tmp_path / "run", config)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="out: cannot write .*file: Not a directory"):
@@ -163,7 +163,7 @@ def test_a_rate_for_no_parameter_is_refused_before_anything_is_written(tmp_path)
 
 
 def test_the_rate_rises_and_falls():
-    config = TrainingConfig(steps=110, warmup=10, learning_rate=1.0, final_share=0.1)
+    config = TextTrainingConfig(steps=110, warmup=10, learning_rate=1.0, final_share=0.1)
     rates = [learning_rate(config, step) for step in range(110)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10] == 1.0
@@ -184,4 +184,4 @@ def test_the_rate_rises_and_falls():
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        TrainingConfig(**options)
+        TextTrainingConfig(**options)

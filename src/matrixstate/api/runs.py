@@ -14,16 +14,28 @@ from matrixstate.api.display import Figure, as_html, as_table
 from matrixstate.cli.output import TrainingProgress
 from matrixstate.cli.places import free
 from matrixstate.comparison import draw_curves
-from matrixstate.configs import decode, encode, load_yaml, override
+from matrixstate.configs import encode, load_yaml, override
 from matrixstate.data import Tokenizer, load_tokenizer, open_corpus
 from matrixstate.data.corpus import to_array
 from matrixstate.errors import ConfigError, MissingExtra
 from matrixstate.evaluation import TextLoss, text_loss
+from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel, Sampling, generate
 from matrixstate.plugins import load_plugins
-from matrixstate.training import CHOICES, Run, RunConfig, load_model, start
+from matrixstate.training import (
+    CHOICES,
+    Run,
+    RunConfig,
+    TaskRunConfig,
+    TextRunConfig,
+    TextTrainingConfig,
+    decode_config,
+    load_model,
+    start,
+)
 from matrixstate.training import train as train_run
 from matrixstate.training.checkpoint import list_checkpoints
+from matrixstate.training.task_config import measured_lengths
 
 Paths = str | Path | Iterable[str | Path]
 Text = TypeVar("Text", str, list[str])
@@ -36,7 +48,8 @@ class TrainedModel:
     run: Run
     model: LanguageModel
     """In evaluation mode."""
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """Of the text that it was trained on; None for a run on a task."""
 
     @property
     def directory(self) -> Path:
@@ -88,13 +101,14 @@ class TrainedModel:
 
         Raises:
             DataError: a prompt that the tokenizer has no tokens for, or an empty one.
-            ConfigError: an option out of range.
+            ConfigError: an option out of range, or a run on a task.
         """
-        encoded = [self.tokenizer.encode(text) for text in ([prompt] if isinstance(prompt, str) else prompt)]
-        sampling = Sampling(temperature, top_k, top_p, known=self.tokenizer.size)
+        tokenizer, _ = self._text("generate")
+        encoded = [tokenizer.encode(text) for text in ([prompt] if isinstance(prompt, str) else prompt)]
+        sampling = Sampling(temperature, top_k, top_p, known=tokenizer.size)
         drawn = list(generate(self.model, encoded, tokens, sampling, seed))
         new = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in encoded]
-        texts = [self.tokenizer.decode([*row, *more]) for row, more in zip(encoded, new, strict=True)]
+        texts = [tokenizer.decode([*row, *more]) for row, more in zip(encoded, new, strict=True)]
         return cast(Text, texts[0] if isinstance(prompt, str) else texts)
 
     def evaluate(self, text: str | None = None, *, window: int | None = None, carry: bool = False) -> TextLoss:
@@ -104,13 +118,40 @@ class TrainedModel:
             text: default: the run's validation text.
             window: tokens per window, each of which starts with nothing seen. Default: the sequence of training.
             carry: carry the state from window to window instead.
+
+        Raises:
+            ConfigError: a run on a task, which `track` measures.
         """
+        tokenizer, training = self._text("evaluate")
         if text is None:
             tokens = open_corpus(self.run.data).validation
-            text = self.tokenizer.decode(tokens.tolist())
+            text = tokenizer.decode(tokens.tolist())
         else:
-            tokens = to_array(self.tokenizer.encode(text), self.tokenizer.size)
-        return text_loss(self.model, tokens, text, window=window or self.config.training.sequence, carry=carry)
+            tokens = to_array(tokenizer.encode(text), tokenizer.size)
+        return text_loss(self.model, tokens, text, window=window or training.sequence, carry=carry)
+
+    def track(self, length: int | None = None, *, sequences: int = 64, seed: int = 0) -> Tracking:
+        """How far the model of a run on a task tracks: its accuracy at every length.
+
+        Args:
+            length: steps of the longest sequences. Default: the config's `evaluate_length`.
+            sequences: how many; the same for every model.
+            seed: of the sequences.
+
+        Raises:
+            ConfigError: a run on a text.
+        """
+        config = self.config
+        if not isinstance(config, TaskRunConfig):
+            raise ConfigError(f"track: expected a run on a task, got one on a text: {self.directory}")
+        lengths = measured_lengths(config.training.length, length or config.evaluate_length)
+        return track(self.model, config.data, lengths, sequences=sequences, seed=seed)
+
+    def _text(self, function: str) -> tuple[Tokenizer, TextTrainingConfig]:
+        """What only a run on a text has. Raises ConfigError for a run on a task."""
+        if self.tokenizer is None or not isinstance(self.config, TextRunConfig):
+            raise ConfigError(f"{function}: expected a run on a text, got one on a task: {self.directory}; use track()")
+        return self.tokenizer, self.config.training
 
     def figure(self) -> Figure:
         """The loss against the step, drawn into loss.png of the run. Raises MissingExtra without matplotlib."""
@@ -135,7 +176,7 @@ def _short(value: Any) -> str:
 
 
 def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str | Path] = ()) -> TrainedModel:
-    """The trained model of a run, with its tokenizer.
+    """The trained model of a run, with the tokenizer of a run on a text.
 
     Args:
         run: the run's directory.
@@ -147,7 +188,8 @@ def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str |
     """
     load_plugins(plugins)
     opened = Run.open(Path(run))
-    return TrainedModel(opened, load_model(opened, checkpoint), load_tokenizer(opened.data))
+    tokenizer = load_tokenizer(opened.data) if isinstance(opened.config, TextRunConfig) else None
+    return TrainedModel(opened, load_model(opened, checkpoint), tokenizer)
 
 
 def train(
@@ -203,7 +245,7 @@ def _begin(
         data = {"name": Path(config).stem, **load_yaml(Path(config))}
     else:
         data = {"name": "run", **(encode(config, CHOICES) if isinstance(config, RunConfig) else config)}
-    wanted: RunConfig = decode(RunConfig, override(data, changes), CHOICES)
+    wanted = decode_config(override(data, changes))
     return start(Path(out) if out else free(Path("runs") / wanted.name), wanted), False
 
 

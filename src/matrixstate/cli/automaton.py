@@ -43,7 +43,7 @@ def automaton(
     model, config = load_task_model(run)
     found = recover_automaton(
         model,
-        config.task,
+        config.data,
         length=config.training.length if length is None else length,
         layer=layer,
         sequences=sequences,

@@ -11,8 +11,9 @@ from matrixstate.cli.train import set_threads
 from matrixstate.data import open_corpus
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation.equivalence import Error, Row, certify, example_model
+from matrixstate.evaluation.tracking import HELD_OUT
 from matrixstate.models import LanguageModel
-from matrixstate.training import Run, load_config, load_model
+from matrixstate.training import Run, TaskRunConfig, load_config, load_model
 
 VOCABULARY = 65  # of a config that leaves it to the tokenizer; any will do
 
@@ -73,6 +74,8 @@ def _verdict(row: Row) -> str:
 
 def _from_run(directory: Path, tokens: int) -> tuple[LanguageModel, torch.Tensor]:
     run = Run.open(directory)
+    if isinstance(run.config, TaskRunConfig):
+        return load_model(run), run.config.data.at(0, HELD_OUT, 2, tokens)[0]
     text = open_corpus(run.data).validation
     if len(text) < 2 * tokens:
         raise DataError(f"check: expected at least {2 * tokens} tokens of validation text, got {len(text)}")
@@ -80,7 +83,7 @@ def _from_run(directory: Path, tokens: int) -> tuple[LanguageModel, torch.Tensor
 
 
 def _from_config(path: Path, set: tuple[str, ...], tokens: int) -> tuple[LanguageModel, torch.Tensor]:
-    config = load_config(path, set).model
+    config = load_config(path, set).final_model()
     config = dataclasses.replace(config, vocabulary=config.vocabulary or VOCABULARY)
     model = example_model(config)
     return model, torch.randint(model.embedding.num_embeddings, (2, tokens))

@@ -56,7 +56,7 @@ def correct(
     directory = out or beside(run, "-corrected")
     model, config = correct_run(run, directory, every, codes, sharpness)
     trained = config.training.length
-    found = track(model, config.task, measured_lengths(trained, length), sequences=sequences)
+    found = track(model, config.data, measured_lengths(trained, length), sequences=sequences)
     print_tracking(found, trained, json, run=str(directory))
     if not json:
         print(directory)

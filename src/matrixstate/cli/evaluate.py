@@ -38,7 +38,7 @@ def evaluate(
         json: Print one JSON object.
     """
     set_threads(threads)
-    opened = Run.open(run)
+    opened = Run.open_text(run)
     tokenizer = load_tokenizer(opened.data)
     if text:
         content = read_files(text)

@@ -63,7 +63,7 @@ def generate(
     require(*seed_checks(seed or 0))
     expect_place("state", save_state)
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
-    opened = Run.open(run)
+    opened = Run.open_text(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     sampling = dataclasses.replace(sampling, known=tokenizer.size)
     model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])

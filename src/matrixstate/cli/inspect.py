@@ -46,7 +46,7 @@ def inspect(
     set_threads(threads)
     if (text is None) == (file is None):
         raise ConfigError("inspect: expected either --text or --file")
-    opened = Run.open(run)
+    opened = Run.open_text(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     tokens = tokenizer.encode(text if text is not None else read_files([file] if file else []))
     tokens = tokens[: 200 if file else LONGEST + 1]

@@ -47,7 +47,7 @@ def needle(
     """
     set_threads(threads)
     expect_figure(figure)
-    opened = Run.open(run)
+    opened = Run.open_text(run)
     tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
     haystack = open_corpus(opened.data).validation
     if text:

@@ -142,7 +142,13 @@ class TrainingProgress(ProgressBar):
     _validation = _states = ""
 
     def step(
-        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens_per_second: float,
+        **observed: Any,
     ) -> None:
         self.update(
             step, f"step {step} loss {loss:.3f}{self._validation}{self._states} {tokens_per_second:,.0f} tokens/s"

@@ -1,14 +1,13 @@
-"""What may change when a run goes on (`matrixstate train --resume`)."""
+"""What may change when a run resumes (`matrixstate train --resume`)."""
 
 import dataclasses
 
 from matrixstate.configs import encode, flatten, nearest
-from matrixstate.data import open_corpus
 from matrixstate.errors import ConfigError
 from matrixstate.training import CHOICES, Run, RunConfig
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints, step_of, trained_config
-from matrixstate.training.loop import expect_trainable
 from matrixstate.training.run import differences
+from matrixstate.training.start import expect_trainable
 
 
 def accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
@@ -29,7 +28,7 @@ def accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
         problems = [f"--resume: training.steps: expected at least the {done} done, got {wanted.training.steps}"]
     if problems:
         raise ConfigError(problems)
-    expect_trainable(wanted, open_corpus(run.data).train)
+    expect_trainable(run, wanted)
     return run if wanted == run.config else run.reconfigure(wanted)
 
 

@@ -39,10 +39,10 @@ def track_run(
     model, config = load_task_model(run)
     trained = config.training.length
     lengths = measured_lengths(trained, length)
-    with ProgressBar("steps", length if config.task.prefix else sum(lengths)) as bar:
+    with ProgressBar("steps", length if config.data.prefix else sum(lengths)) as bar:
         found: Tracking = track(
             model,
-            config.task,
+            config.data,
             lengths,
             sequences=sequences,
             seed=seed,

@@ -11,15 +11,16 @@ from tyro.conf import Positional, UseAppendAction
 from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
 from matrixstate.cli.places import free
 from matrixstate.cli.resume import accept_changes
+from matrixstate.configs import load_yaml
 from matrixstate.data import tokenize
 from matrixstate.errors import ConfigError, require
-from matrixstate.training import Outcome, Run, RunConfig, load_config, start
+from matrixstate.evaluation.tracking import Tracking
+from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, TextRunConfig, load_config, start
 from matrixstate.training import train as train_run
 from matrixstate.training.checkpoint import list_checkpoints
-from matrixstate.training.loop import fit
 from matrixstate.training.plan import make_plan
-from matrixstate.training.task_config import TaskRunConfig, load_task, names_task
-from matrixstate.training.tasks import train_task
+from matrixstate.training.reading import names_task
+from matrixstate.training.start import fit
 
 
 def train(
@@ -36,10 +37,10 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a model on a text or a task as a YAML file says, or go on with a run.
+    """Train a model on a text or a task as a YAML file says, or resume a run.
 
-    Ctrl-C finishes the step, saves, and says how to go on (exit status 130); a second Ctrl-C stops at once. A training
-    on a task is short and cannot be gone on with; it ends with how far the model tracks.
+    Ctrl-C finishes the step, saves, and says how to resume (exit status 130); a second Ctrl-C stops at once. A training
+    on a task ends with how far the model tracks.
 
     Args:
         config: The YAML file of the run.
@@ -49,7 +50,7 @@ def train(
         steps: Short for --set training.steps=N.
         seed: Short for --set seed=N.
         threads: How many threads to use. Default: PyTorch's choice.
-        resume: A run to go on with, from its newest undamaged checkpoint, with the threads it was begun with.
+        resume: A run to resume, from its newest undamaged checkpoint, with the threads it was started with.
         accept: With --resume: an option of the config that may differ from the run's, as in training.steps.
         dry_run: Print parameters, state, arithmetic, memory and an estimate of the time; train nothing.
         json: Print the result as one JSON object.
@@ -60,20 +61,17 @@ def train(
         run = Run.open(resume)
         set_threads(run.threads if threads is None else threads)
         wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
-        begun = bool(list_checkpoints(run.checkpoints))
-        if not begun:  # killed before the first
-            print(f"matrixstate: no checkpoint in {run.checkpoints}; beginning at step 0", file=sys.stderr)
-        return _train(accept_changes(run, wanted, accept), resume=begun, json=json)
+        has_checkpoint = bool(list_checkpoints(run.checkpoints))
+        if not has_checkpoint:  # killed before the first
+            print(f"matrixstate: no checkpoint in {run.checkpoints}; starting at step 0", file=sys.stderr)
+        return _train(accept_changes(run, wanted, accept), resume=has_checkpoint, json=json)
     if accept:
         raise ConfigError("--accept: expected only with --resume")
     set_threads(threads)
     if config is None:
         raise ConfigError("train: expected a CONFIG file or --resume RUN, got neither")
-    if names_task(config):
-        if dry_run or text:
-            raise ConfigError(f"{'--dry-run' if dry_run else '--text'}: expected none for a task")
-        loaded_task = load_task(config, _assignments((), set, steps, seed))
-        return _train_task(out or free(Path("runs") / loaded_task.name), loaded_task, json)
+    if text and names_task(load_yaml(config).get("data")):
+        raise ConfigError("--text: expected none for a task")
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
@@ -103,27 +101,18 @@ def _train(run: Run, *, resume: bool, json: bool) -> int:
     return 128 + outcome.stopped if outcome.stopped else 0
 
 
-def _train_task(directory: Path, config: TaskRunConfig, json: bool) -> int:
-    with TrainingProgress(config.name, config.training.steps) as progress:
-        outcome = train_task(directory, config, [progress])
-    print_tracking(outcome.tracking, config.training.length, json, run=str(directory))
-    if not json:
-        if outcome.solved_at is not None:
-            step, seconds = outcome.solved_at
-            print(f"99 % at the full training length after {step:,} steps, {seconds:,.1f} CPU seconds")
-        print(f"look further with: matrixstate track {directory} --length {8 * config.evaluate_length}")
-    return 0
-
-
 def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
-    loss = outcome.validation
-    if json:
+    if outcome.tracking is not None:
+        _print_tracking(run, outcome, outcome.tracking, json)
+    elif json:
+        loss = outcome.validation
         numbers = {} if loss is None else {"nats_per_token": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte}
         speed = round(outcome.tokens_per_second, 1)
         print_json({"run": str(run.directory), "step": outcome.step, "tokens_per_second": speed, **numbers})
-    elif loss is None:
-        print(f"stopped after step {outcome.step}; go on with: matrixstate train --resume {run.directory}")
+    elif outcome.validation is None:
+        print(f"stopped after step {outcome.step}; resume it with: matrixstate train --resume {run.directory}")
     else:
+        loss = outcome.validation
         print(
             f"validation: {loss.nats_per_token:.4f} nats per token, {loss.bits_per_byte:.4f} bits per byte; "
             f"{outcome.tokens_per_second:,.0f} tokens/s in training\n"
@@ -131,7 +120,21 @@ def _print_outcome(run: Run, outcome: Outcome, json: bool) -> None:
         )
 
 
+def _print_tracking(run: Run, outcome: Outcome, tracking: Tracking, json: bool) -> None:
+    assert isinstance(run.config, TaskRunConfig)
+    print_tracking(tracking, run.config.training.length, json, run=str(run.directory), step=outcome.step)
+    if json:
+        return
+    if outcome.solved_at is not None:
+        step, seconds = outcome.solved_at
+        print(f"99 % at the full training length after {step:,} steps, {seconds:,.1f} CPU seconds")
+    longer = 8 * run.config.evaluate_length
+    print(f"measure longer sequences with: matrixstate track {run.directory} --length {longer}")
+
+
 def _plan(config: RunConfig, json: bool) -> int:
+    if not isinstance(config, TextRunConfig):
+        raise ConfigError("--dry-run: expected none for a task, whose curriculum sets the cost")
     plan = make_plan(fit(config, tokenize(config.data)))
     counts = plan.counts
     if json:

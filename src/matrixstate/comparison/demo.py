@@ -11,7 +11,7 @@ import torch
 from matrixstate.data import DataConfig, load_tokenizer, opening
 from matrixstate.errors import ConfigError
 from matrixstate.models import Sampling, count, generate, preset
-from matrixstate.training import Outcome, Reporter, Run, RunConfig, TrainingConfig, load_model, start, train
+from matrixstate.training import Outcome, Reporter, Run, TextRunConfig, TextTrainingConfig, load_model, start, train
 from matrixstate.training.stopping import Stopped
 
 DEMO = {
@@ -44,13 +44,13 @@ def demo_data(files: Sequence[Path] = ()) -> DataConfig:
     return DataConfig(source="shakespeare", files=tuple(os.path.abspath(file) for file in files), validation=0.02)
 
 
-def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) -> RunConfig:
+def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) -> TextRunConfig:
     """The run of one of the models in `DEMO`: 4 blocks of width 128, about 804,000 parameters."""
-    return RunConfig(
+    return TextRunConfig(
         name=f"demo-{name}",
         model=preset(f"shakespeare-{name}-small"),
         data=data,
-        training=TrainingConfig(
+        training=TextTrainingConfig(
             steps=steps,
             learning_rate=2e-3,
             warmup=min(50, steps // 4),
@@ -63,7 +63,7 @@ def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) 
     )
 
 
-def train_entry(name: str, directory: Path, config: RunConfig, reporters: Sequence[Reporter]) -> Entry:
+def train_entry(name: str, directory: Path, config: TextRunConfig, reporters: Sequence[Reporter]) -> Entry:
     """Trains one model in `directory`. Raises Stopped if a signal stopped it."""
     run = start(directory, config)
     outcome = train(run, reporters)
@@ -82,7 +82,7 @@ def _sample(run: Run, characters: int = 200) -> str:
     return text
 
 
-def check_matched(configs: Sequence[RunConfig], vocabulary: int, tolerance: float = 0.02) -> None:
+def check_matched(configs: Sequence[TextRunConfig], vocabulary: int, tolerance: float = 0.02) -> None:
     """Raises ConfigError unless every model's parameters are within `tolerance` of the mean of all."""
     models = [dataclasses.replace(config.model, vocabulary=vocabulary) for config in configs]
     counts = [count(model, 1).parameters for model in models]

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matrixstate.configs import decode, read_yaml
+from matrixstate.configs import read_yaml
+from matrixstate.data import Batch
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import fill, read_tensors
-from matrixstate.training.config import CHOICES, RunConfig
 from matrixstate.training.guard import BATCH, REPORT, WEIGHTS
+from matrixstate.training.reading import decode_config
+from matrixstate.training.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,32 @@ class Autopsy:
 def perform_autopsy(bundle: Path) -> Autopsy:
     """Replays the step kept in `bundle`. Raises CheckpointError if it is missing or damaged."""
     try:
-        config: RunConfig = decode(RunConfig, read_yaml((bundle / "config.yaml").read_text("utf-8")), CHOICES)
+        config = decode_config(read_yaml((bundle / "config.yaml").read_text("utf-8")))
         step = int(json.loads((bundle / REPORT).read_text(encoding="utf-8"))["step"])
     except OSError as error:
         raise CheckpointError(f"autopsy: expected a bundle in {bundle}: {error.strerror}") from error
     except (ConfigError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"autopsy: {bundle} is damaged: {' '.join(str(error).split())}") from error
-    batch = read_tensors(bundle / BATCH)
-    if batch.keys() != {"inputs", "targets", "random"}:
-        raise CheckpointError(f"autopsy: {bundle / BATCH} must hold inputs, targets and random, got {sorted(batch)}")
+    tensors = read_tensors(bundle / BATCH)
+    if not {"tokens", "targets", "random"} <= tensors.keys() <= {*Batch._fields, "random"}:
+        raise CheckpointError(f"autopsy: {bundle / BATCH} must hold tokens, targets and random, got {sorted(tensors)}")
+    random = tensors.pop("random")
     losses, faults = {}, {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
-        model = LanguageModel(config.model)
+        model = LanguageModel(config.initial_model())
         fill(dict(model.named_parameters()), read_tensors(bundle / WEIGHTS), bundle / WEIGHTS)
-        torch.set_rng_state(batch["random"])
-        losses[name], faults[name] = _replay(model.to(dtype).train(), batch, config)
+        runtime = Runtime(config.training.precision if dtype == torch.float32 else "float32")
+        runtime.random_state = random
+        losses[name], faults[name] = _replay(model.to(dtype).train(), Batch(**tensors), runtime)
     return Autopsy(step, losses, faults)
 
 
-def _replay(model: LanguageModel, batch: dict[str, Tensor], config: RunConfig) -> tuple[float, Fault | None]:
-    low = config.training.precision == "bfloat16" and next(model.parameters()).dtype == torch.float32
+def _replay(model: LanguageModel, batch: Batch, runtime: Runtime) -> tuple[float, Fault | None]:
     with _Watch(model) as watch:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
-            logits, _ = model(batch["inputs"])
+        with runtime.autocast():
+            logits, _ = model(batch.tokens, mask=batch.mask, reset=batch.reset)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch["targets"].flatten())
+        loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch.targets.flatten())
         auxiliary = model.auxiliary_loss()
         watch.phase = "backward"
         if watch.fault is None:

@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from matrixstate.configs import decode, encode
-from matrixstate.errors import CheckpointError, MatrixStateWarning
+from matrixstate.configs import encode
+from matrixstate.errors import CheckpointError, ConfigError, MatrixStateWarning
 from matrixstate.training.config import CHOICES, RunConfig
+from matrixstate.training.reading import decode_config
 from matrixstate.training.run import sync_directory, write_json
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -41,12 +42,21 @@ def save_checkpoint(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    random: Tensor,
+    *,
     keep: int,
-    config: RunConfig | None = None,
+    config: RunConfig,
+    progress: dict[str, Any],
 ) -> Path:
-    """Writes the checkpoint of `step` (steps done so far), then drops all but the last `keep` and the best.
+    """Writes the checkpoint of a step, then deletes all but the last `keep` and the best.
 
-    The `config` it was trained with is written too, so that an edited one is found out when the run goes on.
+    Args:
+        directory: of the run's checkpoints.
+        step: steps done so far.
+        random: the random state of the training.
+        config: what it was trained with; an edited config.yaml is detected by it when the run resumes.
+        progress: plain data that the training resumes with, the state of its stream among them.
+
     Raises CheckpointError if it cannot be written; the checkpoints there are then as they were.
     """
     target = directory / f"step-{step:08d}"
@@ -55,8 +65,8 @@ def save_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
-        save_file({**_optimizer_tensors(model, optimizer), "random": torch.get_rng_state()}, part / OPTIMIZER)
-        write_json(part / STATE, {"step": step, "config": None if config is None else encode(config, CHOICES)})
+        save_file({**_optimizer_tensors(model, optimizer), "random": random}, part / OPTIMIZER)
+        write_json(part / STATE, {"step": step, "config": encode(config, CHOICES), "progress": progress})
         write_json(part / MANIFEST, {name: _measure(part / name) for name in (WEIGHTS, OPTIMIZER, STATE)})
         _publish(part, target)
     except (OSError, SafetensorError) as error:
@@ -75,7 +85,7 @@ def _publish(part: Path, target: Path) -> None:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     sync_directory(part)
-    if target.exists():  # a step that was repeated after going on from an earlier one
+    if target.exists():  # a step that was repeated after resuming from an earlier one
         shutil.rmtree(target)
     os.replace(part, target)
     sync_directory(target.parent)
@@ -89,7 +99,7 @@ def _prune(directory: Path, keep: int) -> None:
 
 
 def mark_best(directory: Path, best: Best) -> None:
-    """Remembers which checkpoint is the best."""
+    """Records which checkpoint is the best."""
     write_json(directory / BEST, {"step": best.step, "nats_per_token": best.nats_per_token})
 
 
@@ -189,12 +199,27 @@ def weights_hash(checkpoint: Path) -> str:
 
 
 def trained_config(checkpoint: Path) -> RunConfig | None:
-    """The config that a verified checkpoint was trained with; None for one written before that was kept."""
+    """The config that a verified checkpoint was trained with; None for one written before configs were saved."""
+    data = _read_state(checkpoint).get("config")
+    try:
+        return None if data is None else decode_config(data)
+    except ConfigError as error:
+        raise CheckpointError(f"run: {checkpoint / STATE} is damaged: {error}") from error
+
+
+def saved_progress(checkpoint: Path) -> dict[str, Any]:
+    """The `progress` that a verified checkpoint was saved with; empty for one written before progress was saved."""
+    return _read_state(checkpoint).get("progress") or {}
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / STATE
     try:
-        data = json.loads(path.read_text(encoding="utf-8")).get("config")
-        return None if data is None else decode(RunConfig, data, CHOICES)
-    except (OSError, ValueError, AttributeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, got {type(data).__name__}")
+        return data
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
 
@@ -203,11 +228,13 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     fill(dict(model.named_parameters()), read_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
 
 
-def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Puts everything back as it was when the checkpoint was written; returns the number of steps done."""
+def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Restores weights and optimizer as they were when the checkpoint was written; returns the random state."""
     load_weights(checkpoint, model)
     tensors = read_tensors(checkpoint / OPTIMIZER)
     random = tensors.pop("random")
+    if not tensors:  # of a finished model that is not the one that was trained
+        return random
     for parameter in model.parameters():  # states exist from the first step on
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32),
@@ -215,8 +242,7 @@ def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Opt
             "exp_avg_sq": torch.zeros_like(parameter),
         }
     fill(_optimizer_tensors(model, optimizer), tensors, checkpoint / OPTIMIZER)
-    torch.set_rng_state(random)
-    return step_of(checkpoint)
+    return random
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a step leaves behind when its loss or gradient is not finite: everything needed to find out why."""
+"""What is written when a step's loss or gradient is not finite: everything needed to find out why."""
 
 import math
 import shutil
@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matrixstate.data import Batch
 from matrixstate.models import LanguageModel
 from matrixstate.training.run import Run, write_json
 
@@ -16,7 +17,7 @@ BATCH, WEIGHTS, REPORT = "batch.safetensors", "model.safetensors", "report.json"
 
 
 def write_bundle(
-    run: Run, step: int, model: LanguageModel, inputs: Tensor, targets: Tensor, random: Tensor, loss: float, norm: float
+    run: Run, step: int, model: LanguageModel, batch: Batch, random: Tensor, loss: float, norm: float
 ) -> Path:
     """Writes failures/step-N of the run: the batch, the weights before the step, and statistics of every parameter.
 
@@ -25,8 +26,8 @@ def write_bundle(
     directory = run.directory / "failures" / f"step-{step:08d}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    batch = {"inputs": inputs.contiguous(), "targets": targets.contiguous(), "random": random}
-    save_file(batch, directory / BATCH)
+    given = {name: tensor.contiguous() for name, tensor in batch._asdict().items() if tensor is not None}
+    save_file({**given, "random": random}, directory / BATCH)
     save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, directory / WEIGHTS)
     parameters = {name: _statistics(p) for name, p in model.named_parameters()}
     write_json(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from matrixstate.models import Counts, LanguageModel, count
-from matrixstate.training.config import RunConfig
+from matrixstate.training.text_config import TextRunConfig
 
 TRY_PARAMETERS = 30_000_000  # above this, time is estimated from arithmetic instead of trying a step
 BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, float32
@@ -30,7 +30,7 @@ class Plan:
     """Whether time and activations come from one step tried out; else time comes from the matrix-product rate."""
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: TextRunConfig) -> Plan:
     """The plan of a run whose model names its vocabulary. Takes a few seconds at most; changes no random state."""
     training, counts = config.training, count(config.model, config.training.sequence)
     weights = counts.parameters * BYTES_PER_PARAMETER
@@ -42,7 +42,7 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(counts, training.steps, tokens, weights, seconds * training.steps, False)
 
 
-def _try_step(config: RunConfig) -> tuple[float, int]:
+def _try_step(config: TextRunConfig) -> tuple[float, int]:
     """Seconds of one forward and backward pass, and the bytes it keeps in between."""
     training = config.training
     rows = training.batch // training.accumulate

@@ -1,7 +1,7 @@
-"""What the training loop tells the world: a log in the run, and whoever else wants to listen."""
+"""Reporters: what the training loop calls at every step and evaluation; the run's log is one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from matrixstate.errors import MissingExtra
 from matrixstate.training.run import Run
@@ -9,15 +9,21 @@ from matrixstate.training.thermometer import Reading
 
 
 class Reporter(Protocol):
-    """Is told of every step and every look at the validation text. Steps are counted from 1."""
+    """Called at every step and evaluation. Steps are counted from 1."""
 
     def step(
-        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens_per_second: float,
+        **observed: Any,
     ) -> None:
-        """A step is done; loss in nats per token."""
+        """A step is done; loss in nats per token. `observed` is what the stream adds, such as a task's accuracy."""
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
-        """Part of the validation text was read."""
+        """The model was evaluated on held-out data."""
 
     def measured(self, step: int, readings: Sequence[Reading]) -> None:
         """The states were read, one reading per layer that has a matrix state."""
@@ -33,11 +39,17 @@ class RunLog:
         self._run = run
 
     def step(
-        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens_per_second: float,
+        **observed: Any,
     ) -> None:
         self._run.log(
             step=step, loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
-            tokens_per_second=round(tokens_per_second, 1),
+            tokens_per_second=round(tokens_per_second, 1), **observed,
         )  # fmt: skip
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
@@ -63,11 +75,19 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(run.directory / "tensorboard"))
 
     def step(
-        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens_per_second: float,
+        **observed: Any,
     ) -> None:
         self._writer.add_scalar("loss", loss, step)
         self._writer.add_scalar("learning_rate", learning_rate, step)
         self._writer.add_scalar("gradient_norm", gradient_norm, step)
+        for name, value in observed.items():
+            self._writer.add_scalar(name, value, step)
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._writer.add_scalar("validation_loss", nats_per_token, step)

@@ -1,4 +1,4 @@
-"""A run: the directory that a training leaves behind, from which it can be repeated or gone on with."""
+"""A run: the directory that a training writes, from which it can be repeated or resumed."""
 
 import json
 import os
@@ -10,28 +10,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import yaml
 
 import matrixstate
-from matrixstate.configs import decode, encode, flatten, read_yaml
+from matrixstate.configs import encode, flatten, read_yaml
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.ops import backends
 from matrixstate.plugins import ask_for, loaded_plugins, missing_plugins
 from matrixstate.training.config import CHOICES, RunConfig
+from matrixstate.training.reading import decode_config
+from matrixstate.training.task_config import TaskRunConfig
+from matrixstate.training.text_config import TextRunConfig
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 @dataclass(frozen=True)
-class Run:
-    """The files of a run: config.yaml, environment.json, metrics.jsonl, status.json, data/, checkpoints/, samples/."""
+class Run(Generic[Config]):
+    """The files of a run: config.yaml, environment.json, metrics.jsonl, status.json, checkpoints/, failures/.
+
+    On a text also data/, on a task also tracking.json.
+    """
 
     directory: Path
-    config: RunConfig
+    config: Config
 
     @classmethod
-    def create(cls, directory: Path, config: RunConfig, prepare: Callable[[Path], None]) -> "Run":
+    def create(cls, directory: Path, config: Config, prepare: Callable[[Path], None] | None = None) -> "Run[Config]":
         """A new run in `directory`, which must not exist or be empty; `prepare` writes its data into a directory.
 
         Everything is written beside it and renamed, so that a run is there completely or not at all.
@@ -42,35 +50,53 @@ class Run:
             if directory.exists() and any(directory.iterdir()):
                 raise ConfigError(
                     f"out: expected a new or empty directory, got {directory} with files in it; "
-                    f"go on with: matrixstate train --resume {directory}"
+                    f"resume it with: matrixstate train --resume {directory}"
                 )
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             write_config(part, config)
             write_json(part / "environment.json", environment())
-            prepare(part / "data")
+            if prepare is not None:
+                prepare(part / "data")
             os.replace(part, directory)
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
-        return cls(directory, config)
+        return Run(directory, config)
 
-    @classmethod
-    def open(cls, directory: Path) -> "Run":
-        """An existing run. Raises CheckpointError if it is missing or its config is damaged."""
+    @staticmethod
+    def open(directory: Path) -> "Run[RunConfig]":
+        """An existing run. Raises CheckpointError if it is missing, its config damaged or of an older format."""
         path = directory / "config.yaml"
         try:
             data = read_yaml(path.read_text(encoding="utf-8"))
             if isinstance(data, dict) and "task" in data:
-                raise CheckpointError(
-                    f"run: {directory} is a run on a task; look at it with: matrixstate track {directory}"
-                )
-            return cls(directory, decode(RunConfig, data, CHOICES))
+                raise CheckpointError(f"run: {directory} was written by an older matrixstate; train it again")
+            return Run(directory, decode_config(data))
         except OSError as error:
             raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
         except (UnicodeDecodeError, ConfigError) as error:
             asked = ask_for(missing_plugins(directory / "environment.json"))
             raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}{asked}") from error
+
+    @staticmethod
+    def open_text(directory: Path) -> "Run[TextRunConfig]":
+        """As `open`; raises CheckpointError also for a run on a task."""
+        run = Run.open(directory)
+        if not isinstance(run.config, TextRunConfig):
+            raise CheckpointError(
+                f"run: expected a run on a text, got one on a task: {directory}; "
+                f"measure it with: matrixstate track {directory}"
+            )
+        return cast("Run[TextRunConfig]", run)
+
+    @staticmethod
+    def open_task(directory: Path) -> "Run[TaskRunConfig]":
+        """As `open`; raises CheckpointError also for a run on a text."""
+        run = Run.open(directory)
+        if not isinstance(run.config, TaskRunConfig):
+            raise CheckpointError(f"run: expected a run on a task, got one on a text: {directory}")
+        return cast("Run[TaskRunConfig]", run)
 
     @property
     def data(self) -> Path:
@@ -109,7 +135,7 @@ class Run:
             raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
     def forget_after(self, step: int) -> None:
-        """Drops the metrics of later steps than `step`: those of a stretch that is about to be run again."""
+        """Drops the metrics of later steps than `step`, which are about to be run again."""
         text = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
         replace_file(self.directory / "metrics.jsonl", text)
 
@@ -117,7 +143,7 @@ class Run:
         """Writes status.json: "running", "done", "stopped" or "failed", and what came out."""
         write_json(self.directory / "status.json", {"status": status, **details})
 
-    def reconfigure(self, config: RunConfig) -> "Run":
+    def reconfigure(self, config: RunConfig) -> "Run[RunConfig]":
         """The same run with another config from now on; earlier ones are kept beside it, numbered."""
         earlier = len(list(self.directory.glob("config-*.yaml"))) + 1
         os.replace(self.directory / "config.yaml", self.directory / f"config-{earlier}.yaml")

@@ -1,30 +1,23 @@
-"""What a run on a synthetic task is made of: its options, and how they are read."""
+"""What a run on a synthetic task is made of."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
-from matrixstate.configs import Choices, decode, load_yaml, override, read_yaml
-from matrixstate.data.tasks import TASKS, TaskConfig
-from matrixstate.errors import CheckpointError, ConfigError, require, seed_checks
+from matrixstate.data.tasks import TaskConfig
+from matrixstate.errors import ConfigError
 from matrixstate.models import ModelConfig
-from matrixstate.training.config import CHOICES
-from matrixstate.training.correction import SETTLING, corrected_mixers
-from matrixstate.training.optimizer import RateConfig
-
-TASK_CHOICES: Choices = {**CHOICES, TaskConfig: TASKS}
+from matrixstate.training.config import RunConfig, TrainingConfig
+from matrixstate.training.correction import SETTLING, corrected_mixers, with_correction
 
 
 @dataclass(frozen=True)
-class TaskTrainingConfig:
+class TaskTrainingConfig(TrainingConfig):
     """How a model is trained on a task. The defaults are those of the study behind our protocols."""
 
     steps: int = 1000
-    """Optimizer steps."""
     length: int = 128
     """Steps of the longest training sequences."""
     lengths: Literal["grow", "uniform", "full"] = "grow"
@@ -38,62 +31,44 @@ class TaskTrainingConfig:
     max_batch: int = 256
     """Sequences per step where they are short; as many as fill a batch of full length, up to this."""
     learning_rate: float = 3e-3
-    warmup: int = 50
-    """Steps over which the learning rate rises from zero."""
     final_share: float = 0.05
-    """The cosine ends at this share of the learning rate."""
-    beta1: float = 0.9
+    warmup: int = 50
     beta2: float = 0.98
     weight_decay: float = 0.01
-    """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
-    rates: tuple[RateConfig, ...] = ()
-    """Other learning rates for some of the parameters."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
     codebooks: Literal["trained", "answers", "clusters"] = "trained"
     """Of MRUs that correct their state. trained: with all else, from the first step. The other two: training is without
     correction, and afterwards the codes are made of the model's states. answers: the mean state of every answer, which
     must say the whole state; clusters: the centres of as many clusters as there are codes."""
+    on_nonfinite: Literal["stop", "skip"] = "skip"
     max_skipped: int = 100
-    """How many steps with a loss or gradient that is not finite are skipped before the run fails."""
 
-    def __post_init__(self) -> None:
-        counts = ("steps", "length", "start", "batch", "max_batch")
-        require(
-            *((getattr(self, n) > 0, f"{n}: expected at least 1, got {getattr(self, n)}") for n in counts),
+    def _counts(self) -> tuple[str, ...]:
+        return (*super()._counts(), "length", "start", "max_batch")
+
+    def _checks(self) -> tuple[tuple[bool, str], ...]:
+        return (
             (self.start <= self.length, f"start: expected at most length = {self.length}, got {self.start}"),
             (self.max_batch >= self.batch, f"max_batch: expected at least batch = {self.batch}, got {self.max_batch}"),
             (0 < self.threshold <= 1, f"threshold: expected a share above 0, got {self.threshold}"),
-            (self.warmup >= 0, f"warmup: expected 0 or more, got {self.warmup}"),
-            (0 < self.learning_rate < math.inf, f"learning_rate: expected a positive number, got {self.learning_rate}"),
-            (0 <= self.final_share <= 1, f"final_share: expected a share from 0 to 1, got {self.final_share}"),
-            (0 <= self.beta1 < 1, f"beta1: expected a number in [0, 1), got {self.beta1}"),
-            (0 <= self.beta2 < 1, f"beta2: expected a number in [0, 1), got {self.beta2}"),
-            (0 <= self.weight_decay < math.inf, f"weight_decay: expected 0 or more, got {self.weight_decay}"),
-            (0 < self.clip < math.inf, f"clip: expected a positive number, got {self.clip}"),
-            (self.max_skipped >= 0, f"max_skipped: expected 0 or more, got {self.max_skipped}"),
         )
 
 
 @dataclass(frozen=True)
-class TaskRunConfig:
-    """A run on a task: a name, a seed, a model, how it is trained and how far it is tested."""
+class TaskRunConfig(RunConfig):
+    """A run on a task: how a model is trained, and how far it is tested."""
 
-    name: str
-    model: ModelConfig
-    task: TaskConfig
+    data: TaskConfig
+    """The task."""
     training: TaskTrainingConfig = dataclasses.field(default_factory=TaskTrainingConfig)
+    _: dataclasses.KW_ONLY
     evaluate_length: int = 8192
     """The longest sequences of the evaluation."""
     evaluate_sequences: int = 64
     """Sequences of the evaluation; the same for every model and seed."""
-    seed: int = 0
-    """Of the weights and the training sequences."""
 
-    def __post_init__(self) -> None:
-        wanted, given = self.task.vocabulary, self.model.vocabulary
-        require(
-            *seed_checks(self.seed),
+    def _checks(self) -> tuple[tuple[bool, str], ...]:
+        wanted, given = self.data.vocabulary, self.model.vocabulary
+        return (
             (self.evaluate_length > 0, f"evaluate_length: expected at least 1, got {self.evaluate_length}"),
             (self.evaluate_sequences > 0, f"evaluate_sequences: expected at least 1, got {self.evaluate_sequences}"),
             (
@@ -110,7 +85,7 @@ class TaskRunConfig:
         if self.training.lengths != "full":
             lengths = {"training.start": self.training.start, **lengths}
         for key, length in lengths.items():
-            problem = _refusal(self.task, length) if length > 0 else None
+            problem = _refusal(self.data, length) if length > 0 else None
             yield problem is None, f"{key}: {problem}"
 
     def _codebooks(self) -> Iterable[tuple[bool, str]]:
@@ -128,7 +103,7 @@ class TaskRunConfig:
             f"training.length: expected more than {SETTLING} for codebooks made of {kind}, got {self.training.length}",
         )
         for mixer in mixers:
-            fewest = self.task.vocabulary if kind == "answers" else 1
+            fewest = self.data.vocabulary if kind == "answers" else 1
             yield (
                 mixer.code_groups == mixer.heads,
                 f"model: code_groups: expected {mixer.heads}, one per head, where codebooks are made of {kind}, "
@@ -144,9 +119,14 @@ class TaskRunConfig:
         """What the evaluation measures: the training length, doubled as long as it is below the longest, and that."""
         return measured_lengths(self.training.length, self.evaluate_length)
 
-    def sized_model(self) -> ModelConfig:
+    def initial_model(self) -> ModelConfig:
+        """The model with the task's vocabulary; without error correction where the codes are made after training."""
+        final = self.final_model()
+        return final if self.training.codebooks == "trained" else with_correction(final, 0)
+
+    def final_model(self) -> ModelConfig:
         """The model with the task's vocabulary where it names none."""
-        return dataclasses.replace(self.model, vocabulary=self.model.vocabulary or self.task.vocabulary)
+        return dataclasses.replace(self.model, vocabulary=self.model.vocabulary or self.data.vocabulary)
 
 
 def measured_lengths(trained: int, longest: int) -> tuple[int, ...]:
@@ -164,29 +144,3 @@ def _refusal(task: TaskConfig, length: int) -> str | None:
     except ConfigError as error:
         return str(error).removeprefix("length: ")
     return None
-
-
-def names_task(path: Path) -> bool:
-    """Whether a YAML file describes a training on a task, not on a text. Raises ConfigError if it is none."""
-    return "task" in load_yaml(path)
-
-
-def load_task(path: Path, assignments: Iterable[str] = ()) -> TaskRunConfig:
-    """The run that a YAML file describes, with "a.b=value" overrides. Raises ConfigError with every mistake."""
-    data = override(load_yaml(path), assignments)
-    data.setdefault("name", path.stem)
-    return decode(TaskRunConfig, data, TASK_CHOICES)
-
-
-def load_task_config(directory: Path) -> TaskRunConfig:
-    """The config of a task's run. Raises CheckpointError if it is missing or damaged."""
-    path = directory / "config.yaml"
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and "task" not in data:
-            raise ConfigError("it names no task")
-        return decode(TaskRunConfig, data, TASK_CHOICES)
-    except OSError as error:
-        raise CheckpointError(f"run: expected a task's run with {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, ConfigError) as error:
-        raise CheckpointError(f"run: expected a task's run with {path}: {' '.join(str(error).split())}") from error

@@ -142,17 +142,21 @@ def test_a_stop_reports_its_signal(kind, tmp_path):
     assert stop.value.signal == signal.SIGTERM
 
 
-def test_time_and_steps_of_a_stopped_task_do_not_count(tmp_path):
-    comparison, recorder = Comparison.create(tmp_path / "out", make_plan(make_suite(task_data()))), Recorder()
-    left = comparison.finals()[0]
-    left.directory.mkdir(parents=True)
-    (left.directory / "progress.json").write_text('{"step": 3, "cpu_seconds": 1e6, "wall_seconds": 1e6}')
-    comparison.run(1, recorder)
-    assert (recorder.begun[-1], recorder.steps[-1]) == (("training", 2, 0, 8), 8)
-    row = read_rows(comparison.directory / RESULTS, Result)[0]
+def test_a_stopped_task_resumes_to_the_same_numbers(tmp_path):
+    plan = make_plan(make_suite(task_data()))
+    whole, stopped = Comparison.create(tmp_path / "whole", plan), Comparison.create(tmp_path / "stopped", plan)
+    whole.run(1, Recorder())
+    with pytest.raises(Interrupted):
+        stopped.run(1, Terminator())
+    done = stopped.finals()[1].progress()
+    assert 0 < done["step"] < 4
+    recorder = Recorder()
+    stopped.run(1, recorder)
+    assert recorder.begun[-1] == ("training", 2, 1, 4 - done["step"])  # what was done is not done again
+    assert timeless(tmp_path / "stopped") == timeless(tmp_path / "whole")
+    row = read_rows(tmp_path / "stopped" / RESULTS, Result)[1]
     assert row.cpu_seconds is not None
-    assert row.wall_seconds is not None
-    assert max(row.cpu_seconds, row.wall_seconds) < 1e6
+    assert row.cpu_seconds > done["cpu_seconds"]
 
 
 def test_more_seeds_keep_the_old_ones(tmp_path):
@@ -213,14 +217,14 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [ConfigError("cannot be"), MemoryError(), RuntimeError("no\nroom")], ids=repr)
 def test_a_training_that_fails_does_not_stop_the_others(error, tmp_path, monkeypatch):
-    train_task = jobs_module.train_task
+    train = jobs_module.train
 
-    def sometimes(directory, config, reporters):
-        if config.seed == 0:
+    def sometimes(run, *rest, **options):
+        if run.config.seed == 0:
             raise error
-        return train_task(directory, config, reporters)
+        return train(run, *rest, **options)
 
-    monkeypatch.setattr("matrixstate.comparison.running.jobs.train_task", sometimes)
+    monkeypatch.setattr("matrixstate.comparison.running.jobs.train", sometimes)
     comparison, _ = compared(tmp_path / "out", task_data())
     rows = read_rows(comparison.directory / RESULTS, Result)
     reason = " ".join(str(error).split()) or "MemoryError"

@@ -20,14 +20,14 @@ def problems(data, *assignments):
 
 
 def test_a_length_that_the_task_does_not_have_is_refused():
-    data = task_data(task=MQAR)
+    data = task_data(data=MQAR)
     assert problems(data) == ("training.start: expected at least 8 for 2 pairs, got 2",)
     for right in ("training.start=8", "training.lengths=full"):
         assert make_plan(make_suite(data, [right])).sizes[0].entry == "gru"
-    assert problems(data, "task.pairs=3", "training.lengths=full") == (
+    assert problems(data, "data.pairs=3", "training.lengths=full") == (
         "training.length: expected at least 12 for 3 pairs, got 8",
     )
-    assert problems(data, "task.pairs=3", "training.length=9", "training.start=9", "evaluate_length=9") == (
+    assert problems(data, "data.pairs=3", "training.length=9", "training.start=9", "evaluate_length=9") == (
         "training.start: expected at least 12 for 3 pairs, got 9",
         "training.length: expected at least 12 for 3 pairs, got 9",
         "evaluate_length: expected at least 12 for 3 pairs, got 9",

@@ -89,14 +89,14 @@ def test_an_invalid_suite_is_refused(tmp_path):
     assert problems(data, "models.1.training.sequence=8") == (
         "models: training.sequence: expected one length for all, got [8, 16]",
     )
-    assert problems(data, "task=parity") == ("task: expected either a task or a text (data, --text), got both",)
+    assert problems(data, "task=parity")[0].startswith("task: unknown key; known: control, data, ")
     assert problems(data, "training=3") == ("training: expected a mapping of options, got 3",)
     assert problems(task_data(value_length=33)) == ("value_length: expected 1 to evaluate_length = 32, got 33",)
     recall = {"kind": "mqar", "symbols": 16, "pairs": 2}
-    assert problems(task_data(task=recall, value_length=24)) == (
+    assert problems(task_data(data=recall, value_length=24)) == (
         "value_length: expected one of the lengths measured, 8, 16, 32, got 24",
     )
-    assert [make_suite(task_data(task=recall, value_length=n)).measured_to for n in (8, 16, 32)] == [8, 16, 32]
+    assert [make_suite(task_data(data=recall, value_length=n)).measured_to for n in (8, 16, 32)] == [8, 16, 32]
     assert problems(task_data(evaluate_length=4, solved=0, match={"by": "flops"})) == (
         "match.by: expected parameters or state_bytes for a task, whose curriculum sets the cost, got flops",
         "solved: expected an accuracy above 0, got 0.0",

@@ -29,7 +29,10 @@ def curves_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
         validation = [
             (line["step"], line["validation_loss"] / math.log(2)) for line in lines if "validation_loss" in line
         ]
-        draw_line(axes, validation, style, name)
+        if validation:
+            draw_line(axes, validation, style, name)
+        else:  # a run on a task: the thin line alone says whose it is
+            axes.lines[-1].set(label=name, alpha=1)
         # without the first tenth of the training, which would leave no room for what follows
         values = [loss for _, loss in validation + training[len(training) // 10 :]]
         highest, lowest = max([*values, highest or 0]), min([*values, lowest or math.inf])

@@ -8,22 +8,22 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from matrixstate.errors import CheckpointError, MatrixStateError
-from matrixstate.training import Run, RunConfig, train
+from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, start, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
 from matrixstate.training.stopping import Stopped
-from matrixstate.training.tasks import TaskRunConfig, train_task
 from matrixstate.training.thermometer import Reading
 
 POINTS = 200  # of a curve, at most
 SPIKE = 0.5  # nats above the mean of the previous losses
 WINDOW = 20  # how many previous losses
+Curves = Mapping[str, Sequence[tuple[float, float]]]
 NO_PROGRESS = {"step": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
 
 
@@ -36,7 +36,7 @@ class Job:
     data: Path
     """The tokenized text, shared by all jobs; unused for a task."""
     kind: Literal["trial", "final"]
-    config: RunConfig | TaskRunConfig
+    config: RunConfig
     value_length: int | None = None
     """For a task: the length up to which the compared accuracy is measured. Default: the longest."""
 
@@ -64,10 +64,6 @@ class Job:
         """Steps done and time taken so far: step, cpu_seconds, wall_seconds."""
         return read_json(self.directory / "progress.json") or dict(NO_PROGRESS)
 
-    def resumable(self) -> dict[str, Any]:
-        """The progress from which it resumes after a stop: none for a task, which starts again."""
-        return self.progress() if isinstance(self.config, RunConfig) else dict(NO_PROGRESS)
-
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is none. Raises CheckpointError for a damaged one."""
@@ -88,7 +84,7 @@ class JobReporter:
     step_seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._before = self.job.resumable()
+        self._before = self.job.progress()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self._last_cpu, self._written, self._done = None, 0.0, int(self._before["step"])
 
@@ -104,7 +100,13 @@ class JobReporter:
         write_json(self.job.directory / "progress.json", {"step": self._done, **self.spent()})
 
     def step(
-        self, step: int, loss: float, learning_rate: float, gradient_norm: float, tokens_per_second: float
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens_per_second: float,
+        **observed: Any,
     ) -> None:
         self._done, now = step, time.process_time()
         if self._last_cpu is not None:
@@ -131,10 +133,7 @@ def run_job(job: Job, on_step: Callable[[int], None] | None = None) -> dict[str,
     job.directory.mkdir(parents=True, exist_ok=True)
     reporter = JobReporter(job, on_step)
     try:
-        if isinstance(job.config, RunConfig):
-            found = _train_text(job, job.config, reporter)
-        else:
-            found = _train_task(job, job.config, reporter)
+        found = _train(job, reporter)
     except Stopped:
         reporter.write()
         raise
@@ -147,19 +146,33 @@ def run_job(job: Job, on_step: Callable[[int], None] | None = None) -> dict[str,
     return found
 
 
-def _train_task(job: Job, config: TaskRunConfig, reporter: JobReporter) -> dict[str, Any]:
-    """Trains from the start: training on a task cannot be resumed."""
+def _train(job: Job, reporter: JobReporter) -> dict[str, Any]:
+    """Trains the job's run, resumed from its newest checkpoint if it has one."""
     directory = job.directory / "run"
-    shutil.rmtree(directory, ignore_errors=True)
-    outcome = train_task(directory, config, [reporter])
-    longest, tracking = config.evaluate_length, outcome.tracking
+    if (directory / "config.yaml").exists():
+        run = Run.open(directory)
+        resume = bool(list_checkpoints(run.checkpoints))
+    elif isinstance(job.config, TaskRunConfig):
+        run, resume = start(directory, job.config), False
+    else:
+        run, resume = Run.create(directory, job.config, lambda into: link_tree(job.data, into)), False
+    outcome = train(run, [reporter], resume=resume)
+    if outcome.evaluation is None:  # stopped before the last evaluation
+        raise Stopped(outcome.stopped or signal.SIGINT)
+    found = _summarise_log(run.metrics())
+    value, curves = _of_task(job, outcome) if isinstance(job.config, TaskRunConfig) else _of_text(outcome)
+    found["curves"] |= curves
+    return {"status": "done", "reason": "", "tokens": outcome.progress.tokens, **value, **found}
+
+
+def _of_task(job: Job, outcome: Outcome) -> tuple[dict[str, Any], Curves]:
+    """What a result holds of an evaluation on a task, and its curves."""
+    config, tracking = job.config, outcome.tracking
+    assert isinstance(config, TaskRunConfig)
+    assert tracking is not None
+    longest, solved = config.evaluate_length, outcome.solved_at
     accuracy = tracking.token_accuracy(job.value_length or longest)
-    found = _summarise_log(read_log(directory))
-    found["curves"]["accuracy"] = tracking.curve()
-    return {
-        "status": "done",
-        "reason": "",
-        "tokens": outcome.tokens,
+    value = {
         "value": accuracy,
         # an upper bound: accuracies of single sequences with this mean vary most if each is 0 or 1
         "item_error": math.sqrt(accuracy * (1 - accuracy) / config.evaluate_sequences),
@@ -170,40 +183,26 @@ def _train_task(job: Job, config: TaskRunConfig, reporter: JobReporter) -> dict[
         "value_at_longest": tracking.token_accuracy(longest),
         "horizon": tracking.whole_horizon(0.9),
         "tail_horizon": tracking.horizon(0.999),
-        "solved_step": None if outcome.solved_at is None else outcome.solved_at[0],
-        "solved_cpu_seconds": None if outcome.solved_at is None else outcome.solved_at[1],
-        **found,
+        "solved_step": None if solved is None else solved[0],
+        "solved_cpu_seconds": None if solved is None else solved[1],
     }
+    return value, {"accuracy": tracking.curve()}
 
 
-def _train_text(job: Job, config: RunConfig, reporter: JobReporter) -> dict[str, Any]:
-    directory = job.directory / "run"
-    if (directory / "config.yaml").exists():
-        run = Run.open(directory)
-        resume = bool(list_checkpoints(run.checkpoints))
-    else:
-        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
-    outcome = train(run, [reporter], resume=resume)
-    if outcome.validation is None:  # stopped before the last evaluation
-        raise Stopped(outcome.stopped or signal.SIGINT)
+def _of_text(outcome: Outcome) -> tuple[dict[str, Any], Curves]:
+    """What a result holds of an evaluation on a text, and its curves."""
     loss = outcome.validation
+    assert loss is not None
     to_bits = loss.bits_per_byte / loss.nats_per_token
-    item_error = None if loss.standard_error is None else loss.standard_error * to_bits
-    found = _summarise_log(run.metrics())
-    # each range of positions at its geometric mean, for a logarithmic axis
-    found["curves"]["loss by position"] = [
-        (math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position
-    ]
-    return {
-        "status": "done",
-        "reason": "",
-        "tokens": outcome.step * config.training.batch * config.training.sequence,
+    value = {
         "value": loss.bits_per_byte,
         "nats_per_token": loss.nats_per_token,
-        "item_error": item_error,
+        "item_error": None if loss.standard_error is None else loss.standard_error * to_bits,
         "items": loss.tokens // loss.window,
-        **found,
     }
+    # each range of positions at its geometric mean, for a logarithmic axis
+    positions = [(math.sqrt((part.first + 1) * part.end), part.nats_per_token) for part in loss.by_position]
+    return value, {"loss by position": positions}
 
 
 def link_tree(source: Path, target: Path) -> None:

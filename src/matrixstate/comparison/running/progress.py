@@ -28,7 +28,7 @@ def run_unfinished(
     Raises pool.Interrupted when a signal stopped them.
     """
     done = 0  # steps of the jobs that finished since the call
-    start = {job: int(job.resumable()["step"]) for job in jobs if job.result() is None}
+    start = {job: int(job.progress()["step"]) for job in jobs if job.result() is None}
     steps = sum(job.steps - step for job, step in start.items())
     listener.begin(what, len(jobs), len(jobs) - len(start), steps)
 

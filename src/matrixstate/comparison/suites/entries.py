@@ -8,8 +8,7 @@ from typing import Any, Literal
 from matrixstate.configs import decode, encode, flatten, override
 from matrixstate.errors import require
 from matrixstate.models import ModelConfig
-from matrixstate.training import TrainingConfig
-from matrixstate.training.tasks import TASK_CHOICES, TaskTrainingConfig
+from matrixstate.training import CHOICES, TaskTrainingConfig, TextTrainingConfig
 
 HIDDEN = "blocks.*.mlp.hidden"
 """Varied to match parameters, unless the entry names another option."""
@@ -58,7 +57,7 @@ class EntryConfig:
 class TextEntry(EntryConfig):
     """One architecture and its training on a text."""
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TextTrainingConfig = field(default_factory=TextTrainingConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ def varied_path(budget: MatchConfig | None, entry: EntryConfig) -> str | None:
 
 def integer_options(model: ModelConfig) -> list[str]:
     """The paths of all options of a model that `vary` may name."""
-    return sorted(key for key, value in flatten(encode(model, TASK_CHOICES)).items() if _is_integer_option(value))
+    return sorted(key for key, value in flatten(encode(model, CHOICES)).items() if _is_integer_option(value))
 
 
 def expand_path(data: Any, path: str) -> Iterable[tuple[str, ...]]:
@@ -101,6 +100,6 @@ def expand_path(data: Any, path: str) -> Iterable[tuple[str, ...]]:
 
 def with_option(model: ModelConfig, path: str, number: int) -> ModelConfig:
     """The model with `number` at every option that matches `path`. Raises ConfigError if it is not valid there."""
-    data = encode(model, TASK_CHOICES)
+    data = encode(model, CHOICES)
     data = override(data, [f"{'.'.join(keys)}={number}" for keys in expand_path(data, path)])
-    return decode(ModelConfig, data, TASK_CHOICES)
+    return decode(ModelConfig, data, CHOICES)

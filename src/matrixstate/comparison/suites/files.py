@@ -9,8 +9,8 @@ from typing import Any
 from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.configs import decode, encode, load_yaml, override
 from matrixstate.errors import ConfigError
-from matrixstate.training import TrainingConfig
-from matrixstate.training.tasks import TASK_CHOICES, TaskTrainingConfig
+from matrixstate.training import CHOICES, TaskTrainingConfig, TextTrainingConfig
+from matrixstate.training.reading import names_task
 
 
 def load_suite(path: Path, assignments: Iterable[str] = (), files: Iterable[Path] = ()) -> SuiteConfig:
@@ -30,17 +30,18 @@ def make_suite(data: dict[str, Any], assignments: Iterable[str] = (), files: Ite
     """
     data = override(data, assignments)
     names = [str(file.absolute()) for file in files]
-    if "task" in data and (names or "data" in data):
-        raise ConfigError("task: expected either a task or a text (data, --text), got both")
+    of_task = names_task(data.get("data"))
+    if names and of_task:
+        raise ConfigError("--text: expected none for a task")
     if names:
         data = {**data, "data": with_files(data.get("data"), names)}
     common = {} if data.get("training") is None else data["training"]
     if not isinstance(common, dict):
         raise ConfigError(f"training: expected a mapping of options, got {common!r}")
     try:
-        return decode(TaskSuite if "task" in data else TextSuite, _spread_training(data, common), TASK_CHOICES)
+        return decode(TaskSuite if of_task else TextSuite, _spread_training(data, common), CHOICES)
     except ConfigError as error:
-        kind = TaskTrainingConfig if "task" in data else TrainingConfig
+        kind = TaskTrainingConfig if of_task else TextTrainingConfig
         raise ConfigError(_merge_problems(error.problems, kind, common)) from error
 
 
@@ -68,7 +69,7 @@ def _merge_problems(problems: Iterable[str], kind: type, common: Any) -> list[st
     """The problems, with those of the common training options once instead of once per entry."""
     # the same problem has every entry's path in front; decoding the common options alone shows which these are
     try:
-        decode(kind, common, TASK_CHOICES)
+        decode(kind, common, CHOICES)
         shared: tuple[str, ...] = ()
     except ConfigError as error:
         shared = error.problems
@@ -78,7 +79,7 @@ def _merge_problems(problems: Iterable[str], kind: type, common: Any) -> list[st
 
 def as_data(suite: SuiteConfig) -> dict[str, Any]:
     """Plain data from which `make_suite` makes an equal suite."""
-    return encode(suite, TASK_CHOICES)
+    return encode(suite, CHOICES)
 
 
 def with_seeds(suite: SuiteConfig, seeds: int | None) -> SuiteConfig:

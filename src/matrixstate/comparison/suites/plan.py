@@ -8,9 +8,9 @@ from matrixstate.comparison.suites.set import SuiteSet, merge_part_problems
 from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
 from matrixstate.errors import ConfigError
-from matrixstate.training import RunConfig
+from matrixstate.training import RunConfig, TaskRunConfig, TextRunConfig
 from matrixstate.training.fit import expect_fit
-from matrixstate.training.tasks import TaskRunConfig, expect_task_fit
+from matrixstate.training.start import expect_task_fit
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,17 @@ def _expect_fits(suite: SuiteConfig, sizes: list[Matched]) -> list[Matched]:
     return sizes
 
 
-def _expect_fit(config: RunConfig | TaskRunConfig) -> None:
+def _expect_fit(config: RunConfig) -> None:
     if isinstance(config, TaskRunConfig):
         expect_task_fit(config)
-    else:
+    elif isinstance(config, TextRunConfig):
         expect_fit(config.model, config.training.rates, {"training.sequence": config.training.sequence})
 
 
 def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
     """The shape at full length; a curriculum's shorter steps hold at most as many tokens."""
     training = entry.training
-    return Shape(suite.task.vocabulary, training.length, training.steps, training.batch * training.length)
+    return Shape(suite.data.vocabulary, training.length, training.steps, training.batch * training.length)
 
 
 def make_set_plan(suite: SuiteSet) -> SetPlan:

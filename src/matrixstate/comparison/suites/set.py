@@ -10,12 +10,12 @@ from matrixstate.comparison.suites.files import make_suite, with_files
 from matrixstate.comparison.suites.suite import PLAIN, SuiteConfig, TaskSuite, TextSuite, is_plain
 from matrixstate.configs import load_yaml, override
 from matrixstate.errors import ConfigError
-from matrixstate.training import TrainingConfig
-from matrixstate.training.tasks import TaskTrainingConfig
+from matrixstate.training import TaskTrainingConfig, TextTrainingConfig
+from matrixstate.training.reading import names_task
 
 SHARED = ("name", "seeds", "first_seed", "models", "control")
 """Options that are the same in all parts, so that no part may set them."""
-TRAININGS: dict[type[SuiteConfig], type] = {TaskSuite: TaskTrainingConfig, TextSuite: TrainingConfig}
+TRAININGS: dict[type[SuiteConfig], type] = {TaskSuite: TaskTrainingConfig, TextSuite: TextTrainingConfig}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def make_set(data: dict[str, Any], assignments: Iterable[str] = (), files: Itera
     for part, own in parts.items():
         others = set(kinds.values()) - {kinds[part]}
         try:
-            suites[part] = make_suite({**_merged(_applicable(common, own, kinds[part], others), own), "name": part})
+            suites[part] = make_suite({**_merged(_applicable(common, kinds[part], others), own), "name": part})
         except ConfigError as error:
             found[part] = error.problems
     problems += merge_part_problems(found, parts)
@@ -126,7 +126,7 @@ def _parts(data: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def _kind(part: Mapping[str, Any], common: Mapping[str, Any]) -> type[SuiteConfig]:
-    return TaskSuite if "task" in part or ("task" in common and "data" not in part) else TextSuite
+    return TaskSuite if names_task(part.get("data", common.get("data"))) else TextSuite
 
 
 def _with_text(data: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:
@@ -142,9 +142,7 @@ def _with_text(data: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:
     return {**data, "parts": {**data["parts"], name: {**(data["parts"][name] or {}), "data": given}}}
 
 
-def _applicable(
-    common: dict[str, Any], own: Mapping[str, Any], kind: type[SuiteConfig], others: Iterable[type[SuiteConfig]]
-) -> dict[str, Any]:
+def _applicable(common: dict[str, Any], kind: type[SuiteConfig], others: Iterable[type[SuiteConfig]]) -> dict[str, Any]:
     """The common options without those that only the set's parts of other kinds have."""
 
     def training(options: Any) -> Any:
@@ -155,8 +153,6 @@ def _applicable(
         return {**options, "training": training(options["training"])} if has_own else options
 
     found = _known(common, kind, others)
-    if not {"task", "data"} & own.keys():  # if both are common the part has both, which make_suite refuses
-        found |= {key: common[key] for key in ("task", "data") if key in common}
     if "training" in found:
         found["training"] = training(found["training"])
     if isinstance(found.get("models"), list):

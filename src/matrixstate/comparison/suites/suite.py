@@ -21,9 +21,8 @@ from matrixstate.data import DataConfig
 from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import require
 from matrixstate.models import ModelConfig
-from matrixstate.training import RunConfig
+from matrixstate.training import CHOICES, TaskRunConfig, TextRunConfig
 from matrixstate.training.task_config import measured_lengths
-from matrixstate.training.tasks import TASK_CHOICES, TaskRunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ def _varied(suite: SuiteConfig) -> Iterable[tuple[bool, str]]:
         if by == "state_bytes" and path is None and entry.name != suite.reference:
             yield False, f"models: {entry.name}: vary: expected the option that sets the state's size, got none"
         if path is not None:
-            found = [*expand_path(encode(entry.model, TASK_CHOICES), path)]
+            found = [*expand_path(encode(entry.model, CHOICES), path)]
             known = nearest(path, integer_options(entry.model))
             yield bool(found), f"models: {entry.name}: vary: no such integer option: {path!r}{known}"
 
@@ -158,9 +157,9 @@ class TextSuite(SuiteConfig):
     def metric(self) -> str:
         return "bits per byte"
 
-    def run_config(self, entry: str, model: ModelConfig) -> RunConfig:
+    def run_config(self, entry: str, model: ModelConfig) -> TextRunConfig:
         training = next(e.training for e in self.models if e.name == entry)
-        return RunConfig(name=entry, model=model, data=self.data, training=training)
+        return TextRunConfig(name=entry, model=model, data=self.data, training=training)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +186,8 @@ class TaskSuite(SuiteConfig):
     better: ClassVar[str] = "higher"
 
     models: tuple[TaskEntry, ...]
-    task: TaskConfig
+    data: TaskConfig
+    """The task."""
     evaluate_length: int = 1024
     """Length of the longest sequences of the evaluation."""
     value_length: int | None = None
@@ -217,7 +217,7 @@ class TaskSuite(SuiteConfig):
     def run_config(self, entry: str, model: ModelConfig) -> TaskRunConfig:
         training = next(e.training for e in self.models if e.name == entry)
         lengths = {"evaluate_length": self.evaluate_length, "evaluate_sequences": self.evaluate_sequences}
-        return TaskRunConfig(name=entry, model=model, task=self.task, training=training, **lengths)
+        return TaskRunConfig(name=entry, model=model, data=self.data, training=training, **lengths)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -244,7 +244,7 @@ class TaskSuite(SuiteConfig):
     def _measured(self) -> Iterable[tuple[bool, str]]:
         """Checks that `value_length` is measured. All are, if prefixes of sequences are sequences themselves."""
         wanted = self.value_length
-        if self.task.prefix or wanted is None or not 0 < wanted <= self.evaluate_length:
+        if self.data.prefix or wanted is None or not 0 < wanted <= self.evaluate_length:
             return
         for trained in sorted({entry.training.length for entry in self.models}):
             measured = measured_lengths(trained, self.evaluate_length)

@@ -1,0 +1,59 @@
+"""Where a training runs: the only place of the loop that knows of devices, precision and random state."""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matrixstate.data import Batch
+from matrixstate.models import LanguageModel
+
+
+class Runtime:
+    """One process on the CPU."""
+
+    def __init__(self, precision: Literal["float32", "bfloat16"]) -> None:
+        self.device = torch.device("cpu")
+        self._precision = precision
+
+    def seed(self, seed: int) -> None:
+        """Seeds what draws weights and dropout."""
+        torch.manual_seed(seed)
+
+    def place(self, model: LanguageModel) -> LanguageModel:
+        """The model on the device."""
+        return model.to(self.device)
+
+    def move(self, batch: Batch) -> Batch:
+        """The batch on the device."""
+        return Batch(*(None if x is None else x.to(self.device) for x in batch))  # pyright: ignore[reportArgumentType]
+
+    def autocast(self) -> AbstractContextManager:
+        """Inside, products of weights are computed in the precision of the run."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bfloat16")
+
+    @property
+    def random_state(self) -> Tensor:
+        """The state of the generator of dropout; a checkpoint holds it."""
+        return torch.get_rng_state()
+
+    @random_state.setter
+    def random_state(self, state: Tensor) -> None:
+        torch.set_rng_state(state)
+
+
+class Clock:
+    """Wall and CPU seconds of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._wall
+
+    @property
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._cpu

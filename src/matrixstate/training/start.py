@@ -1,0 +1,77 @@
+"""Before the first step: what can be refused is refused, then the run's directory is written."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from matrixstate.data import RandomWindows, TokenizedText, open_corpus, tokenize
+from matrixstate.data.corpus import Tokens
+from matrixstate.errors import ConfigError
+from matrixstate.models import ModelConfig, count
+from matrixstate.training.config import RunConfig
+from matrixstate.training.fit import expect_fit
+from matrixstate.training.plan import BYTES_PER_PARAMETER
+from matrixstate.training.run import Run
+from matrixstate.training.task_config import TaskRunConfig
+from matrixstate.training.text_config import TextRunConfig
+
+
+def start(directory: Path, config: RunConfig) -> Run:
+    """A new run; of a text, tokenized, whose config gets the tokenizer's vocabulary if it names none.
+
+    Raises ConfigError or DataError before anything is written where data, model and training do not fit together.
+    """
+    if isinstance(config, TaskRunConfig):
+        expect_task_fit(config)
+        _expect_memory(config.final_model(), config.training.length)
+        return Run.create(directory, config)
+    assert isinstance(config, TextRunConfig)
+    text = tokenize(config.data)
+    config = fit(config, text)
+    _expect_memory(config.model, config.training.sequence)
+    return Run.create(directory, config, text.write)
+
+
+def fit(config: TextRunConfig, text: TokenizedText) -> TextRunConfig:
+    """The config with the tokenizer's vocabulary if it names none.
+
+    Raises ConfigError or DataError where text, tokenizer, model and training do not fit together.
+    """
+    size, wanted = text.tokenizer.size, config.model.vocabulary
+    if wanted is not None and size > wanted:
+        raise ConfigError(f"model.vocabulary: expected at least {size}, the tokenizer's, got {wanted}")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocabulary=wanted or size))
+    _expect_text_fit(config, text.parts["train"])
+    return config
+
+
+def expect_trainable(run: Run, config: RunConfig) -> None:
+    """Raises ConfigError or DataError where a config's training does not fit the model or the data of a run."""
+    if isinstance(config, TaskRunConfig):
+        expect_task_fit(config)
+    else:
+        assert isinstance(config, TextRunConfig)
+        _expect_text_fit(config, open_corpus(run.data).train)
+
+
+def _expect_text_fit(config: TextRunConfig, tokens: Tokens) -> None:
+    training = config.training
+    RandomWindows(tokens, training.sequence, training.batch, config.seed)
+    expect_fit(config.model, training.rates, {"training.sequence": training.sequence})
+
+
+def expect_task_fit(config: TaskRunConfig) -> None:
+    """Raises ConfigError where the model has not the parameters or positions that the training asks for."""
+    lengths = {"training.length": config.training.length, "evaluate_length": config.evaluate_length}
+    expect_fit(config.final_model(), config.training.rates, lengths)
+
+
+def _expect_memory(model: ModelConfig, length: int) -> None:
+    """Raises ConfigError for a model whose weights and optimizer are larger than this machine's memory."""
+    needed = count(model, length).parameters * BYTES_PER_PARAMETER
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ConfigError(
+            f"model: expected at most this machine's {memory / 1e9:.0f} GB for weights and optimizer, "
+            f"got a model that needs {needed / 1e9:,.0f} GB"
+        )

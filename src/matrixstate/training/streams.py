@@ -1,0 +1,161 @@
+"""Streams: what a run trains on. A stream gives the batch of every step, and measures the model on held-out data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from matrixstate.data import Batch, Corpus, RandomWindows, open_corpus
+from matrixstate.data.tasks import IGNORE
+from matrixstate.evaluation import TextLoss, text_loss
+from matrixstate.evaluation.tracking import Tracking, track
+from matrixstate.models import LanguageModel
+from matrixstate.training.correction import corrected_mixers, find_codes, with_codebooks
+from matrixstate.training.curriculum import Curriculum
+from matrixstate.training.run import Run
+from matrixstate.training.task_config import TaskRunConfig
+from matrixstate.training.text_config import TextRunConfig
+
+MASTERED = 0.99  # the accuracy whose cost is reported
+Progress = Callable[[int, int], None]  # called with (done, in all); may raise to leave early
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the end of a training found."""
+
+    result: TextLoss | Tracking
+    numbers: dict[str, Any]
+    """For the run's status.json."""
+    files: dict[str, Any] = field(default_factory=dict)
+    """Name in the run's directory -> plain data, written as JSON."""
+
+
+class Stream(ABC):
+    """The data of a run. All but the methods marked abstract may be left as they are."""
+
+    parts = 1
+    """Into how many parts a step's batch is cut to save memory."""
+    observes = False
+    """Whether `observe` needs the model's answers."""
+    evaluate_every: int | None = None
+    """Steps between evaluations during training. None: there are none."""
+
+    @abstractmethod
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0: a function of the seed, the step and the stream's state."""
+
+    def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
+        """Called after every step whose loss was finite; returns what to log beside the loss.
+
+        Args:
+            step: steps done, this one included.
+            batch: of the step.
+            answers: [B, T] int64, the likeliest token at every position, before the weights changed.
+            cpu_seconds: of training so far.
+        """
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the stream to resume, as plain data."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Continues from what `state` gave."""
+
+    def validation_loss(self, model: LanguageModel, progress: Progress) -> float:
+        """The loss on held-out data in nats per token; called every `evaluate_every` steps."""
+        raise NotImplementedError
+
+    def finish(self, model: LanguageModel) -> LanguageModel:
+        """The model that the run holds in the end, made of the trained one."""
+        return model
+
+    @abstractmethod
+    def evaluate(self, model: LanguageModel, progress: Progress) -> Evaluation:
+        """Measures the model at the end of training."""
+
+
+class WindowStream(Stream):
+    """Random windows of a text, and the loss over its validation part."""
+
+    def __init__(self, config: TextRunConfig, corpus: Corpus) -> None:
+        self._training, self._corpus = config.training, corpus
+        self.parts, self.evaluate_every = config.training.accumulate, config.training.evaluate_every
+        self._windows = RandomWindows(corpus.train, config.training.sequence, config.training.batch, config.seed)
+
+    def batch(self, step: int) -> Batch:
+        return self._windows.at(step)
+
+    def validation_loss(self, model: LanguageModel, progress: Progress) -> float:
+        loss = validation_loss(model, self._corpus, self._training.sequence, self._training.evaluate_tokens, progress)
+        return loss.nats_per_token
+
+    def evaluate(self, model: LanguageModel, progress: Progress) -> Evaluation:
+        loss = validation_loss(model, self._corpus, self._training.sequence, progress=progress)
+        return Evaluation(loss, {"nats_per_token": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte})
+
+
+class TaskStream(Stream):
+    """Fresh sequences of a task in growing lengths, and how far the model tracks."""
+
+    observes = True
+
+    def __init__(self, config: TaskRunConfig) -> None:
+        self._config = config
+        self.curriculum = Curriculum(config.training, config.seed)
+        self.solved_at: tuple[int, float] | None = None
+        """Step and CPU seconds at which 99 % was reached at full length."""
+
+    def batch(self, step: int) -> Batch:
+        length = self.curriculum.length(step)
+        return Batch(*self._config.data.at(self._config.seed, step, self.curriculum.batch(length), length))
+
+    def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
+        asked, length = batch.targets != IGNORE, batch.tokens.shape[1]
+        accuracy = float((answers == batch.targets)[asked].float().mean())
+        mean = self.curriculum.update(accuracy)
+        if self.solved_at is None and length == self._config.training.length and mean >= MASTERED:
+            self.solved_at = step, cpu_seconds
+        return {"length": length, "accuracy": accuracy}
+
+    def state(self) -> dict[str, Any]:
+        return {"curriculum": self.curriculum.state(), "solved_at": self.solved_at}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.curriculum.restore(state["curriculum"])
+        solved = state["solved_at"]
+        self.solved_at = None if solved is None else (int(solved[0]), float(solved[1]))
+
+    def finish(self, model: LanguageModel) -> LanguageModel:
+        """The model with codebooks made of its states, where they were not trained."""
+        config, final = self._config, self._config.final_model()
+        if config.training.codebooks == "trained":
+            return model
+        most = max(mixer.codes for mixer in corrected_mixers(final))
+        codes = most if config.training.codebooks == "clusters" else None
+        return with_codebooks(model, final, find_codes(model, config.data, config.training.length, codes, config.seed))
+
+    def evaluate(self, model: LanguageModel, progress: Progress) -> Evaluation:
+        config, lengths = self._config, self._config.measured_lengths
+        tracking = track(model, config.data, lengths, sequences=config.evaluate_sequences, progress=progress)
+        numbers = {"horizon": tracking.horizon(0.999), "solved_at": self.solved_at}
+        return Evaluation(tracking, numbers, {"tracking.json": tracking.data()})
+
+
+def open_stream(run: Run) -> Stream:
+    """The stream of a run's data."""
+    if isinstance(run.config, TaskRunConfig):
+        return TaskStream(run.config)
+    assert isinstance(run.config, TextRunConfig)
+    return WindowStream(run.config, open_corpus(run.data))
+
+
+def validation_loss(
+    model: LanguageModel, corpus: Corpus, window: int, tokens: int | None = None, progress: Progress | None = None
+) -> TextLoss:
+    """The loss over the validation text in windows, or over its first `tokens`."""
+    part = corpus.validation[:tokens]
+    return text_loss(model, part, corpus.tokenizer.decode(part.tolist()), window=window, progress=progress)
