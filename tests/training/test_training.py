@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from small import small_config
 
+from matrixstate.cli.resume import accept_changes
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.models import LanguageModel
-from matrixstate.training import Run, TextTrainingConfig, start, train
+from matrixstate.training import Run, TextTrainingConfig, runtime, start, train
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints
 from matrixstate.training.optimizer import RateConfig, decayed_parameters, learning_rate, make_optimizer
 
@@ -185,3 +186,21 @@ def test_the_rate_rises_and_falls():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         TextTrainingConfig(**options)
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_bfloat16_where_it_is_fast_and_is_written_into_the_run(fast, precision, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "has_fast_bfloat16", lambda: fast)
+    config = small_config(tmp_path, steps=2, precision="auto")
+    run = start(tmp_path / "run", config)
+    train(run)
+    assert Run.open(run.directory).config.training.precision == run.config.training.precision == precision
+    monkeypatch.setattr(runtime, "has_fast_bfloat16", lambda: not fast)
+    assert accept_changes(run, config, ()).config.training.precision == precision  # on another machine too
+
+
+def test_a_processor_that_pytorch_cannot_describe_has_no_fast_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": True}, raising=False)
+    assert runtime.has_fast_bfloat16()
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not runtime.has_fast_bfloat16()

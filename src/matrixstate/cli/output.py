@@ -150,9 +150,11 @@ class TrainingProgress(ProgressBar):
         tokens_per_second: float,
         **observed: Any,
     ) -> None:
-        self.update(
-            step, f"step {step} loss {loss:.3f}{self._validation}{self._states} {tokens_per_second:,.0f} tokens/s"
+        learned = (
+            f" accuracy {observed['accuracy']:.2f} at length {observed['length']}" if "accuracy" in observed else ""
         )
+        found = f"loss {loss:.3f}{learned}{self._validation}{self._states}"
+        self.update(step, f"step {step} {found} {tokens_per_second:,.0f} tokens/s")
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._validation = f" (validation {nats_per_token:.3f})"

@@ -19,6 +19,9 @@ def accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
     """
     vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
     wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
+    if wanted.training.precision == "auto":  # a run keeps what it was started with, on whatever machine
+        training = dataclasses.replace(wanted.training, precision=run.config.training.precision)
+        wanted = dataclasses.replace(wanted, training=training)
     before, done = run.config, 0
     if list_checkpoints(run.checkpoints):
         checkpoint, _ = find_checkpoint(run.checkpoints)

@@ -39,8 +39,9 @@ class TrainingConfig:
     """Other learning rates for some of the parameters."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast of the weight products; weights, states and sums stay float32."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """bfloat16: autocast of the weight products; weights, states and sums stay float32. auto: bfloat16 where the
+    processor multiplies it in hardware, else float32; the run's config says which it was."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2

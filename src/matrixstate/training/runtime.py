@@ -1,20 +1,39 @@
 """Where a training runs: the only place of the loop that knows of devices, precision and random state."""
 
+import dataclasses
 import time
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from matrixstate.data import Batch
 from matrixstate.models import LanguageModel
+from matrixstate.training.config import RunConfig
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX); False where PyTorch cannot tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def resolve_precision(config: Config) -> Config:
+    """The config with the precision that "auto" means on this machine."""
+    if config.training.precision != "auto":
+        return config
+    precision = "bfloat16" if has_fast_bfloat16() else "float32"
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=precision))
 
 
 class Runtime:
     """One process on the CPU."""
 
-    def __init__(self, precision: Literal["float32", "bfloat16"]) -> None:
+    def __init__(self, precision: Literal["float32", "bfloat16", "auto"]) -> None:
+        assert precision != "auto", "start resolves it"
         self.device = torch.device("cpu")
         self._precision = precision
 

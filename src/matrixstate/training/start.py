@@ -12,6 +12,7 @@ from matrixstate.training.config import RunConfig
 from matrixstate.training.fit import expect_fit
 from matrixstate.training.plan import BYTES_PER_PARAMETER
 from matrixstate.training.run import Run
+from matrixstate.training.runtime import resolve_precision
 from matrixstate.training.task_config import TaskRunConfig
 from matrixstate.training.text_config import TextRunConfig
 
@@ -21,6 +22,7 @@ def start(directory: Path, config: RunConfig) -> Run:
 
     Raises ConfigError or DataError before anything is written where data, model and training do not fit together.
     """
+    config = resolve_precision(config)
     if isinstance(config, TaskRunConfig):
         expect_task_fit(config)
         _expect_memory(config.final_model(), config.training.length)

@@ -17,6 +17,7 @@ from matrixstate.errors import CheckpointError, MatrixStateError
 from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, start, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
+from matrixstate.training.runtime import resolve_precision
 from matrixstate.training.stopping import Stopped
 from matrixstate.training.thermometer import Reading
 
@@ -155,7 +156,8 @@ def _train(job: Job, reporter: JobReporter) -> dict[str, Any]:
     elif isinstance(job.config, TaskRunConfig):
         run, resume = start(directory, job.config), False
     else:
-        run, resume = Run.create(directory, job.config, lambda into: link_tree(job.data, into)), False
+        config = resolve_precision(job.config)
+        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
     outcome = train(run, [reporter], resume=resume)
     if outcome.evaluation is None:  # stopped before the last evaluation
         raise Stopped(outcome.stopped or signal.SIGINT)
