@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from small import text_file
+from tiny import text_data
 
 import matrixstate
 from matrixstate.cli.__main__ import main
+from matrixstate.comparison import METRICS
 from matrixstate.data.tasks import TASKS
 from matrixstate.data.tokenizers import TOKENIZERS
 from matrixstate.errors import CheckpointError, ConfigError
@@ -118,6 +120,26 @@ def test_a_task_of_ones_own(tmp_path, capsys):
     assert found.results[0]["status"] == "done"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_metric_of_ones_own(jobs, tmp_path):
+    (tmp_path / "repeated.py").write_text(documented("METRICS"))
+    suite = text_data(tmp_path, metric="repeated", seeds=1)
+    with pytest.raises(ConfigError, match=r"metric: unknown name 'repeated'; a plug-in's names .*--plugin FILE"):
+        matrixstate.compare(suite, out=tmp_path / "out", progress=False)
+    plugins = [tmp_path / "repeated.py"]
+    found = matrixstate.compare(suite, out=tmp_path / "out", progress=False, jobs=jobs, plugins=plugins)
+    for row in found.results:
+        assert (row["metric"], row["better"]) == ("nats per token of a repeated text", "lower")
+        job = tmp_path / "out" / "runs" / row["entry"] / "seed-0"
+        run = matrixstate.load(job / "run", plugins=plugins)
+        value = METRICS["repeated"]().measure(run.model, run.run)
+        assert json.loads((job / "result.json").read_text())["value"] == value
+        assert row["value"] == pytest.approx(value)
+        assert row["item_error"] is None
+        assert row["nats_per_token"] == pytest.approx(run.numbers["nats_per_token"])
+    assert "nats per token of a repeated text" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_tokenizer_of_ones_own(tmp_path):
     (tmp_path / "words.py").write_text(documented("TOKENIZERS"))
     config = {
@@ -183,7 +205,7 @@ def test_installed_plug_ins_are_loaded_by_their_names_only(monkeypatch):
     [
         (None, "mine.py: cannot read it: No such file"),
         ("import nothing_of_this_name", "mine.py: cannot be imported: ModuleNotFoundError"),
-        ("x = 1", "mine.py: expected one of the tables MIXERS, TASKS, TOKENIZERS, got none"),
+        ("x = 1", "mine.py: expected one of the tables MIXERS, TASKS, TOKENIZERS, METRICS, got none"),
         ("MIXERS = ['mine']", "mine.py: MIXERS: expected a dictionary of names, got"),
         ("TASKS = {'mine': int}", "mine.py: TASKS: expected a subclass of TaskConfig for 'mine', got <class 'int'>"),
         (

@@ -1,8 +1,8 @@
-"""Parts of others: mixers, tasks and tokenizers from a file or an installed package that the caller names.
+"""Parts of others: mixers, tasks, tokenizers and metrics from a file or an installed package that the caller names.
 
-A plug-in is a Python module with one or more of the tables `MIXERS`, `TASKS` and `TOKENIZERS`, as this package has
-them: what a part is called in configuration files, and its class. An installed package names the module, or a single
-class, as an entry point in the group `matrixstate.mixers` (or `.tasks`, `.tokenizers`).
+A plug-in is a Python module with one or more of the tables `MIXERS`, `TASKS`, `TOKENIZERS` and `METRICS`, as this
+package has them: what a part is called in configuration files, and its class. An installed package names the module, or
+a single class, as an entry point in the group `matrixstate.mixers` (or `.tasks`, `.tokenizers`, `.metrics`).
 
 Nothing is imported unless the caller names it. A run records the plug-ins that were loaded when it was made, so that
 opening it without them says what to name.
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from matrixstate.errors import ConfigError
 
-KINDS = ("mixers", "tasks", "tokenizers")
+KINDS = ("mixers", "tasks", "tokenizers", "metrics")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from matrixstate.comparison.demo import DEMO, Entry, demo_config, demo_data, tra
 from matrixstate.comparison.reporting.training_curves import draw_curves
 from matrixstate.comparison.suites.entries import MatchConfig, TextEntry
 from matrixstate.comparison.suites.files import load_suite, make_suite
+from matrixstate.comparison.suites.metrics import METRICS, Metric
 from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
 from matrixstate.comparison.suites.suite import SuiteConfig, TextSuite
 
 __all__ = [
     "DEMO",
+    "METRICS",
     "Entry",
     "MatchConfig",
+    "Metric",
     "SuiteConfig",
     "SuiteSet",
     "TextEntry",

@@ -126,10 +126,10 @@ def test_a_malformed_set_is_refused(tmp_path):
     assert problems({**data, "parts": ["parity"]}) == [f"{expected}['parity']"]
     bad = {"../up": {"data": "parity"}, 3: {}, "cycle": 4, "text": data["parts"]["text"]}
     assert problems({**data, "parts": bad, "name": "a/b", "evaluate_length": 32}, "evaluate_sequences=4")[:3] == [
-        "evaluate_length: unknown key; known: control, data, first_seed, learning_rates, match, models, name, seeds, "
-        "title, trial_seed, trial_steps",
-        "evaluate_sequences: unknown key; known: control, data, first_seed, learning_rates, match, models, name, "
+        "evaluate_length: unknown key; known: control, data, first_seed, learning_rates, match, metric, models, name, "
         "seeds, title, trial_seed, trial_steps",
+        "evaluate_sequences: unknown key; known: control, data, first_seed, learning_rates, match, metric, models, "
+        "name, seeds, title, trial_seed, trial_steps",
         "name: expected letters, digits, '-', '_' and '.', got 'a/b'",
     ]
     assert problems({**data, "parts": bad})[-5:-2] == [

@@ -109,9 +109,8 @@ class Comparison:
         place = f"trial-{rate:g}" if kind == "trial" else f"seed-{seed}"
         steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
         config = with_training(self.suite.run_config(size.entry, size.model), steps, rate, seed)
-        return Job(
-            self.directory / "runs" / size.entry / place, self.directory / "data", kind, config, self.suite.measured_to
-        )
+        run, data = self.directory / "runs" / size.entry / place, self.directory / "data"
+        return Job(run, data, kind, config, self.suite.measured_to, self.suite.metric)
 
     def trials(self) -> dict[str, list[Job]]:
         """The trials of every entry, one per learning rate; none if there is only one rate."""
@@ -208,7 +207,7 @@ class Comparison:
             common = {
                 "suite": suite.title or suite.name,
                 "kind": suite.kind,
-                "metric": suite.metric,
+                "metric": suite.metric_label,
                 "better": suite.better,
                 "control": suite.reference,
                 "solved_at": suite.solved_at,

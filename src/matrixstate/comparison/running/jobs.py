@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from matrixstate.comparison.suites.metrics import METRICS
 from matrixstate.errors import CheckpointError, MatrixStateError
-from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, start, train
+from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, load_model, start, train
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
 from matrixstate.training.runtime import resolve_precision
@@ -40,6 +41,8 @@ class Job:
     config: RunConfig
     value_length: int | None = None
     """For a task: the length up to which the compared accuracy is measured. Default: the longest."""
+    metric: str | None = None
+    """The name of what is compared, of `METRICS`. Default: bits per byte of a text, accuracy on a task."""
 
     @property
     def entry(self) -> str:
@@ -163,6 +166,8 @@ def _train(job: Job, reporter: JobReporter) -> dict[str, Any]:
         raise Stopped(outcome.stopped or signal.SIGINT)
     found = _summarise_log(run.metrics())
     value, curves = _of_task(job, outcome) if isinstance(job.config, TaskRunConfig) else _of_text(outcome)
+    if job.metric is not None:
+        value |= {"value": METRICS[job.metric]().measure(load_model(run), run), "item_error": None}
     found["curves"] |= curves
     return {"status": "done", "reason": "", "tokens": outcome.progress.tokens, **value, **found}
 

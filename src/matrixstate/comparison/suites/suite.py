@@ -16,11 +16,13 @@ from matrixstate.comparison.suites.entries import (
     integer_options,
     varied_path,
 )
+from matrixstate.comparison.suites.metrics import METRICS
 from matrixstate.configs import encode, nearest
 from matrixstate.data import DataConfig
 from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import require
 from matrixstate.models import ModelConfig
+from matrixstate.plugins import plugin_hint
 from matrixstate.training import CHOICES, TaskRunConfig, TextRunConfig
 from matrixstate.training.task_config import measured_lengths
 
@@ -30,7 +32,6 @@ class SuiteConfig(ABC):
     """What suites on texts and on tasks have in common."""
 
     kind: ClassVar[str]
-    better: ClassVar[str]
 
     name: str
     """The default directory is runs/NAME."""
@@ -49,6 +50,8 @@ class SuiteConfig(ABC):
     """Seed of all trials; none of the comparison's seeds."""
     control: str | None = None
     """The entry that all others are compared with. Default: the first."""
+    metric: str | None = None
+    """A plug-in's metric to compare by. Default: bits per byte of a text, accuracy on a task."""
 
     @property
     @abstractmethod
@@ -57,8 +60,18 @@ class SuiteConfig(ABC):
 
     @property
     @abstractmethod
-    def metric(self) -> str:
+    def own_metric(self) -> tuple[str, str]:
+        """What the models are compared by if no metric is given, as reports name it, and which values are better."""
+
+    @property
+    def metric_label(self) -> str:
         """What the models are compared by, as reports name it."""
+        return self.own_metric[0] if self.metric is None else METRICS[self.metric].label
+
+    @property
+    def better(self) -> str:
+        """Which values of the metric are better: "lower" or "higher"."""
+        return self.own_metric[1] if self.metric is None else METRICS[self.metric].better
 
     @property
     def solved_at(self) -> float | None:
@@ -114,6 +127,10 @@ class SuiteConfig(ABC):
                 self.control is None or self.control in names,
                 f"control: expected the name of an entry, got {self.control!r}{nearest(str(self.control), names)}",
             ),
+            (
+                self.metric is None or self.metric in METRICS,
+                f"metric: unknown name {self.metric!r}{plugin_hint(METRICS)}",
+            ),
             *_varied(self),
         )
 
@@ -144,7 +161,6 @@ class TextSuite(SuiteConfig):
     """Models trained on one text and compared by bits per byte of its validation part."""
 
     kind: ClassVar[str] = "text"
-    better: ClassVar[str] = "lower"
 
     models: tuple[TextEntry, ...]
     data: DataConfig = field(default_factory=DataConfig)
@@ -154,8 +170,8 @@ class TextSuite(SuiteConfig):
         return self.models
 
     @property
-    def metric(self) -> str:
-        return "bits per byte"
+    def own_metric(self) -> tuple[str, str]:
+        return "bits per byte", "lower"
 
     def run_config(self, entry: str, model: ModelConfig) -> TextRunConfig:
         training = next(e.training for e in self.models if e.name == entry)
@@ -183,7 +199,6 @@ class TaskSuite(SuiteConfig):
     """Models trained on one synthetic task and compared by accuracy, also on sequences longer than in training."""
 
     kind: ClassVar[str] = "task"
-    better: ClassVar[str] = "higher"
 
     models: tuple[TaskEntry, ...]
     data: TaskConfig
@@ -203,12 +218,12 @@ class TaskSuite(SuiteConfig):
         return self.models
 
     @property
-    def metric(self) -> str:
-        return f"accuracy to length {self.value_length or self.evaluate_length:,}"
+    def own_metric(self) -> tuple[str, str]:
+        return f"accuracy to length {self.value_length or self.evaluate_length:,}", "higher"
 
     @property
-    def solved_at(self) -> float:
-        return self.solved
+    def solved_at(self) -> float | None:
+        return self.solved if self.metric is None else None
 
     @property
     def measured_to(self) -> int | None:
