@@ -137,7 +137,7 @@ def test_a_metric_of_ones_own(jobs, tmp_path):
         assert row["value"] == pytest.approx(value)
         assert row["item_error"] is None
         assert row["nats_per_token"] == pytest.approx(run.numbers["nats_per_token"])
-    assert "nats per token of a repeated text" in (tmp_path / "out" / "report.md").read_text()
+    assert "nats per token of a repeated text" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_tokenizer_of_ones_own(tmp_path):
