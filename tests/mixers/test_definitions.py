@@ -15,6 +15,7 @@ from matrixstate.mixers import (
     LinearTransformerConfig,
     LSTMConfig,
     Mamba2Config,
+    MRUConfig,
     RetNetConfig,
     RNNConfig,
 )
@@ -35,15 +36,21 @@ def check(config, definition):
     assert (got - expected).abs().max() <= 1e-10 * max(1, expected.abs().max())
 
 
+def convolved(u, conv):
+    """silu of the causal filter of u [T, C]; u itself without a convolution."""
+    if conv is None:
+        return u
+    taps = conv.weight.shape[1]
+    past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
+    u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(T)])
+    return silu(u if conv.bias is None else u + conv.bias)
+
+
 def inputs(mixer, x, *, always_silu=False):
     """Each input of the mixer's heads [T, heads, size], convolved as the definition of a causal filter says."""
     u, conv = x @ mixer.inputs.projection.weight.T, mixer.inputs.conv
-    if conv is not None:
-        taps = conv.weight.shape[1]
-        past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
-        u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(T)])
-        u = u if conv.bias is None else u + conv.bias
-    u = silu(u) if conv is not None or always_silu else u
+    u = convolved(u, conv)
+    u = silu(u) if conv is None and always_silu else u
     sizes = [heads * size for heads, size in mixer.inputs.parts]
     return [part.view(T, *shape) for part, shape in zip(u.split(sizes, dim=1), mixer.inputs.parts, strict=True)]
 
@@ -68,6 +75,73 @@ def by_heads(T_, H, step):
             row.append(y)
         rows.append(torch.stack(row))
     return torch.stack(rows)
+
+
+def mru(mixer, x):
+    """H_t = f_t H_{t-1} X_t + V_t with X_t = I + E_t, corrected every `snap` steps, read out as H_t W_down."""
+    config, D, H = mixer.config, mixer.order, mixer.config.heads
+    eye = torch.eye(D, dtype=torch.float64)
+    matrices = eye + (convolved(x, mixer.conv) @ mixer.up.weight.T).view(T, H, D, D)
+    f = forget(mixer, x @ mixer.forget.weight.T) if config.decay else torch.ones(T, H)
+    value = convolved(x @ mixer.value.weight.T, mixer.value_conv).view(T, H, D, D) if config.write else None
+    state, rows = [eye if value is None else 0 * eye] * H, []
+    for t in range(T):
+        state = [f[t, h] * state[h] @ matrices[t, h] for h in range(H)]
+        if value is not None:
+            share = (1 - f[t] ** 2).sqrt() if config.balanced else torch.ones(H)
+            state = [state[h] + share[h] * value[t, h] for h in range(H)]
+        if config.snap and (t + 1) % config.snap == 0:
+            state = corrected(mixer.codebook, state)
+        rows.append(torch.stack([read(state[h], config) @ mixer.down[h] for h in range(H)]).flatten())
+    y = torch.stack(rows)
+    y = y + mixer.skip * value.flatten(1) if config.skip else y
+    y = y * silu(x @ mixer.gate.weight.T) if config.gate else y
+    return (rms(y, mixer.norm) if config.norm else y) @ mixer.output.weight.T
+
+
+def corrected(codebook, state):
+    """Each group of heads becomes the mixture of its codes that the softmax of sharpness · cosine says."""
+    heads = codebook.codes.shape[2]
+    normalised = [h / h.norm() for h in state]
+    found = []
+    for g, codes in enumerate(codebook.codes / codebook.codes.norm(dim=(-1, -2), keepdim=True)):
+        group = torch.stack(normalised[g * heads : (g + 1) * heads])
+        cosines = (codes * group).sum(dim=(1, 2, 3)) / heads
+        found += (codes * (codebook.log_sharpness.exp() * cosines).softmax(0)[:, None, None, None]).sum(0).unbind()
+    return found
+
+
+def read(h, config):
+    size = h.norm() / math.sqrt(len(h))
+    if config.readout == "state":
+        return h
+    return (
+        h
+        / size
+        * (torch.exp(config.bound * torch.tanh(size.log() / config.bound)) if config.readout == "bounded" else 1)
+    )
+
+
+MRU = {"heads": 2, "state_size": 18, "channels": 18, "builder": "reshape_identity"}
+WRITING = {**MRU, "rescale": False, "readout": "state", "write": True}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        MRU,
+        {**MRU, "conv": 3, "decay": True},
+        {**MRU, "readout": "bounded", "gate": True, "norm": True},
+        WRITING,
+        {**WRITING, "decay": True, "skip": True, "norm": True},
+        {**WRITING, "decay": True, "balanced": True, "skip": True, "gate": True},
+        {**MRU, "snap": 4, "codes": 5, "sharpness": 3.0},
+        {**MRU, "snap": 3, "codes": 5, "code_groups": 2},
+    ],
+    ids=str,
+)
+def test_mru(options):
+    check(MRUConfig(**options), mru)
 
 
 @pytest.mark.parametrize("conv", [0, 3])

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from matrixstate.layers.mixer import About, make_config
-from matrixstate.mixers.delta.delta_net import DeltaMixer, DeltaNetConfig
+from matrixstate.mixers.delta.delta_mixer import DeltaConfig, DeltaMixer
 
 
 @dataclass(frozen=True)
-class GatedDeltaNetConfig(DeltaNetConfig):
+class GatedDeltaNetConfig(DeltaConfig):
     """S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ, y_t = S_tᵀ q_t / √K, with α_t Mamba-2's forget gate.
 
     The rest is DeltaNet's; the normed read-out is gated. Source: Yang et al. 2024, "Gated Delta Networks".

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 from matrixstate.errors import require
 from matrixstate.layers.mixer import About, at_least, make_config
-from matrixstate.mixers.delta.delta_net import DeltaMixer, DeltaNetConfig
+from matrixstate.mixers.delta.delta_mixer import DeltaConfig, DeltaMixer
 
 
 @dataclass(frozen=True)
-class GatedDeltaProductConfig(DeltaNetConfig):
+class GatedDeltaProductConfig(DeltaConfig):
     """S <- α_t S, then n_h times S <- (I - β k kᵀ) S + β k vᵀ, then y_t = S_tᵀ q_t / √K.
 
     Each of the n_h rules has a key, a value and a β of its own. The rest is Gated DeltaNet's, which is n_h = 1.

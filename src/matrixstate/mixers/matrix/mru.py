@@ -1,4 +1,4 @@
-"""MRU, the matrix recurrent unit: every token becomes a square matrix per head, and the matrices are multiplied up."""
+"""MRU, the matrix recurrent unit: every token becomes a square matrix per head, and the state is their product."""
 
 import dataclasses
 import math
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.codebook import Codebook
-from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import (
     About,
     Mixer,
@@ -26,16 +24,9 @@ from matrixstate.layers.norm import EPS, RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
 from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
-from matrixstate.ops import (
-    MRUWeights,
-    ScaledState,
-    SnapState,
-    accumulation_dtype,
-    mru_scan,
-    mru_step,
-    snap_scan,
-    write_share,
-)
+from matrixstate.mixers.matrix.correction import Codebook, correction_checks
+from matrixstate.mixers.matrix.value_path import ValuePath, value_path_checks
+from matrixstate.ops import MRUWeights, ScaledState, SnapState, accumulation_dtype, mru_scan, mru_step
 from matrixstate.ops.matrix import METHODS
 
 
@@ -43,7 +34,8 @@ from matrixstate.ops.matrix import METHODS
 class MRUConfig(MixerConfig):
     """H_t = f_t H_{t-1} X_t + V_t per head, read out as H_t W_down. Source: M. Levi, mru-lm.
 
-    The defaults are the source's form but for the rescaling, without which training diverges at ordinary rates.
+    The defaults are the source's model with one change: `rescale`, without which training diverges at ordinary
+    learning rates.
     """
 
     about: ClassVar[About] = About(
@@ -55,51 +47,53 @@ class MRUConfig(MixerConfig):
     )
 
     heads: int = 4
-    """Number of heads."""
+    """Number of heads H."""
     state_size: int | None = None
-    """Entries of the state over all heads; each head's share must be a perfect square D². Default: the width."""
+    """Entries of the state over all heads, H · D²: each head's share must be a perfect square. Default: the width."""
     builder: str = "ldu"
-    """How a token's elements become X_t: a name of `state_matrix.BUILDERS`."""
+    """The map from a token's elements to the matrix X_t: a name of `state_matrix.BUILDERS`."""
     method: str = "auto"
     """The order of the products in the scan: a name of `ops.matrix.METHODS`."""
     rescale: bool = True
-    """Carry H as a matrix and a power of two, which never overflows. The same function for a scale-free read-out."""
+    """Carry H as a matrix and a power of two, which cannot overflow. Changes no output where the read-out is
+    normalised."""
     readout: Literal["state", "normalised", "bounded"] = "normalised"
-    """What is read: H, H sqrt(D)/|H|, or the latter times exp(c tanh(log|H|/c)), which lies within e^c of it."""
+    """What W_down is applied to: "state" H, "normalised" N = H sqrt(D)/|H|, or "bounded" N exp(c tanh(s/c)) with
+    s = log(|H|/sqrt(D)), which is H where s is small and lies within a factor e^c of N everywhere."""
     bound: float = 2.0
     """c of the bounded read-out."""
     channels: int | None = None
     """Channels after W_down, a multiple of heads · D. Default: the width."""
     down_std: float | None = None
-    """Standard deviation of W_down at the start. Default: 0.02 sqrt(D), as GPT-2's projections read the identity."""
+    """Standard deviation of W_down at initialization. Default: 0.02 sqrt(D)."""
     conv: int = 0
-    """Steps of a short convolution (with silu) before X_t is made. 0: none."""
+    """Steps of a short convolution (followed by silu) of the input from which X_t is made. 0: no convolution."""
     decay: bool = False
-    """A forget gate f_t per head, as in M²RNN."""
+    """Use a forget gate f_t per head, that of M²RNN."""
     write: bool = False
-    """An additive V_t from a projected and convolved value path. Needs rescale: false."""
+    """Add V_t, a projection of the input followed by a short convolution. Needs `rescale: false`."""
     write_conv: int = 4
-    """Steps of the short convolution (with silu) on the value path."""
+    """Steps of the short convolution (followed by silu) of the value path."""
     skip: bool = False
-    """Add a learned multiple of the value path to the read-out. Needs write, and channels equal to state_size."""
+    """Add the values times a learned factor per channel to the read-out. Needs `write`, and channels = state_size."""
     gate: bool = False
     """Multiply the read-out by silu of a projection of the input."""
     norm: bool = False
-    """RMSNorm of the read-out (after the gate) over all channels."""
+    """Apply RMSNorm over all channels of the read-out, after the gate."""
     snap: int = 0
-    """Correct the state every so many steps by a learned codebook, which keeps errors from adding up. 0: never. Needs
-    rescale, a normalised read-out, and neither write nor decay."""
+    """Steps between two corrections of the state by a learned codebook, which stop errors from accumulating. 0: no
+    correction. Needs `rescale`, a normalised read-out, and neither `write` nor `decay`."""
     codes: int = 16
-    """Entries of each codebook: at least as many as there are states to be told apart."""
+    """Entries of each codebook: at least as many as there are states to tell apart."""
     code_groups: int = 1
     """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
     sharpness: float = 16.0
-    """How surely the nearest code is taken, at the start: the inverse temperature of cosines between -1 and 1."""
+    """Inverse temperature of the softmax over the codes at initialization; its logits are cosines."""
     balanced: bool = False
-    """Write sqrt(1 - f_t²) V_t, so that heads that forget slowly hold states no larger than those of the others. Needs
-    decay and write. Source: Griffin's RG-LRU, De et al. 2024."""
+    """Write sqrt(1 - f_t²) V_t, so that the size of a head's state does not depend on how slowly it forgets. Needs
+    `decay` and `write`. Source: Griffin's RG-LRU, De et al. 2024."""
     input_std: float = 0.02
-    """Standard deviation of the weights of the value path and the gate at the start."""
+    """Standard deviation of the weights of the value projection and the gate at initialization."""
 
     def __post_init__(self) -> None:
         require(
@@ -112,36 +106,20 @@ class MRUConfig(MixerConfig):
                 f"down_std: expected a positive number, got {self.down_std}",
             ),
             (self.conv >= 0, f"conv: expected 0 or more steps, got {self.conv}"),
-            (self.write_conv > 0, f"write_conv: expected at least 1 step, got {self.write_conv}"),
-            (not (self.write and self.rescale), "rescale: expected false where write is true, got true"),
-            (self.write or not self.skip, "skip: expected false where write is false, got true"),
-            (
-                (self.write and self.decay) or not self.balanced,
-                "balanced: expected false without write and decay, got true",
-            ),
-            (self.snap >= 0, f"snap: expected 0 or more steps, got {self.snap}"),
-            (
-                not self.snap or self.correctable,
-                "snap: expected 0 unless rescale is true, readout normalised, method auto, decay and write false, "
-                f"got {self.snap}",
-            ),
-            (self.codes > 0, f"codes: expected at least 1, got {self.codes}"),
-            (
-                self.heads <= 0 or (self.code_groups > 0 and self.heads % self.code_groups == 0),
-                f"code_groups: expected a divisor of {self.heads}, got {self.code_groups}",
-            ),
-            *positive(self, "sharpness", "input_std"),
+            *value_path_checks(self),
+            *correction_checks(self),
+            *positive(self, "input_std"),
         )
         if self.state_size is not None:
             self.order(self.state_size)
 
     @property
     def correctable(self) -> bool:
-        """Whether it may have `snap`."""
+        """Whether `snap` may be set. Without `decay`; `rescale` excludes `write`."""
         return self.rescale and self.readout == "normalised" and self.method == "auto" and not self.decay
 
     def order(self, width: int) -> int:
-        """D, the order of each head's state. Raises ConfigError if a head's share is no perfect square."""
+        """D, the order of each head's state. Raises ConfigError unless D² = state_size / heads for a whole D."""
         size = self.state_size or width
         order = math.isqrt(max(size, 0) // self.heads)
         require(
@@ -165,13 +143,18 @@ class MRUConfig(MixerConfig):
 
 
 class MRUState(NamedTuple):
+    """What an MRU carries from one call to the next. None where the option is off."""
+
     conv: Tensor | None  # [B, conv-1, width]
     write: Tensor | None  # [B, write_conv-1, state_size]
-    scan: Any  # [B, heads, D, D]: a tensor, `ScaledState` or `SnapState`; None before the first step
+    scan: Any  # [B, H, D, D]: a tensor, `ScaledState` (rescale) or `SnapState` (snap); None before the first step
 
 
 class MRU(Mixer):
-    """The mixer of `MRUConfig`. At the start every X_t is the identity (minus it for `householder`)."""
+    """The mixer of `MRUConfig`. At initialization every X_t is the identity (minus the identity for `householder`).
+
+    The value path and error correction are parts in modules of their own: `value_path` and `correction`.
+    """
 
     def __init__(self, width: int, config: MRUConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -186,14 +169,16 @@ class MRU(Mixer):
         self.codebook = None
         if config.snap:
             self.codebook = Codebook(
-                config.code_groups, config.codes, heads // config.code_groups, order, config.sharpness
+                heads,
+                order,
+                every=config.snap,
+                codes=config.codes,
+                groups=config.code_groups,
+                sharpness=config.sharpness,
             )
-        self.forget = projection(width, heads) if config.decay else None
-        self.forget_gate = ForgetGate(heads) if config.decay else None
-        self.value = projection(width, size, config.input_std) if config.write else None
-        self.value_conv = ShortConv(size, config.write_conv) if config.write else None
+        self.forget, self.forget_gate, self.value, self.value_conv = ValuePath.make(width, size, config)
         self.skip = nn.Parameter(torch.ones(size)) if config.skip else None
-        # the identity has variance 1/D, so this reads it as GPT-2's projections read inputs of variance 1
+        # entries of the identity have mean square 1/D; GPT-2's 0.02 is for inputs of mean square 1
         std = config.down_std or 0.02 * math.sqrt(order)
         self.down = nn.Parameter(torch.randn(heads, order, channels // (heads * order)) * std)
         self.gate = projection(width, channels, config.input_std) if config.gate else None
@@ -210,47 +195,42 @@ class MRU(Mixer):
         state = MRUState(None, None, None) if state is None else state
         u, conv_state = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
         elements = self.up(u).unflatten(-1, (config.heads, -1))
-        value = added = write_state = decay = None
-        if self.value is not None and self.value_conv is not None:
-            value, write_state = self.value_conv(self.value(x), state.write, mask, reset)
-            added = value.to(elements.dtype).unflatten(-1, (config.heads, self.order, self.order))
-        if self.forget is not None and self.forget_gate is not None:
-            forget = self.forget(x)
-            decay = self.forget_gate(forget)
-            if config.balanced and added is not None:
-                share = write_share(self.forget_gate.log_decay(forget))
-                added = (added * share[..., None, None]).to(elements.dtype)
-        if self.codebook is not None:
-            y, scan_state = self._corrected(elements, state.scan, mask, reset)
-            return self._finish(x, y, value), MRUState(conv_state, write_state, scan_state)
-        y, scan_state = mru_scan(
-            elements,
-            self.down,
-            added,
-            state.scan,
-            builder=config.builder,
-            decay=decay,
-            rescale=config.rescale,
-            readout=config.readout,
-            bound=config.bound,
-            mask=mask,
-            reset=reset,
-            method=config.method,
+        written, write_state = self._value_path.write(
+            x,
+            state.write,
+            mask,
+            reset,
+            shape=(config.heads, self.order, self.order),
+            dtype=elements.dtype,
+            balanced=config.balanced,
         )
-        return self._finish(x, y, value), MRUState(conv_state, write_state, scan_state)
+        if self.codebook is not None:
+            matrices = build_state_matrix(config.builder, elements, self.order)
+            h, scan_state = self.codebook(matrices, state.scan, mask, reset)
+            y = torch.einsum("bthij,hjc->bthic", h, self.down.to(h.dtype))
+        else:
+            y, scan_state = mru_scan(
+                elements,
+                self.down,
+                written.added,
+                state.scan,
+                builder=config.builder,
+                decay=written.decay,
+                rescale=config.rescale,
+                readout=config.readout,
+                bound=config.bound,
+                mask=mask,
+                reset=reset,
+                method=config.method,
+            )
+        return self._finish(x, y, written.value), MRUState(conv_state, write_state, scan_state)
 
-    def _corrected(
-        self, elements: Tensor, state: Any, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, SnapState]:
-        """The scan that snaps to the codebook, and its read-out [B, T, heads, D, channels of a row]."""
-        assert self.codebook is not None
-        matrices = build_state_matrix(self.config.builder, elements, self.order)
-        keys, values = self.codebook()
-        h, state = snap_scan(matrices, keys, values, state, every=self.config.snap, mask=mask, reset=reset)
-        return torch.einsum("bthij,hjc->bthic", h, self.down.to(h.dtype)), state
+    @property
+    def _value_path(self) -> ValuePath:
+        return ValuePath(self.forget, self.forget_gate, self.value, self.value_conv)
 
     def _finish(self, x: Tensor, y: Tensor, value: Tensor | None) -> Tensor:
-        """What follows the read-out y [B, T, heads, D, ...]: [B, T, width]."""
+        """Skip, gate, norm and output projection of the read-out y [B, T, H, D, channels of a row]: [B, T, width]."""
         y = y.to(x.dtype).flatten(2)
         if self.skip is not None and value is not None:
             y = y + self.skip * value
@@ -261,7 +241,7 @@ class MRU(Mixer):
         return self.output(y)
 
     def _step(self, x: Tensor, state: MRUState | None) -> tuple[Tensor, MRUState]:
-        """As `forward`, for one token."""
+        """`forward` of one token per row by a fused op, without gradients."""
         state = self.init_state(len(x)) if state is None or state.scan is None else state
         assert state.scan is not None
         u, conv = (x, None) if self.conv is None else self.conv(x, state.conv, None, None)
@@ -288,22 +268,23 @@ class MRU(Mixer):
         )
 
     def init_state(self, batch: int) -> MRUState:
-        like, order, dtype = self.down, self.order, accumulation_dtype(self.down.dtype)
-        if self.value is not None:
-            matrix = like.new_zeros(batch, self.config.heads, order, order, dtype=dtype)
-        else:
-            identity = torch.eye(order, dtype=dtype, device=like.device)
-            matrix = identity.expand(batch, self.config.heads, order, order)
-        exponent = torch.zeros(batch, self.config.heads, dtype=torch.int32, device=like.device)
         return MRUState(
             None if self.conv is None else self.conv.init_state(batch),
             None if self.value_conv is None else self.value_conv.init_state(batch),
-            SnapState(matrix, exponent[:, 0])
-            if self.config.snap
-            else ScaledState(matrix, exponent)
-            if self.config.rescale
-            else matrix,
+            self._init_scan(batch) if self.codebook is None else self.codebook.init_state(batch),
         )
+
+    def _init_scan(self, batch: int) -> Tensor | ScaledState:
+        """H_0: zeros where V_t is added, else the identity, for a product that starts at zero stays there."""
+        dtype, device = accumulation_dtype(self.down.dtype), self.down.device
+        shape = (batch, self.config.heads, self.order, self.order)
+        if self.value is not None:
+            matrix = torch.zeros(shape, dtype=dtype, device=device)
+        else:
+            matrix = torch.eye(self.order, dtype=dtype, device=device).expand(shape)
+        if not self.config.rescale:
+            return matrix
+        return ScaledState(matrix, torch.zeros(shape[:2], dtype=torch.int32, device=device))
 
     def state_matrices(self, state: MRUState) -> StateMatrices | None:
         if isinstance(state.scan, SnapState):
@@ -313,7 +294,7 @@ class MRU(Mixer):
         return None if state.scan is None else StateMatrices(state.scan, product=self.value is None)
 
     def mixing_flops(self, length: int) -> int:
-        """The scan, the read-out and the convolutions; building X_t is not counted."""
+        """The scan, the read-out and the convolutions; making X_t is not counted."""
         scan = 2 * self.config.heads * self.order**3
         filters = sum(conv.weight.numel() for conv in (self.conv, self.value_conv) if conv is not None)
         return scan + 2 * self.order * self.down.numel() + 2 * filters
