@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers import About, Mixer, MixerConfig
-from matrixstate.layers.mixer import at_least, check_inputs, make_config, silence
+from matrixstate.layers.mixer import at_least, check_inputs, make_config, zero_padding
 from matrixstate.ops import accumulation_dtype
 
 
@@ -65,7 +65,7 @@ class DiagonalRNN(Mixer):
         x, reset = check_inputs("DiagonalRNN", x, self.width, mask, reset)
         dtype = accumulation_dtype(x.dtype)
         forget = self.forget(x).to(dtype).sigmoid()
-        write = silence((1 - forget) * self.value(x).to(dtype), mask)
+        write = zero_padding((1 - forget) * self.value(x).to(dtype), mask)
         if mask is not None:  # a padded step keeps the state and writes nothing
             forget = forget.masked_fill(~mask[..., None], 1)
         if reset is not None:  # a document's first step keeps nothing

@@ -1,4 +1,4 @@
-"""The mixture of experts against its definition token by token, its balancing loss, and its training."""
+"""The mixture of experts against its definition token by token, its load-balancing loss, and its training."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ def make(config):
 
 
 def definition(layer, x):
-    """y of every token by itself, experts in the order of their probability."""
+    """y computed token by token, the experts in the order of their probability."""
     config, rows = layer.config, []
     for token in x.view(-1, WIDTH):
         p = (layer.router.weight @ token).softmax(0)
@@ -44,7 +44,7 @@ def definition(layer, x):
 
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize(("active", "shared"), [(1, 0), (2, 3), (5, 0)])
-def test_it_is_the_weighted_sum_of_the_likeliest_experts(active, shared, normalise):
+def test_the_output_is_the_weighted_sum_of_the_likeliest_experts(active, shared, normalise):
     layer = make(MoEConfig(4, "swiglu", experts=5, active=active, shared=shared, normalise=normalise))
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64, requires_grad=True)
     y, expected = layer(x), definition(layer, x)
@@ -57,14 +57,14 @@ def test_it_is_the_weighted_sum_of_the_likeliest_experts(active, shared, normali
         assert_equal_to_rounding(one, other, "gradient")
 
 
-def test_tokens_do_not_see_each_other():
+def test_tokens_do_not_affect_each_other():
     layer, x = make(MoEConfig(4, experts=3)), torch.randn(1, 9, WIDTH, dtype=torch.float64)
     alone = torch.cat([layer(x[:, t : t + 1]) for t in range(9)], dim=1)
     assert_equal_to_rounding(layer(x), alone, "y")
     assert layer(x[:, :0]).shape == (1, 0, WIDTH)
 
 
-def test_the_balancing_loss():
+def test_the_load_balancing_loss():
     config = MoEConfig(4, experts=4, active=2, balance=0.5)
     layer, x = make(config), torch.randn(50, WIDTH, dtype=torch.float64)
     layer(x)
@@ -82,7 +82,7 @@ def test_the_balancing_loss():
     assert layer.balance_loss is None
 
 
-def test_a_copy_after_a_step_of_training_has_no_loss_of_its_own():
+def test_a_copy_of_a_layer_in_training_has_no_balance_loss():
     layer = make(MoEConfig(4, experts=4, active=2))
     layer(torch.randn(5, WIDTH, dtype=torch.float64))
     same = copy.deepcopy(layer)
@@ -91,7 +91,7 @@ def test_a_copy_after_a_step_of_training_has_no_loss_of_its_own():
     assert all(torch.equal(p, q) for p, q in zip(layer.parameters(), same.parameters(), strict=True))
 
 
-def test_counts_leave_out_the_experts_that_are_not_used():
+def test_counts_exclude_experts_that_a_token_does_not_use():
     mixture = MoEConfig(10, "swiglu", experts=8, active=2, shared=5)
     config = ModelConfig(WIDTH, (BlockConfig(None, mixture),), 17)
     counts, model = count(config, 4), LanguageModel(config)
@@ -102,7 +102,7 @@ def test_counts_leave_out_the_experts_that_are_not_used():
     assert counts.active_parameters == used + norms
 
 
-def test_every_last_projection_starts_smaller():
+def test_the_last_projections_are_scaled_with_the_depth():
     config = ModelConfig(64, (BlockConfig(None, MoEConfig(64, experts=4, shared=128), repeat=4),), 17)
     for block in LanguageModel(config).layers:
         for weight in block.mlp.last_weights():
@@ -117,18 +117,18 @@ def with_experts(directory, **options):
     return dataclasses.replace(config, model=ModelConfig(16, blocks))
 
 
-def test_it_trains_and_the_loop_adds_the_balancing_loss(tmp_path):
+def test_it_trains_and_the_loop_adds_the_load_balancing_loss(tmp_path):
     losses = []
     for name, balance in (("none", 0.0), ("much", 5.0)):
         run = start(tmp_path / name, with_experts(tmp_path, balance=balance))
         outcome = train(run)
         losses.append([line["loss"] for line in run.metrics() if "loss" in line])
         assert outcome.validation.nats_per_token < 0.75 * losses[-1][0]
-    assert losses[0][0] == losses[1][0]  # what is reported is the text's loss alone
+    assert losses[0][0] == losses[1][0]  # the reported loss does not include it
     assert losses[0][5] != losses[1][5]
 
 
-def test_configs_name_it():
+def test_it_is_read_from_and_written_to_configs():
     config = ModelConfig(WIDTH, (BlockConfig(None, MoEConfig(4, experts=3)), BlockConfig(None, MLPConfig(5))))
     assert decode(ModelConfig, encode(config, CHOICES), CHOICES) == config
     plain = {"width": WIDTH, "blocks": [{"mlp": {"kind": "moe", "hidden": 4, "experts": 3}}, {"mlp": {"hidden": 5}}]}

@@ -1,4 +1,4 @@
-"""Parameters that are treated otherwise than the rest: rates that stay float32."""
+"""Parameters with special treatment: decay rates that stay float32, float32 norms, offloaded parameters."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ MIXERS = {"m2rnn": M2RNNConfig(heads=2, key_size=4, value_size=8), "mamba2": Mam
 
 
 @pytest.mark.parametrize("change", [torch.nn.Module.bfloat16, torch.nn.Module.half], ids=["bfloat16", "half"])
-def test_rates_of_forgetting_are_not_rounded(change):
+def test_decay_rates_are_not_rounded(change):
     gate = ForgetGate(4)
     before = {name: p.detach().clone() for name, p in gate.named_parameters()}
     pointers = [id(p) for p in gate.parameters()]
@@ -52,7 +52,7 @@ def test_float32_norms_fit_between_bfloat16_layers(name):
 
 
 def offload(module):
-    """Leaves the module's own parameters on the meta device but while its forward runs, as offloading libraries do."""
+    """Keep the module's own parameters on the meta device except during its forward, as offloading libraries do."""
     real, forward = dict(module._parameters), module.forward
     empty = {n: None if p is None else torch.nn.Parameter(p.detach().to("meta")) for n, p in real.items()}
 

@@ -7,10 +7,10 @@ import torch
 
 from matrixstate.layers import MLPConfig
 from matrixstate.layers.forget_gate import ForgetGate
-from matrixstate.layers.positions import count_positions, fade, rotate
+from matrixstate.layers.positions import count_positions, rotate, xpos_scale
 
 
-def test_the_forget_gate_starts_with_memories_of_many_lengths():
+def test_the_forget_gate_starts_with_decays_over_many_lengths():
     gate = ForgetGate(2000)
     f = gate(torch.zeros(2000))
     rate, step = gate.A_log.exp(), torch.nn.functional.softplus(gate.dt_bias)
@@ -34,26 +34,26 @@ def test_positions_count_real_steps_since_the_last_reset():
     assert count_positions(start, 2, None, None)[0].tolist() == [[3, 4], [0, 1]]
 
 
-@pytest.mark.parametrize("faded", [False, True])
-def test_rotated_products_depend_on_the_distance_only(faded):
+@pytest.mark.parametrize("xpos", [False, True])
+def test_products_of_rotated_vectors_depend_on_their_distance_only(xpos):
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def product(at_q, at_k):
         pq, pk = torch.tensor([[at_q]]), torch.tensor([[at_k]])
         a, b = rotate(q, pq), rotate(k, pk)
-        if faded:
-            a, b = fade(a, pq, 1), fade(b, pk, -1)
+        if xpos:
+            a, b = xpos_scale(a, pq, 1), xpos_scale(b, pk, -1)
         return (a * b).sum()
 
     torch.testing.assert_close(product(7, 3), product(104, 100), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(product(0, 0), (q * k).sum())
-    if faded:
+    if xpos:
         far = sum(abs(product(2000 + d, d)) for d in range(20))
         assert far < 0.5 * sum(abs(product(d, d)) for d in range(20))
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"])
-def test_mlp_variants_are_what_they_say(activation):
+def test_mlp_variants_equal_their_definitions(activation):
     mlp = MLPConfig(hidden=6, activation=activation).make(4)
     x = torch.randn(3, 4)
     functions = {"gelu": torch.nn.functional.gelu, "relu": torch.relu, "swish": torch.nn.functional.silu,

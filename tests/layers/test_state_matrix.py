@@ -1,4 +1,4 @@
-"""How matrices are made of free elements: their properties, their value at zero, their gradients."""
+"""The maps from elements to matrices: their properties, their value at zero, their gradients."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_a_newton_schulz_step_keeps_the_determinant_near_one_and_improves_the_co
     assert (torch.linalg.cond(after) < torch.linalg.cond(before)).all()
 
 
-def test_elements_lie_row_by_row():
+def test_elements_are_ordered_row_by_row():
     full = torch.arange(1.0, 10, dtype=F64) / 10
     torch.testing.assert_close(
         build_state_matrix("reshape_identity", full, 3), full.view(3, 3) + torch.eye(3, dtype=F64)
@@ -93,7 +93,7 @@ def test_gradients_are_right_in_float64(name):
 
 
 @everywhere
-def test_low_precision_is_widened_outside_autocast(name):
+def test_low_precision_is_computed_in_float32_outside_autocast(name):
     elements = draw(name, 4, 2).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = build_state_matrix(name, elements, 4)

@@ -1,4 +1,4 @@
-"""Parts that models and mixers are made of, and what every mixer promises."""
+"""Parts that models and mixers are built from, and the interface of every mixer."""
 
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, map_state, state_leaves
 from matrixstate.layers.mlp import MLP, MLPConfig
@@ -6,7 +6,7 @@ from matrixstate.layers.moe import MoE, MoEConfig
 from matrixstate.layers.state_matrix import build_state_matrix
 
 MLPS: dict[str, type[MLPConfig]] = {"mlp": MLPConfig, "moe": MoEConfig}
-"""What feed-forward layers are called in configuration files; a mapping without a kind is an mlp."""
+"""Names of MLPs in configuration files; a mapping without `kind` is an `mlp`."""
 
 __all__ = [
     "MLP",

@@ -9,10 +9,11 @@ from matrixstate.layers.parameters import Float32Parameters
 
 
 class ForgetGate(Float32Parameters):
-    """Turns one number per head into the share of the old state that is kept.
+    """Maps one number z per head to the factor f by which the state decays in a step.
 
-    At the start A = e^{A_log} is uniform in (0, 16) and softplus(dt_bias) log-uniform in [step_min, step_max], so the
-    heads' memories reach over different lengths. Source: Mamba-2's initialisation, kept by M²RNN.
+    Both parameters are [heads], stay float32 under narrower dtypes and have no weight decay. At initialisation the rate
+    A = e^{A_log} is uniform in (rate_min, rate_max) and the step size softplus(dt_bias) log-uniform in [step_min,
+    step_max], so that heads start with decays over many lengths. Source: the initialisation of Mamba-2, also M²RNN's.
     """
 
     no_weight_decay = float32 = ("A_log", "dt_bias")
@@ -27,22 +28,23 @@ class ForgetGate(Float32Parameters):
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
     def step(self, z: Tensor) -> Tensor:
-        """z [..., heads] -> softplus(z + dt_bias), the step size, at least float32."""
+        """z [..., heads] -> the step size softplus(z + dt_bias) [..., heads], in the dtype of the parameters."""
         z = z.to(self.A_log.dtype) + self.dt_bias
-        return torch.logaddexp(z, torch.zeros_like(z))  # compiled, softplus misjudges the strides of its gradient
+        # log(e^z + 1) is softplus, whose gradient torch.compile traces with wrong strides
+        return torch.logaddexp(z, torch.zeros_like(z))
 
     def log_decay(self, z: Tensor) -> Tensor:
-        """z [..., heads] -> log f [..., heads], natural logarithm, at least float32."""
+        """z [..., heads] -> log f [..., heads], natural logarithm, in the dtype of the parameters."""
         return -self.A_log.exp() * self.step(z)
 
     def forward(self, z: Tensor) -> Tensor:
-        """z [..., heads] -> f [..., heads], probability, at least float32."""
+        """z [..., heads] -> f [..., heads] in (0, 1), in the dtype of the parameters."""
         return torch.exp(self.log_decay(z))
 
 
 class LogForgetGate(ForgetGate):
-    """The same gate for recurrences that take log f, which says more than f where f is nearly 1 or 0."""
+    """`ForgetGate` that returns log f, which keeps its precision where f is nearly 1 or 0."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """z [..., heads] -> log f [..., heads], natural logarithm, at least float32."""
+        """z [..., heads] -> log f [..., heads], natural logarithm, in the dtype of the parameters."""
         return self.log_decay(z)

@@ -1,4 +1,4 @@
-"""What the mixers with a state of keys by values share: inputs cut into heads, and the state itself."""
+"""The base of mixers whose state is a matrix of keys by values per head, and the projections of their inputs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,10 +13,15 @@ from matrixstate.ops import accumulation_dtype
 
 
 class HeadInputs(nn.Module):
-    """One projection cut into several inputs of heads, behind a short convolution with silu where that is asked for.
+    """One projection of the input, then an optional short convolution with silu, split into inputs such as q, k and v.
 
-    parts: (heads, size) of every input. conv: steps of the convolution, 0 for none. silu: apply silu also without a
-    convolution. bias: of the convolution. State: that of the convolution [B, conv-1, channels], or None.
+    Args:
+        width: channels of the input.
+        parts: (heads, size) of each output.
+        conv: steps of the convolution. 0: no convolution.
+        silu: apply silu where there is no convolution.
+        bias: whether the convolution has a bias.
+        std: standard deviation of the projection's weights at initialisation.
     """
 
     def __init__(
@@ -39,7 +44,17 @@ class HeadInputs(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """x [B, T, width] -> one [B, T, heads, size] per part, all of one dtype, and the state."""
+        """Project, convolve and split x.
+
+        Args:
+            x: [B, T, width].
+            state: [B, conv-1, channels], the last inputs of the convolution. None: zeros.
+            mask: [B, T] bool, True at real steps.
+            reset: [B, T] bool, True where a document starts.
+
+        Returns:
+            One tensor [B, T, heads, size] per part, all of one dtype, and the state of the convolution (None without).
+        """
         mixed, last = self.projection(x), None
         if self.conv is not None:
             mixed, last = self.conv(mixed, state, mask, reset)
@@ -49,36 +64,39 @@ class HeadInputs(nn.Module):
         return [piece.unflatten(-1, part) for piece, part in zip(pieces, self.parts, strict=True)], last
 
     def init_state(self, batch: int) -> Tensor | None:
-        """The state before anything was seen."""
+        """The state before the first step."""
         return None if self.conv is None else self.conv.init_state(batch)
 
     @property
-    def filter_flops(self) -> int:
-        """Operations of the convolution per token."""
+    def conv_flops(self) -> int:
+        """Floating-point operations of the convolution per token."""
         return 0 if self.conv is None else 2 * self.conv.weight.numel()
 
 
-def share(x: Tensor, heads: int) -> Tensor:
-    """x [B, T, G, n] -> [B, T, heads, n], every one of the G heads for a contiguous group."""
+def expand_heads(x: Tensor, heads: int) -> Tensor:
+    """x [B, T, G, n] -> [B, T, heads, n]: each of the G heads is repeated for a contiguous group."""
     return x if x.shape[2] == heads else x.repeat_interleave(heads // x.shape[2], dim=2)
 
 
-def unit(x: Tensor) -> Tensor:
-    """x with its last axis scaled to length 1, in its own dtype under autocast too."""
+def l2_normalise(x: Tensor) -> Tensor:
+    """x scaled to Euclidean length 1 along its last axis, in the dtype of x under autocast too."""
+    # the default eps of 1e-12 is zero in float16
     return nn.functional.normalize(x, dim=-1, eps=max(1e-12, torch.finfo(x.dtype).tiny)).to(x.dtype)
 
 
 class KeyValueState(NamedTuple):
-    conv: Tensor | None  # [B, conv-1, channels of the inputs]
-    scan: Tensor | None  # [B, H, K, V]
+    """What a `KeyValueMixer` carries from one call to the next."""
+
+    conv: Tensor | None  # [B, conv-1, channels of the inputs]; None without a convolution
+    scan: Tensor | None  # [B, H, K, V]; None before the first step
 
 
 class KeyValueMixer(Mixer):
-    """A mixer whose inputs are `HeadInputs` and whose state is a matrix of keys by values per head."""
+    """A mixer with inputs from `HeadInputs` and a state [B, H, K, V]; subclasses set the attributes below."""
 
     inputs: HeadInputs
     shape: tuple[int, int, int]  # H, K, V of the state
-    passes: int  # multiply-adds that one step makes per entry of the state
+    multiply_adds: int  # per entry of the state and step
 
     def init_state(self, batch: int) -> KeyValueState:
         return KeyValueState(self.inputs.init_state(batch), self._zeros(batch))
@@ -93,4 +111,4 @@ class KeyValueMixer(Mixer):
     def mixing_flops(self, length: int) -> int:
         """The recurrence, the read-out and the convolution."""
         H, K, V = self.shape
-        return 2 * self.passes * H * K * V + self.inputs.filter_flops
+        return 2 * self.multiply_adds * H * K * V + self.inputs.conv_flops

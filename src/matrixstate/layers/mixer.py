@@ -1,4 +1,4 @@
-"""What every mixer promises, and the parts of that promise that can be written once."""
+"""The interface of mixers and their configs, and helpers to implement it: checks of inputs and options, states."""
 
 import dataclasses
 import math
@@ -11,53 +11,58 @@ from torch import Tensor, nn
 
 from matrixstate.errors import ConfigError, ShapeError, require
 
-State = Any  # a NamedTuple of tensors, of further such tuples, or of None where an option is off
+State = Any  # a tensor, None, or a NamedTuple of states; None stands for a part that an option leaves out
 
 
 class About(NamedTuple):
-    """What there is to know of a mixer before it is made; `matrixstate list` prints it."""
+    """A mixer in a few lines of text, as `matrixstate list` prints them."""
 
     recurrence: str
-    """The update and the read-out, in the letters of the docs."""
+    """The update of the state and the read-out, as equations."""
     state: str
-    """The shape of what one sequence carries, in the names of the options."""
+    """The shape of one sequence's state, in terms of the options."""
     op: str | None
-    """The op it runs on, a key of `ops.OPS`; None for plain PyTorch."""
+    """The op that computes it, a key of `ops.OPS`; None for plain PyTorch."""
     source: str
-    """Who wrote it down first."""
+    """The paper or repository that the mixer comes from."""
     forms: tuple[str, ...] = ("chunked", "step")
-    """How it can be computed: "parallel" over the sequence, "chunked", or "step" by step."""
+    """The forms it can be computed in: "parallel" over the sequence, "chunked", or "step" by step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MixerConfig(ABC):
-    """The options of a mixer. Frozen; checked when made; knows nothing of the model's width."""
+    """The options of a mixer, without the model's width. Subclasses are frozen dataclasses that check their options.
+
+    Raises ConfigError, with all problems at once, where options are out of range.
+    """
 
     about: ClassVar[About] = About("not described", "not described", None, "not named", ("step",))
 
     @abstractmethod
     def make(self, width: int) -> "Mixer":
-        """A mixer for inputs of `width` channels.
-
-        Raises ConfigError where the options and the width do not fit together.
-        """
+        """A mixer for inputs of `width` channels. Raises ConfigError if the options do not fit the width."""
 
     def fitted(self, width: int) -> Self:
-        """The same options, with those left open that would not fit `width` by default set to what does."""
+        """The same options, with values that fit `width` for those left at None whose default would not fit."""
         return self
 
 
 class Mixer(nn.Module, ABC):
-    """Mixes along the sequence.
+    """Base class of all mixers: modules that mix along the sequence, causally unless they say otherwise.
 
-    Made as `MRU(256, heads=8)`, `MRU(256, MRUConfig(heads=8))` or `MRUConfig(heads=8).make(256)`; its options are in
-    `config`. Called as `y, state = mixer(x, state=None, *, mask=None, reset=None)`, with x and y [B, T, width]; mask
-    [B, T] bool is True at real steps and reset [B, T] bool is True where a document starts. The result is a pair, as
-    of `torch.nn.GRU` with `batch_first=True`, and the state goes into the next call.
+    Made as `MRU(256, heads=8)`, `MRU(256, MRUConfig(heads=8))` or `MRUConfig(heads=8).make(256)`. Its options
+    are in `config`. It is called as `y, state = mixer(x, state=None, *, mask=None, reset=None)` and returns a pair, as
+    `torch.nn.GRU` with `batch_first=True` does. The state is passed to the next call.
 
-    A padded step (of finite numbers) changes no part of the state and no other step's output; its own output means
-    nothing. Splitting the sequence anywhere and passing the state on changes nothing. The last projection is called
-    `output`, so that a model can scale it with its depth.
+    Every mixer guarantees:
+
+    - A sequence may be split anywhere: the parts, with the state passed on, give what the whole gives.
+    - A padded step changes neither the state nor the output of any other step, whatever x holds there. Its own output
+      is undefined.
+    - A document that starts with `reset` gives what it gives alone.
+    - Axis 0 of every tensor of a state is the batch, and those of floating point are at least float32.
+
+    The last projection is called `output`, for the model scales its weights with the depth.
     """
 
     output: nn.Linear
@@ -66,22 +71,36 @@ class Mixer(nn.Module, ABC):
     def forward(
         self, x: Tensor, state: State = None, *, mask: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """x [B, T, width] -> y [B, T, width] and the state after the last step."""
+        """Mix x along the sequence.
+
+        Args:
+            x: [B, T, width] floating point, T >= 0.
+            state: what the last call returned. Default: the state of `init_state`.
+            mask: [B, T] bool, True at real steps. Default: all are real.
+            reset: [B, T] bool, True where a document starts: the state is reset before that step. Default: nowhere.
+
+        Returns:
+            y: [B, T, width].
+            state: the state after the last step.
+
+        Raises:
+            ShapeError: another shape or dtype.
+        """
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
-        """The state before anything was seen, for `batch` rows."""
+        """The state before the first step, for `batch` rows."""
 
     @abstractmethod
     def mixing_flops(self, length: int) -> int:
-        """Floating-point operations per token beyond the weight matrices, over a sequence of `length`."""
+        """Floating-point operations per token in a sequence of `length`, without those of the weight matrices."""
 
     def state_matrices(self, state: State) -> "StateMatrices | None":
-        """What a thermometer reads of a state; None (the default) for mixers without a matrix state."""
+        """The matrices of a state, for inspection; None (the default) for mixers without a matrix state."""
         return None
 
     def state_bytes(self, length: int) -> int:
-        """Bytes of state per row after `length` tokens. Does not depend on `length` for a recurrent mixer."""
+        """Bytes of one row's state after `length` tokens. Independent of `length` for a recurrent mixer."""
         return sum(leaf.numel() * leaf.element_size() for leaf in state_leaves(self.init_state(1)))
 
 
@@ -89,9 +108,9 @@ C = TypeVar("C", bound=MixerConfig)
 
 
 def make_config(kind: type[C], width: int, config: C | None, options: Mapping[str, Any]) -> C:
-    """The config of a mixer made as `Mixer(width, config)` or `Mixer(width, **options)`.
+    """The config of a mixer that is made as `Mixer(width, config)` or `Mixer(width, **options)`.
 
-    Raises ConfigError with a sentence per unknown option (and the nearest known one), wrong type or wrong value.
+    Raises ConfigError with one problem per unknown option (naming the nearest known one), wrong type or wrong value.
     """
     name = kind.__name__.removesuffix("Config")
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
@@ -100,7 +119,7 @@ def make_config(kind: type[C], width: int, config: C | None, options: Mapping[st
         given = ", ".join(options)
         require((not options, f"{name}: expected a config or options, got a config and {given}"))
         return config
-    from matrixstate.configs import decode  # here, so that layers and models import without PyYAML
+    from matrixstate.configs import decode  # imported late: layers and models work without PyYAML
 
     try:
         return decode(kind, dict(options), {}).fitted(width)
@@ -112,13 +131,13 @@ class StateMatrices(NamedTuple):
     """The matrices of a state, one per row and head."""
 
     matrix: Tensor  # [B, H, R, D], as stored
-    log_scale: Tensor | None = None  # [B, H], natural logarithm of what multiplies it
-    product: bool = False  # a bare product of matrices, which starts as the identity
-    squashed: bool = False  # a tanh keeps the entries within (-1, 1)
+    log_scale: Tensor | None = None  # [B, H], natural logarithm of a factor of the matrix
+    product: bool = False  # a product of matrices to which nothing is added; starts as the identity
+    squashed: bool = False  # entries are within (-1, 1), by a tanh
 
 
 def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
-    """The same state with `change` applied to every tensor."""
+    """A state of the same structure with `change` applied to every tensor."""
     if state is None:
         return None
     if isinstance(state, Tensor):
@@ -128,18 +147,21 @@ def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
 
 
 def state_leaves(state: State) -> list[Tensor]:
-    """Every tensor of a state, in order."""
+    """The tensors of a state, in order."""
     leaves: list[Tensor] = []
-    map_state(lambda leaf: leaves.append(leaf) or leaf, state)
+    map_state(lambda leaf: leaves.append(leaf) or leaf, state)  # append returns None
     return leaves
 
 
 def check_inputs(
     name: str, x: Tensor, width: int, mask: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Checks what every mixer takes; returns `x` and `reset` without what padded steps hold.
+    """Check the inputs of a mixer, and return `x` with zeros and `reset` with False at padded steps.
 
-    Padding may be memory that was never written: a NaN in it is replaced here, since a product with zero would keep it.
+    Padding may hold NaN, which a later product with zero would not remove.
+
+    Raises:
+        ShapeError: x is not [B, T, width] floating point, or mask or reset not [B, T] bool.
     """
     if x.ndim != 3 or x.shape[-1] != width or not x.is_floating_point():
         raise ShapeError(f"{name}: x must be floating point [B, T, {width}], got {x.dtype} {list(x.shape)}")
@@ -148,11 +170,11 @@ def check_inputs(
             raise ShapeError(
                 f"{name}: {what} must be torch.bool {list(x.shape[:2])}, got {flags.dtype} {list(flags.shape)}"
             )
-    return silence(x, mask), reset if reset is None or mask is None else reset & mask
+    return zero_padding(x, mask), reset if reset is None or mask is None else reset & mask
 
 
 def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> bool:
-    """Whether the mixer may take its shortest way: one token per row, no gradient, and nobody listens to its parts."""
+    """Whether a mixer may use its fused op for one token per row: no padding, no gradients, no hooks on its parts."""
     return (
         x.shape[1] == 1
         and mask is None
@@ -160,24 +182,24 @@ def is_one_step(mixer: nn.Module, x: Tensor, mask: Tensor | None, reset: Tensor 
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not any(part._forward_hooks or part._forward_pre_hooks for part in mixer.children())
-        and _is_at_hand(mixer, x.device)
+        and _has_parameters_on(mixer, x.device)
     )
 
 
-def _is_at_hand(mixer: nn.Module, device: torch.device) -> bool:
-    """Whether all parameters are on `device`; those of an offloaded module arrive when its forward is called."""
+def _has_parameters_on(mixer: nn.Module, device: torch.device) -> bool:
+    """Whether all parameters are on `device`. Those of an offloaded module are there only during its forward."""
     modules = (mixer, *mixer.children())
     return all(p is None or p.device == device for module in modules for p in module._parameters.values())
 
 
 def require_width(name: str, width: int, divisor: int, what: str) -> None:
-    """The model's width must be a multiple of `divisor`."""
+    """Raise ConfigError unless `width` is a multiple of `divisor`, which the message calls `what`."""
     if width % divisor:
         raise ConfigError(f"{name}: width must be a multiple of {what} = {divisor}, got {width}")
 
 
 def at_least(low: int, config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
-    """For `require`: every named option is `low` or more."""
+    """For `require`: every named option is at least `low`."""
     values = {name: getattr(config, name) for name in names}
     return [(n >= low, f"{name}: expected at least {low}, got {n}") for name, n in values.items()]
 
@@ -195,12 +217,12 @@ def positive(config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
 
 
 def expect_divisor(heads: int, config: MixerConfig, name: str) -> tuple[bool, str]:
-    """For `require`: the named head count, if given, divides `heads`."""
+    """For `require`: the named number of heads, if not None, divides `heads`."""
     n = getattr(config, name)
     fits = n is None or (n > 0 and (heads <= 0 or heads % n == 0))
     return fits, f"{name}: expected a divisor of {heads}, got {n}"
 
 
-def silence(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x [B, T, ...] with zeros at the steps where mask [B, T] is False: a write or a log decay that changes nothing."""
+def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [B, T, ...] with zeros where mask [B, T] is False: there a write or a log decay leaves the state as it is."""
     return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0)

@@ -1,4 +1,4 @@
-"""Position-wise feed-forward layers, plain and gated."""
+"""MLPs: two linear maps with an activation between them, or a gated one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from matrixstate.errors import require
 from matrixstate.layers.projection import projection
 
-_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {  # the function, and whether it gates
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {  # function, whether the MLP is gated
     "gelu": (nn.functional.gelu, False),
     "relu": (nn.functional.relu, False),
     "swish": (nn.functional.silu, False),
@@ -29,22 +29,22 @@ class MLPConfig:
     hidden: int | None = None
     """Hidden channels. Default: four times the width."""
     activation: Literal["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"] = "gelu"
-    """swish is x sigmoid(x); the names that end in lu and have a g are gated, as is bilinear."""
+    """glu, bilinear, reglu, geglu and swiglu are gated, with sigmoid, identity, relu, gelu and silu; swish is silu."""
 
     def __post_init__(self) -> None:
         require((self.hidden is None or self.hidden > 0, f"hidden: expected at least 1, got {self.hidden}"))
 
     def make(self, width: int) -> "FeedForward":
-        """The layer for inputs of `width` channels."""
+        """An MLP for inputs of `width` channels."""
         return MLP(self, width)
 
     def sizes(self, width: int) -> tuple[int, int]:
-        """Channels before the activation, which a gate doubles, and after it."""
+        """Channels before the activation, twice as many where it is gated, and after it."""
         hidden = self.hidden or 4 * width
         return (2 * hidden if _ACTIVATIONS[self.activation][1] else hidden), hidden
 
     def activate(self, hidden: Tensor) -> Tensor:
-        """hidden [..., channels before] -> [..., channels after]."""
+        """hidden [..., channels before] -> [..., channels after]; the second half of gated channels is the value."""
         act, gated = _ACTIVATIONS[self.activation]
         if not gated:
             return act(hidden)
@@ -53,15 +53,15 @@ class MLPConfig:
 
 
 class FeedForward(nn.Module):
-    """Acts on every step by itself: x [..., width] -> [..., width]."""
+    """Base class of MLPs, which act on every step by itself: x [..., width] -> [..., width]."""
 
     def last_weights(self) -> list[Tensor]:
-        """The weights of the last linear maps, which a model scales with its depth."""
+        """The weights of the last linear maps, which the model scales with its depth."""
         raise NotImplementedError
 
 
 class MLP(FeedForward):
-    """The layer of `MLPConfig`."""
+    """The MLP of `MLPConfig`, without biases."""
 
     def __init__(self, config: MLPConfig, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A mixture of experts: many feed-forward layers, of which every token uses the few that a router picks."""
+"""A mixture of experts: many MLPs, of which a router selects a few for every token."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +14,24 @@ from matrixstate.ops._checks import full_precision
 
 @dataclass(frozen=True)
 class MoEConfig(MLPConfig):
-    """y = sum of p_e MLP_e(x) over the `active` experts e whose probabilities p = softmax(R x) are largest.
+    """y = sum of p_e MLP_e(x) over the `active` experts e with the largest probabilities p = softmax(R x).
 
-    `hidden` and `activation` are each expert's. The router learns to spread tokens by a loss that training adds:
-    `balance` · E sum_e f_e P_e per layer, with f_e the share of picks that fall on e and P_e its mean probability, over
-    all steps, padded ones too.
+    `hidden` and `activation` are those of each expert. Training adds a load-balancing loss per layer,
+    `balance` · E sum_e f_e P_e, with f_e the fraction of assignments that go to expert e and P_e its mean probability,
+    both over all steps including padded ones.
     Sources: Shazeer et al. 2017; the loss: Fedus et al. 2021, "Switch Transformers"; the shared expert: DeepSeekMoE.
     """
 
     experts: int = 8
     """E, the number of experts."""
     active: int = 2
-    """How many of them a token uses."""
+    """Experts per token."""
     shared: int = 0
-    """Hidden channels of one more MLP that every token uses. 0: none."""
+    """Hidden channels of a shared MLP that every token uses as well. 0: none."""
     normalise: bool = True
-    """Divide the p of the experts used by their sum."""
+    """Divide the probabilities of a token's experts by their sum."""
     balance: float = 1e-3
-    """Weight of the balancing loss, which is 1 for perfect balance."""
+    """Weight of the load-balancing loss, which without the weight is 1 at perfect balance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,12 +46,12 @@ class MoEConfig(MLPConfig):
         )
 
     def make(self, width: int) -> "MoE":
-        """The layer for inputs of `width` channels."""
+        """A mixture of experts for inputs of `width` channels."""
         return MoE(self, width)
 
 
 class Experts(nn.Module):
-    """One linear map per expert, weight [E, inputs, outputs], normal with standard deviation 0.02, no bias."""
+    """The weights of one linear map per expert, [E, inputs, outputs], normal with standard deviation 0.02, no bias."""
 
     def __init__(self, experts: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -59,10 +59,10 @@ class Experts(nn.Module):
 
 
 class MoE(FeedForward):
-    """The layer of `MoEConfig`: x [..., width] -> [..., width].
+    """The mixture of experts of `MoEConfig`: x [..., width] -> [..., width].
 
-    Tokens are sorted by expert and each expert multiplies its own at once, so the cost is that of `active` experts. How
-    many tokens an expert gets is known only at run time, so torch.compile needs a graph break here.
+    Cost: that of `active` experts per token, for tokens are grouped by expert. The sizes of the groups depend on data,
+    so torch.compile breaks the graph here and refuses `fullgraph=True`.
     """
 
     def __init__(self, config: MoEConfig, width: int) -> None:
@@ -74,12 +74,13 @@ class MoE(FeedForward):
         self.output = Experts(config.experts, after, width)
         self.shared = MLP(MLPConfig(config.shared, config.activation), width) if config.shared else None
         self.balance_loss: Tensor | None = None
-        """Of the last forward pass in training, weighted; None after one in evaluation."""
+        """The weighted load-balancing loss of the last forward pass in training mode; None after one in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         weights, picks = self._route(tokens)
         k = self.config.active
+        # group the tokens by expert, apply each expert to its group, and sum the results per token
         order = picks.flatten().argsort(stable=True)  # by expert, then by token
         token = order // k
         counts = picks.flatten().bincount(minlength=self.config.experts)
@@ -91,8 +92,8 @@ class MoE(FeedForward):
         return y if self.shared is None else y + self.shared(x)
 
     def _route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [N, width] -> weights and experts of each token's picks [N, k]; keeps the balancing loss."""
-        with full_precision(tokens):  # a pick must not hang on the rounding of autocast
+        """tokens [N, width] -> weights [N, k] and indices [N, k] of each token's experts; sets `balance_loss`."""
+        with full_precision(tokens):  # the choice of experts should not depend on the rounding of autocast
             p = self.router(tokens.to(self.router.weight.dtype)).softmax(dim=-1)
         weights, picks = p.topk(self.config.active, dim=-1)
         self.balance_loss = None
@@ -104,7 +105,7 @@ class MoE(FeedForward):
         return weights, picks
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which have made no forward pass: the graph of the loss cannot be copied."""
+        """Without the loss, whose autograd graph can be neither copied nor pickled."""
         return {**self.__dict__, "balance_loss": None}
 
     def last_weights(self) -> list[Tensor]:
@@ -112,6 +113,6 @@ class MoE(FeedForward):
 
     @property
     def idle_parameters(self) -> int:
-        """Parameters of the experts that a token does not use."""
+        """Parameters of the experts that a given token does not use."""
         each = (self.input.weight.numel() + self.output.weight.numel()) // self.config.experts
         return each * (self.config.experts - self.config.active)

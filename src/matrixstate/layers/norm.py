@@ -1,4 +1,4 @@
-"""Root-mean-square norm with its sums in the precision of its weight, under autocast too."""
+"""RMSNorm computed in the dtype of its weight, under autocast too."""
 
 import torch
 from torch import Tensor, nn
@@ -7,16 +7,16 @@ EPS = 1e-5  # added to the mean square
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / rms(x) * weight over the last axis. Source: Zhang & Sennrich 2019."""
+    """x / sqrt(mean(x²) + 1e-5) * weight over the last axis. Source: Zhang & Sennrich 2019."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., channels] -> the same, in the dtype of the weight.
+        """x [..., channels] -> [..., channels].
 
-        A float32 norm between bfloat16 layers returns the dtype of `x`, which the next layer can take; under autocast
-        that layer casts by itself.
+        Computed in the dtype of the weight, and returned in it, except that a float32 norm between bfloat16 layers
+        returns bfloat16, which the next layer needs. Under autocast the next layer casts its input itself.
         """
         wide = self.weight.dtype
         y = super().forward(x.to(wide))

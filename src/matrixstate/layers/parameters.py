@@ -1,7 +1,7 @@
-"""How single parameters are treated, declared on the module's class by the parameter's name.
+"""Parameters with special treatment: no weight decay, or float32 always.
 
-Attributes set on Parameter objects would be lost where those are replaced: by `copy.deepcopy`, `Module.to_empty` and
-`load_state_dict(assign=True)`.
+They are declared by name on the module's class. Attributes of the Parameter objects themselves would be lost where the
+objects are replaced, as `copy.deepcopy`, `Module.to_empty` and `load_state_dict(assign=True)` do.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-# A module with this attribute, a tuple of parameter names, exempts those from weight decay.
+# The attribute of a module that lists the names of its own parameters without weight decay.
 EXEMPT = "no_weight_decay"
 
 
 def without_weight_decay(model: nn.Module) -> set[str]:
-    """The full names of the parameters below `model` that a module's `no_weight_decay` exempts."""
+    """The full names of all parameters of `model` that are listed in the `no_weight_decay` of their module."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
@@ -24,10 +24,10 @@ def without_weight_decay(model: nn.Module) -> set[str]:
 
 
 class Float32Parameters(nn.Module):
-    """A module whose own parameters named in `float32` stay float32 under `.bfloat16()`, `.half()` and `.to(dtype)`.
+    """A module whose parameters listed in `float32` stay float32 under `.bfloat16()`, `.half()` and `.to(dtype)`.
 
-    Rates like e^{A_log} set how long a head remembers; rounded to 8 bits, lengths of memory change by percents.
-    Wider dtypes are taken as they come.
+    For rates such as e^{A_log}: the 8 significant bits of bfloat16 would change the half-life of a state by percents.
+    Conversion to float64 is not affected.
     """
 
     float32: ClassVar[tuple[str, ...]] = ()
@@ -38,5 +38,5 @@ class Float32Parameters(nn.Module):
         for name, old in before.items():
             new = self._parameters[name]
             if new is not None and new.dtype in (torch.bfloat16, torch.float16):
-                new.data = old.to(new.device, torch.float32)  # from before it was rounded
+                new.data = old.to(new.device, torch.float32)  # from the values before rounding
         return self

@@ -1,10 +1,10 @@
-"""Linear maps with the initialisation of GPT-2: normal weights, no bias."""
+"""Linear maps initialised as GPT-2's: normal weights, no bias."""
 
 from torch import nn
 
 
 def projection(inputs: int, outputs: int, std: float = 0.02) -> nn.Linear:
-    """A linear map without bias, weights normal with standard deviation `std` (zeros for 0)."""
+    """A linear map without bias, its weights normal with standard deviation `std` (zeros for 0)."""
     linear = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(linear.weight, std=std)
     return linear

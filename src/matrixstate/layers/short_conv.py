@@ -9,22 +9,27 @@ from matrixstate.ops import accumulation_dtype, causal_conv
 
 
 class ShortConv(nn.Module):
-    """Depthwise causal convolution of `kernel` steps, then silu. State: the last kernel - 1 inputs [B, kernel-1, C]."""
+    """Depthwise causal convolution of `kernel` steps, then silu. Weights are [channels, kernel].
+
+    State: the last kernel - 1 inputs [B, kernel-1, channels]. Weights and bias start uniform in ±1/√kernel, as those of
+    `torch.nn.Conv1d`.
+    """
 
     no_weight_decay = ("weight",)
 
     def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
         super().__init__()
-        reach = 1 / math.sqrt(kernel)
-        self.weight = nn.Parameter(torch.empty(channels, kernel).uniform_(-reach, reach))
-        self.bias = nn.Parameter(torch.empty(channels).uniform_(-reach, reach)) if bias else None
+        limit = 1 / math.sqrt(kernel)
+        self.weight = nn.Parameter(torch.empty(channels, kernel).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-limit, limit)) if bias else None
 
     def forward(
         self, x: Tensor, state: Tensor | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """x [B, T, C] -> [B, T, C] and the state."""
+        """x [B, T, channels] -> [B, T, channels], and the state; arguments as of `ops.causal_conv`."""
         return causal_conv(x, self.weight, self.bias, state, activation="silu", mask=mask, reset=reset)
 
     def init_state(self, batch: int) -> Tensor:
+        """The state before the first step: zeros, at least float32."""
         channels, kernel = self.weight.shape
         return self.weight.new_zeros(batch, kernel - 1, channels, dtype=accumulation_dtype(self.weight.dtype))

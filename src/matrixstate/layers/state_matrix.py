@@ -1,4 +1,4 @@
-"""How the matrix recurrent unit makes a matrix of a token; the functions themselves are with the op that fuses them."""
+"""The maps from a token's elements to a square matrix X_t, defined beside the op `mru_scan` that fuses them."""
 
 from matrixstate.ops.mru.builders import BUILDERS, Builder, build_state_matrix
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from matrixstate.errors import ShapeError, require
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, make_config, one_of, require_width
-from matrixstate.layers.positions import count_positions, fade, rotate
+from matrixstate.layers.positions import count_positions, rotate, xpos_scale
 from matrixstate.layers.projection import projection
 from matrixstate.ops import AttentionState, accumulation_dtype, attention
 
@@ -110,7 +110,7 @@ class Attention(Mixer):
             queries_and_keys = rotate(queries_and_keys, position)
         q, k = queries_and_keys.tensor_split([-self.key_heads], dim=2)
         if self.config.positions == "xpos":
-            q, k = fade(q, position, 1), fade(k, position, -1)
+            q, k = xpos_scale(q, position, 1), xpos_scale(k, position, -1)
         y, cache = attention(
             q, k, v, None if state is None else state.cache, window=self.config.window, mask=mask, reset=reset
         )

@@ -103,4 +103,4 @@ class CellMixer(Mixer):
 
     def mixing_flops(self, length: int) -> int:
         """The products with the state and the convolution."""
-        return 2 * self.recurrent.numel() + self.inputs.filter_flops
+        return 2 * self.recurrent.numel() + self.inputs.conv_flops

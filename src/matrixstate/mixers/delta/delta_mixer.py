@@ -9,8 +9,8 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import LogForgetGate
-from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, share, unit
-from matrixstate.layers.mixer import MixerConfig, at_least, check_inputs, expect_divisor, positive, silence
+from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, expand_heads, l2_normalise
+from matrixstate.layers.mixer import MixerConfig, at_least, check_inputs, expect_divisor, positive, zero_padding
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import gated_delta_product
@@ -36,7 +36,7 @@ class DeltaConfig(MixerConfig):
     gate: bool = False
     """Multiply the normed read-out by silu of a projection of the input."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at initialization."""
+    """Standard deviation of the input projection's weights at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -61,7 +61,7 @@ class DeltaMixer(KeyValueMixer):
         super().__init__()
         H, K, V, n = config.heads, config.key_size, config.value_size, micro_steps
         self.config, self.width, self.shape = config, width, (H, K, V)
-        self.micro_steps, self.passes = n, 4 * n
+        self.micro_steps, self.multiply_adds = n, 4 * n
         G = config.key_heads or H
         self.inputs = HeadInputs(width, ((G, K), (n * G, K), (n * H, V)), config.conv, silu=True, std=config.input_std)
         self.beta = projection(width, n * H)
@@ -78,10 +78,10 @@ class DeltaMixer(KeyValueMixer):
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         k, v, beta = (self._split_micro_steps(a) for a in (k, v, self._beta(x, mask)))
-        q, k = (share(unit(a), self.config.heads) for a in (q, k))
+        q, k = (expand_heads(l2_normalise(a), self.config.heads) for a in (q, k))
         decay = None
         if self.forget is not None and self.forget_gate is not None:
-            decay = silence(self.forget_gate(self.forget(x)), mask)
+            decay = zero_padding(self.forget_gate(self.forget(x)), mask)
         q = q / math.sqrt(self.config.key_size)
         y, scan = gated_delta_product(q, k, v, beta, decay, micro_steps=self.micro_steps, state=state.scan, reset=reset)
         y = self.norm(y).flatten(2)
@@ -90,7 +90,7 @@ class DeltaMixer(KeyValueMixer):
     def _beta(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """β of every delta rule [B, T, n·H], in the dtype of the norm; 0 at padded steps, where S stays as it is."""
         beta = torch.sigmoid(self.beta(x).to(self.norm.weight.dtype))
-        return silence(2 * beta if self.config.negative_eigenvalues else beta, mask)
+        return zero_padding(2 * beta if self.config.negative_eigenvalues else beta, mask)
 
     def _split_micro_steps(self, x: Tensor) -> Tensor:
         """x [B, T, n·heads, ...] -> [B, T·n, heads, ...]: the micro-steps become steps of the sequence."""

@@ -65,7 +65,7 @@ class MRUConfig(MixerConfig):
     channels: int | None = None
     """Channels after W_down, a multiple of heads · D. Default: the width."""
     down_std: float | None = None
-    """Standard deviation of W_down at initialization. Default: 0.02 sqrt(D)."""
+    """Standard deviation of W_down at initialisation. Default: 0.02 sqrt(D)."""
     conv: int = 0
     """Steps of a short convolution (followed by silu) of the input from which X_t is made. 0: no convolution."""
     decay: bool = False
@@ -88,12 +88,12 @@ class MRUConfig(MixerConfig):
     code_groups: int = 1
     """Groups of heads with a codebook each; the heads of a group are corrected together. A divisor of heads."""
     sharpness: float = 16.0
-    """Inverse temperature of the softmax over the codes at initialization; its logits are cosines."""
+    """Inverse temperature of the softmax over the codes at initialisation; its logits are cosines."""
     balanced: bool = False
     """Write sqrt(1 - f_t²) V_t, so that the size of a head's state does not depend on how slowly it forgets. Needs
     `decay` and `write`. Source: Griffin's RG-LRU, De et al. 2024."""
     input_std: float = 0.02
-    """Standard deviation of the weights of the value projection and the gate at initialization."""
+    """Standard deviation of the weights of the value projection and the gate at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -151,7 +151,7 @@ class MRUState(NamedTuple):
 
 
 class MRU(Mixer):
-    """The mixer of `MRUConfig`. At initialization every X_t is the identity (minus the identity for `householder`).
+    """The mixer of `MRUConfig`. At initialisation every X_t is the identity (minus the identity for `householder`).
 
     The value path and error correction are parts in modules of their own: `value_path` and `correction`.
     """

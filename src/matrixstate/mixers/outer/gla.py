@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
-from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, make_config, positive, silence
+from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, make_config, positive, zero_padding
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -58,7 +58,7 @@ class GLAConfig(MixerConfig):
 class GLA(KeyValueMixer):
     """The mixer of `GLAConfig`. State [B, H, K, V]."""
 
-    passes = 3
+    multiply_adds = 3
 
     def __init__(self, width: int, config: GLAConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ class GLA(KeyValueMixer):
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         logits = self.decay(x).to(accumulation_dtype(x.dtype)).unflatten(-1, self.shape[:2])
-        decay = silence(logsigmoid(logits) / self.config.temperature, mask)
+        decay = zero_padding(logsigmoid(logits) / self.config.temperature, mask)
         q = q / math.sqrt(self.config.key_size)
-        y, scan = outer_scan(q, silence(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
+        y, scan = outer_scan(q, zero_padding(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
         y = self.norm(y).flatten(2) * silu(self.gate(x))
         return self.output(y), KeyValueState(conv, scan)

@@ -16,7 +16,7 @@ from matrixstate.layers.mixer import (
     check_inputs,
     make_config,
     positive,
-    silence,
+    zero_padding,
 )
 from matrixstate.layers.projection import projection
 from matrixstate.ops import linear_attention
@@ -61,7 +61,7 @@ class LinearTransformerConfig(MixerConfig):
 class LinearTransformer(KeyValueMixer):
     """The mixer of `LinearTransformerConfig`. State: S with z as its last column [B, H, K, V + 1]."""
 
-    passes = 2
+    multiply_adds = 2
 
     def __init__(self, width: int, config: LinearTransformerConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class LinearTransformer(KeyValueMixer):
         x, reset = check_inputs("LinearTransformer", x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
-        y, scan = linear_attention(features(q), silence(features(k), mask), v, state=state.scan, reset=reset)
+        y, scan = linear_attention(features(q), zero_padding(features(k), mask), v, state=state.scan, reset=reset)
         return self.output(y.flatten(2)), KeyValueState(conv, scan)
 
     def state_matrices(self, state: KeyValueState) -> StateMatrices | None:

@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import LogForgetGate
-from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, share
+from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, expand_heads
 from matrixstate.layers.mixer import (
     About,
     MixerConfig,
@@ -18,7 +18,7 @@ from matrixstate.layers.mixer import (
     expect_divisor,
     make_config,
     positive,
-    silence,
+    zero_padding,
 )
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
@@ -68,7 +68,7 @@ class Mamba2Config(MixerConfig):
 class Mamba2(KeyValueMixer):
     """The mixer of `Mamba2Config`. At the start A is uniform in (1, 16), Δ log-uniform in [0.001, 0.1], D one."""
 
-    passes = 3
+    multiply_adds = 3
 
     no_weight_decay = ("skip",)
 
@@ -93,10 +93,10 @@ class Mamba2(KeyValueMixer):
         state = KeyValueState(None, None) if state is None else state
         (v, k, q), conv = self.inputs(x, state.conv, mask, reset)
         z = self.step(x)
-        decay = silence(self.forget_gate(z), mask)
-        step = silence(self.forget_gate.step(z), mask)
+        decay = zero_padding(self.forget_gate(z), mask)
+        step = zero_padding(self.forget_gate.step(z), mask)
         written = (v * step[..., None]).to(v.dtype)
-        q, k = (share(a, self.config.heads) for a in (q, k))
+        q, k = (expand_heads(a, self.config.heads) for a in (q, k))
         y, scan = outer_scan(q, k, written, log_decay=decay, state=state.scan, reset=reset)
         y = (y + self.skip[:, None] * v).flatten(2) * silu(self.gate(x))
         return self.output(self.norm(y)), KeyValueState(conv, scan)

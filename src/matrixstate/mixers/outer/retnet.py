@@ -18,7 +18,7 @@ from matrixstate.layers.mixer import (
     check_inputs,
     make_config,
     positive,
-    silence,
+    zero_padding,
 )
 from matrixstate.layers.positions import count_positions, rotate
 from matrixstate.layers.projection import projection
@@ -72,7 +72,7 @@ class RetNetState(NamedTuple):
 class RetNet(KeyValueMixer):
     """The mixer of `RetNetConfig`."""
 
-    passes = 3
+    multiply_adds = 3
 
     def __init__(self, width: int, config: RetNetConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class RetNet(KeyValueMixer):
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         position, following = count_positions(state.position, T, mask, reset)
         q, k = rotate(q, position), rotate(k, position) / math.sqrt(self.config.key_size)
-        decay = silence(self.log_decay(accumulation_dtype(x.dtype)).expand(B, T, -1), mask)
-        y, scan = outer_scan(q, silence(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
+        decay = zero_padding(self.log_decay(accumulation_dtype(x.dtype)).expand(B, T, -1), mask)
+        y, scan = outer_scan(q, zero_padding(k, mask), v, log_decay=decay, state=state.scan, reset=reset)
         y = layer_norm(y.to(decay.dtype), y.shape[-1:], eps=1e-5).to(y.dtype).flatten(2)
         return self.output(y * silu(self.gate(x))), RetNetState(conv, scan, following)
 
