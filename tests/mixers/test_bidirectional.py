@@ -1,4 +1,4 @@
-"""Both directions of every mixer: padding and packing change nothing, and there is no state to carry."""
+"""Bidirectional mixers of every kind: both directions, padding, packed documents, and no state."""
 
 import itertools
 
@@ -23,20 +23,20 @@ def make(name):
 
 
 @everywhere
-def test_it_reads_in_both_directions(name):
+def test_the_output_combines_both_directions(name):
     mixer, x = make(name), torch.randn(2, 6, WIDTH, dtype=torch.float64)
     y, state = mixer(x)
     assert state is None
     both = torch.cat([mixer.forwards(x)[0], mixer.backwards(x.flip(1))[0].flip(1)], dim=-1)
     assert_equal_to_rounding(y, both @ mixer.output.weight.T, "y")
-    if name != "conv":  # which sees four steps
+    if name != "conv":  # whose output depends on four steps only
         seen = torch.autograd.functional.jacobian(lambda a: mixer(a)[0][0, 2].sum(), x)
-        assert seen[0].abs().amax(dim=1).min() > 0  # every step sees every step
+        assert seen[0].abs().amax(dim=1).min() > 0  # every step depends on every step
 
 
 @everywhere
 def test_documents_and_padding(name):
-    """Each document of each row is as if it stood alone, wherever padding lies."""
+    """Each document of each row gives what it gives alone, wherever padding is."""
     mixer, real = make(name), torch.tensor(PADDINGS["anywhere"]).bool()
     x = torch.randn(4, 8, WIDTH, dtype=torch.float64)
     reset = torch.rand(4, 8) < 0.35
@@ -54,5 +54,7 @@ def test_documents_and_padding(name):
 def test_a_state_is_refused():
     mixer = BidirectionalConfig(CONFIGS["gru"]).make(WIDTH)
     assert mixer.init_state(3) is None
-    with pytest.raises(ShapeError, match="Bidirectional: state must be None, for it reads whole sequences, got tuple"):
+    with pytest.raises(
+        ShapeError, match="Bidirectional: state must be None, since it takes whole sequences, got tuple"
+    ):
         mixer(torch.zeros(1, 2, WIDTH), (1,))

@@ -1,4 +1,4 @@
-"""What corrects the state of an MRU, and what lets an M²RNN track one."""
+"""Error correction of the MRU's state, and the M²RNN's options for state tracking."""
 
 import dataclasses
 import itertools
@@ -19,8 +19,8 @@ def permutation_matrices():
 
 
 @pytest.mark.parametrize("every", [1, 5, 16])
-def test_errors_of_the_matrices_do_not_add_up(every):
-    """Slightly wrong permutations: corrected by the right codes their product stays right, uncorrected it drifts."""
+def test_errors_of_the_matrices_do_not_accumulate(every):
+    """The product of slightly wrong permutation matrices stays right with the right codes, and drifts without."""
     torch.manual_seed(0)
     group = permutation_matrices()
     wrong = group + 0.02 * torch.randn_like(group)
@@ -51,12 +51,12 @@ def test_errors_of_the_matrices_do_not_add_up(every):
         {"method": "hillis_steele"},
     ],
 )
-def test_what_cannot_be_corrected_is_refused(changes):
+def test_options_that_exclude_correction_are_refused(changes):
     with pytest.raises(ConfigError, match="snap: expected 0 unless"):
         dataclasses.replace(CORRECTED, **changes)
 
 
-def test_mistakes_are_named():
+def test_wrong_options_are_refused():
     for changes, said in (
         ({"codes": 0}, "codes: expected at least 1, got 0"),
         ({"code_groups": 3}, "code_groups: expected a divisor of 2, got 3"),
@@ -67,7 +67,7 @@ def test_mistakes_are_named():
         assert caught.value.problems == (said,)
 
 
-def test_an_orthogonal_fast_start():
+def test_initialisation_with_orthogonal_weights_and_fast_gates():
     config = M2RNNConfig(heads=4, key_size=2, value_size=5, weight_kind="orthogonal", forget_start="fast")
     torch.manual_seed(0)
     mixer = config.make(12)

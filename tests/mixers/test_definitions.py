@@ -1,4 +1,4 @@
-"""Every mixer against the paper's equations, written out here step by step for one sequence in float64."""
+"""Every mixer against the equations of its paper, written out step by step for one sequence in float64."""
 
 import math
 
@@ -24,7 +24,7 @@ WIDTH, T, EPS = 10, 9, 1e-5
 
 
 def check(config, definition):
-    """The mixer of `config`, weights away from their start, equals `definition(mixer, x)` on x [T, width]."""
+    """The mixer of `config` with perturbed weights equals `definition(mixer, x)` on x [T, width]."""
     torch.manual_seed(0)
     mixer = config.make(WIDTH).double()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def forget(mixer, z):
 
 
 def by_heads(T_, H, step):
-    """y [T, H·V] of `step(t, h, S) -> (S, y)` from zeros."""
+    """y [T, H, V] of `step(t, h, S) -> (S, y)` from zeros."""
     rows = []
     states = [0.0] * H
     for t in range(T_):
@@ -131,7 +131,7 @@ WRITING = {**MRU, "rescale": False, "readout": "state", "write": True}
     [
         MRU,
         {**MRU, "conv": 3, "decay": True},
-        {**MRU, "readout": "bounded", "gate": True, "norm": True},
+        {**MRU, "readout": "bounded", "decay": True, "gate": True, "norm": True},
         WRITING,
         {**WRITING, "decay": True, "skip": True, "norm": True},
         {**WRITING, "decay": True, "balanced": True, "skip": True, "gate": True},
@@ -267,7 +267,7 @@ def test_one_micro_step_is_gated_deltanet():
 
 
 def cell(mixer, x, step, state):
-    """y [T, width] of `step(inputs of all kinds [n, d], weights [n, d, d], state) -> state`, whose first is h."""
+    """y [T, width] of `step(inputs [n, d], weights [n, d, d], state) -> state`, whose first part is h."""
     parts = inputs(mixer, x)
     heads = []
     for h in range(mixer.config.heads):
@@ -315,6 +315,6 @@ def test_lstm():
     check(LSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
 
 
-def test_an_lstm_starts_by_keeping():
+def test_the_forget_bias_of_an_lstm_starts_at_one():
     mixer = LSTMConfig(heads=2).make(WIDTH)
     assert mixer.bias.flatten(1).mean(dim=1).tolist() == [0, 0, 1, 0]

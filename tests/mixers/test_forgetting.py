@@ -1,4 +1,4 @@
-"""What keeps the states of MRU and M²RNN in the range they were trained in."""
+"""Options that keep the states of MRU and M²RNN bounded: `weight_bound` and `balanced`."""
 
 import dataclasses
 
@@ -31,8 +31,8 @@ def test_no_weight_exceeds_the_bound(size):
 
 
 @torch.no_grad()
-def test_a_bounded_memory_forgets_where_it_started():
-    """With W beyond the bound two states stay apart for ever; bounded, they meet."""
+def test_with_a_bound_states_from_different_starts_converge():
+    """With a larger W two states stay apart."""
     x = torch.zeros(1, 2000, 12, dtype=torch.float64)
     distances = {}
     for bound in (None, 0.5):
@@ -48,20 +48,20 @@ def test_a_bounded_memory_forgets_where_it_started():
 
 
 @pytest.mark.parametrize("log_decay", [-1e-6, -1e-3, -0.1, -3.0])
-def test_the_share_written_keeps_the_variance(log_decay):
+def test_balanced_writes_preserve_the_variance(log_decay):
     log_f = torch.tensor(log_decay, dtype=torch.float64)
     assert torch.isclose(torch.exp(2 * log_f) + write_share(log_f) ** 2, torch.tensor(1.0, dtype=torch.float64))
 
 
-def test_the_share_written_has_a_finite_slope_where_nothing_is_forgotten():
+def test_the_factor_of_balanced_writes_has_a_finite_gradient_without_decay():
     log_f = torch.zeros(3, requires_grad=True)
     write_share(log_f).sum().backward()
     assert torch.isfinite(log_f.grad).all()
 
 
 @torch.no_grad()
-def test_balanced_heads_hold_states_of_one_size():
-    """Fed with noise, a head that forgets slowly holds no more than one that forgets fast."""
+def test_balanced_heads_have_states_of_similar_size():
+    """With noise as input, the state of a head that forgets slowly is no larger than that of one that forgets fast."""
     sizes = {}
     for balanced in (False, True):
         config = dataclasses.replace(MRU_BEST, heads=4, state_size=16, channels=16, balanced=balanced)

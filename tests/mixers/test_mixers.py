@@ -1,4 +1,4 @@
-"""What every mixer promises: padding, packing and splitting change nothing, nor does going step by step."""
+"""The guarantees of every mixer: splitting, stepping, padding and packing documents do not change results."""
 
 import dataclasses
 import itertools
@@ -84,7 +84,7 @@ everywhere = pytest.mark.parametrize("name", CONFIGS)
 
 
 def make(name, seed=0):
-    """The mixer in float64 with weights that are not at their starting point, where many mixers do nothing."""
+    """The mixer in float64 with perturbed weights, for at initialisation many mixers do nothing."""
     torch.manual_seed(seed)
     mixer = CONFIGS[name].make(WIDTH).double()
     with torch.no_grad():
@@ -94,7 +94,7 @@ def make(name, seed=0):
 
 
 def comparable(state):
-    """The state without an attention cache's dead entries at the front (those before the longest row's length)."""
+    """The state without the unused entries at the front of an attention cache, before the longest row's first key."""
     if isinstance(state, AttentionState):
         kept = int(state.length.max()) if len(state.length) else 0
         return AttentionState(
@@ -147,7 +147,7 @@ def test_splitting_anywhere_changes_nothing(name, cuts, seed):
 
 
 @everywhere
-def test_step_by_step_is_the_whole(name):
+def test_step_by_step_equals_the_whole(name):
     mixer = make(name)
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64)
     whole, last = mixer(x)
@@ -162,8 +162,8 @@ def test_step_by_step_is_the_whole(name):
 @everywhere
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_a_padded_step_holds_reaches_nothing(name, backend, value):
-    """Padding may be memory that was never written."""
+def test_values_at_padded_steps_have_no_effect(name, backend, value):
+    """Padding may be uninitialised memory."""
     mixer = make(name).float()
     x, mask, reset = torch.randn(3, 9, WIDTH), torch.ones(3, 9, dtype=torch.bool), torch.rand(3, 9) < 0.2
     mask[0, :4], mask[1, 6:] = False, False
@@ -182,7 +182,7 @@ def test_what_a_padded_step_holds_reaches_nothing(name, backend, value):
 @everywhere
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_every_tensor_of_a_state_is_contiguous_and_owns_its_memory(name, backend):
-    """A view of the outputs would keep them all alive with the state, however short it is."""
+    """A view of the outputs would keep the memory of all of them allocated as long as the state lives."""
     mixer = make(name).float()
     x, mask, reset = torch.randn(2, 19, WIDTH), torch.ones(2, 19, dtype=torch.bool), torch.rand(2, 19) < 0.2
     mask[0, :5] = False
@@ -200,8 +200,8 @@ def test_every_tensor_of_a_state_is_contiguous_and_owns_its_memory(name, backend
 
 @everywhere
 @torch.no_grad()
-def test_generating_is_as_good_as_the_whole_in_float32(name):
-    """Without gradients a mixer may take one step at a time by a kernel of its own."""
+def test_generation_is_as_accurate_as_the_whole_in_float32(name):
+    """Without gradients a mixer may use a fused op for each step."""
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64).float()
     mixer = make(name)
     exact, exact_last = mixer(x.double())
@@ -221,7 +221,7 @@ def test_generating_is_as_good_as_the_whole_in_float32(name):
 @pytest.mark.parametrize(
     ("name", "op"), [("m2rnn", "m2rnn_step"), ("mru best", "mru_step"), ("conv", "gated_conv_step")]
 )
-def test_the_short_way_is_taken_by_single_tokens_only_and_never_past_a_listener(name, op, monkeypatch):
+def test_the_fused_step_is_used_for_single_tokens_and_not_around_hooks(name, op, monkeypatch):
     mixer, calls = make(name), []
     module = sys.modules[type(mixer).__module__]
     ordinary = getattr(module, op)
@@ -232,11 +232,11 @@ def test_the_short_way_is_taken_by_single_tokens_only_and_never_past_a_listener(
         mixer(x, mask=real)
         mixer(x, reset=real)
         mixer(x.expand(2, 2, WIDTH))
-        heard = []
-        with mixer.norm.register_forward_hook(lambda *_: heard.append(True)):
+        hooked = []
+        with mixer.norm.register_forward_hook(lambda *_: hooked.append(True)):
             mixer(x)
         assert not calls
-        assert heard
+        assert hooked
         got, _ = mixer(x)
     assert len(calls) == 1
     assert_equal_to_rounding(got, expected, "y")
@@ -273,7 +273,7 @@ def test_padding_changes_nothing(name, where):
 
 
 @everywhere
-def test_a_padded_step_leaves_the_state_exactly_as_it_was(name):
+def test_a_padded_step_leaves_the_state_bit_for_bit(name):
     mixer = CONFIGS[name].make(WIDTH)
     with torch.no_grad():
         for parameter in mixer.parameters():
@@ -285,7 +285,7 @@ def test_a_padded_step_leaves_the_state_exactly_as_it_was(name):
 
 
 @everywhere
-def test_packed_documents_do_not_see_each_other(name):
+def test_packed_documents_do_not_affect_each_other(name):
     mixer = make(name)
     documents = [torch.randn(1, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (3, 1, 5)]
     packed = torch.cat(documents, dim=1)
@@ -298,12 +298,12 @@ def test_packed_documents_do_not_see_each_other(name):
     assert_gradients_equal(gradients(y, mixer), gradients(torch.cat([out for out, _ in alone], dim=1), mixer))
     leak = torch.autograd.grad(y[:, 4:].sum(), documents[:2], allow_unused=True, retain_graph=True)
     for g in leak:
-        if g is not None:  # where decays are summed over a chunk, the sums cancel to rounding
+        if g is not None:  # where log decays are summed over a chunk, differences of the sums are not exactly zero
             assert_equal_to_rounding(g, torch.zeros_like(g), "leak")
 
 
 @everywhere
-def test_no_steps_and_the_starting_state(name):
+def test_an_empty_sequence_and_the_initial_state(name):
     mixer = CONFIGS[name].make(WIDTH)
     start = mixer.init_state(3)
     y, state = mixer(torch.zeros(3, 0, WIDTH), start)
@@ -327,10 +327,10 @@ def test_states_stay_float32_under_autocast_and_train(name):
 
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_whole_in_a_narrow_dtype(name, dtype):
+def test_a_mixer_in_half_precision(name, dtype):
     mixer = CONFIGS[name].make(WIDTH).to(dtype)
     x = torch.randn(2, 6, WIDTH, dtype=dtype)
-    x[:, 2:4] = 0  # keys of no length, where they come of one token
+    x[:, 2:4] = 0  # where keys come from one token, they have length 0
     y, state = mixer(x)
     assert y.dtype == dtype
     assert y.isfinite().all()
@@ -338,7 +338,7 @@ def test_whole_in_a_narrow_dtype(name, dtype):
 
 
 @everywhere
-def test_no_rows_are_legal(name):
+def test_an_empty_batch(name):
     mixer = CONFIGS[name].make(WIDTH)
     y, _ = mixer(torch.zeros(0, 5, WIDTH, requires_grad=True))
     y.sum().backward()
@@ -346,7 +346,7 @@ def test_no_rows_are_legal(name):
 
 
 @everywhere
-def test_state_bytes_are_those_of_the_state(name):
+def test_state_bytes_equal_the_size_of_the_state(name):
     mixer = CONFIGS[name].make(WIDTH)
     for length in (1, 9):
         _, state = mixer(torch.randn(1, length, WIDTH))
@@ -380,7 +380,7 @@ def test_a_mixer_is_made_from_its_width_and_options(name):
     assert mixer(x, state)[0].shape == x.shape
 
 
-def test_a_mru_made_by_options_has_a_state_that_fits():
+def test_an_mru_made_from_options_has_a_state_that_fits_the_width():
     assert MRU(256, heads=8).order == 4  # 256/8 = 32 channels a head: 4 divides them, and 4² fits
     assert MRU(256, heads=4).config.state_size is None  # 64 channels are 8²
     assert MRU(256, heads=8, state_size=72, channels=264).order == 3
@@ -401,7 +401,7 @@ def test_a_mru_made_by_options_has_a_state_that_fits():
         (lambda: MRU(0), "MRU: width: expected a whole number from 1 on, got 0"),
     ],
 )
-def test_wrong_options_of_a_mixer_are_named(make, message):
+def test_wrong_widths_and_unknown_options_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
@@ -470,7 +470,7 @@ def test_wrong_options_are_refused(make, message):
         make()
 
 
-def test_learned_positions_end():
+def test_a_step_beyond_the_learned_positions_is_refused():
     mixer = AttentionConfig(positions="learned", max_positions=4).make(24)
     _, state = mixer(torch.zeros(1, 4, 24))
     with pytest.raises(ShapeError, match="the table has 4 positions, got a step at 4"):

@@ -1,4 +1,4 @@
-"""The MRU on queries and keys: what scores depend on, and where it is rotary attention."""
+"""Attention with products of matrices: what scores depend on, and its equality with rotary attention at the start."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from closeness import assert_equal_to_rounding
 from matrixstate.layers.state_matrix import build_state_matrix
 from matrixstate.mixers import AttentionConfig, MRUAttentionConfig
-from matrixstate.mixers.matrix.mru_attention import turn
+from matrixstate.mixers.matrix.mru_attention import multiply_channels
 from matrixstate.ops import matrix_scan
 
 WIDTH = 24
@@ -24,14 +24,14 @@ def make(config, seed=0, noise=0.1):
 
 
 @pytest.mark.parametrize("builder", ["cayley", "matrix_exp", "householder"])
-def test_scores_depend_only_on_the_product_between(builder):
+def test_scores_depend_only_on_the_matrices_between_query_and_key(builder):
     torch.manual_seed(0)
     T, D = 7, 3
     elements = torch.randn(1, T, 2, D * (D - 1) // 2, dtype=torch.float64)
     x = build_state_matrix(builder, elements, D)
     q, k = torch.randn(2, 1, T, 1, 2 * D, dtype=torch.float64)
     products, _ = matrix_scan(x)
-    scores = torch.einsum("bihk,bjhk->bij", turn(q, products), turn(k, products))[0]
+    scores = torch.einsum("bihk,bjhk->bij", multiply_channels(products, q), multiply_channels(products, k))[0]
     for i in range(T):
         for j in range(i + 1):
             expected = 0.0
@@ -51,14 +51,14 @@ def test_it_starts_as_rotary_attention(order, builder, key_heads):
     mixer = make(MRUAttentionConfig(heads=2, key_heads=key_heads, order=order, builder=builder), noise=0)
     rotary = AttentionConfig(heads=2, key_heads=key_heads, positions="rotary").make(WIDTH).double()
     K = WIDTH // 2
-    # rotary positions pair the channels n and n + K/2, matrices neighbours: reorder each head of q and k
+    # rotary positions pair the channels n and n + K/2, the matrices 2n and 2n + 1: reorder each head of q and k
     order_of = torch.arange(K).view(2, K // 2).T.flatten()
     rows = torch.cat([h * K + order_of for h in range(2 + key_heads)])
     with torch.no_grad():
         mixer.input.weight[: len(rows)] = rotary.input.weight[rows]
         mixer.input.weight[len(rows) :] = rotary.input.weight[len(rows) :]
         mixer.output.weight.copy_(rotary.output.weight)
-        angle = 10_000 ** (-torch.arange(K // 2, dtype=torch.float64) / (K // 2))  # made in float32 by the mixer
+        angle = 10_000 ** (-torch.arange(K // 2, dtype=torch.float64) / (K // 2))  # which the mixer has in float32
         filled = mixer.bias != 0
         exact = torch.tan(angle / 2) if builder == "cayley" else angle
         mixer.bias[filled] = exact.repeat(key_heads)
@@ -66,18 +66,16 @@ def test_it_starts_as_rotary_attention(order, builder, key_heads):
     assert_equal_to_rounding(mixer(x)[0], rotary(x)[0], "y")
 
 
-def test_it_knows_the_order_of_what_lies_between():
+def test_the_output_depends_on_the_order_of_the_tokens_between():
     mixer = make(MRUAttentionConfig(heads=2, order=3, start="none"), noise=0.5)
     x = torch.randn(1, 4, WIDTH, dtype=torch.float64)
     swapped = x[:, [0, 2, 1, 3]]
-    v = torch.zeros_like(x)
-    v[:, 0] = 1  # read of the first step alone what the last attends to
     (y, _), (z, _) = mixer(x), mixer(swapped)
     assert (y[0, 3] - z[0, 3]).abs().max() > 1e-4
     plain = make(MRUAttentionConfig(heads=2, order=3, start="none"), noise=0)
     with torch.no_grad():
         plain.input.weight.normal_()
-    assert_equal_to_rounding(plain(x)[0][0, 3], plain(swapped)[0][0, 3], "without matrices order is not seen")
+    assert_equal_to_rounding(plain(x)[0][0, 3], plain(swapped)[0][0, 3], "y with identity matrices")
 
 
 def test_products_stay_orthogonal_in_float32():

@@ -33,6 +33,12 @@ def count_positions(start: Tensor, length: int, mask: Tensor | None, reset: Tens
     return (ordinal - origin).clamp_min(0), total - origin[:, -1]
 
 
+def average_steps_attended(length: int, window: int | None) -> float:
+    """Steps that a query of causal attention attends to, its own included, on average over a sequence of `length`."""
+    most = min(length, window or length)
+    return most - most * (most - 1) / (2 * max(length, 1))  # the first window - 1 queries attend to fewer
+
+
 def rotate(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
     """Rotary position embedding: rotates the channel pair (i, i + K/2) by the angle position · base^{-2i/K}.
 

@@ -1,4 +1,4 @@
-"""Mixers, in families named for how they carry the past. One mixer a file: a frozen Config and its Module."""
+"""Mixers, in families by the kind of their state. Each file holds one mixer: its config and its module."""
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers import attention, cells, conv, delta, matrix, outer
@@ -30,7 +30,7 @@ from matrixstate.plugins import extensible
 _FAMILIES = (matrix, cells, attention, conv, outer, delta)
 _MIXERS: dict[str, type[MixerConfig]] = {name: config for family in _FAMILIES for name, config in family.MIXERS.items()}
 MIXERS = extensible("mixers", _MIXERS, MixerConfig)
-"""What mixers are called in configuration files; plug-ins add to it."""
+"""Names of all mixers in configuration files; plug-ins add to it."""
 
 __all__ = [
     "GLA",

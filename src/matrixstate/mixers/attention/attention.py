@@ -1,4 +1,4 @@
-"""Causal softmax attention with grouped heads, windows and four kinds of positions."""
+"""Causal softmax attention with grouped query heads, sliding windows and four kinds of position embeddings."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from matrixstate.errors import ShapeError, require
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, check_inputs, make_config, one_of, require_width
-from matrixstate.layers.positions import count_positions, rotate, xpos_scale
+from matrixstate.layers.positions import average_steps_attended, count_positions, rotate, xpos_scale
 from matrixstate.layers.projection import projection
 from matrixstate.ops import AttentionState, accumulation_dtype, attention
 
 
 @dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """y_t = sum_j softmax_j(q_t·k_j / √K) v_j over the steps so far; its state grows with the sequence.
+    """y_t = sum_j softmax_j(q_t·k_j / √K) v_j over j <= t, with a state of all keys and values so far.
 
-    With `window` it is sliding-window attention, whose state stops growing there.
+    With `window` it is sliding-window attention, whose state holds the last window - 1 keys and values.
     Sources: Vaswani et al. 2017; windows: Beltagy et al. 2020, "Longformer".
     """
 
@@ -30,15 +30,16 @@ class AttentionConfig(MixerConfig):
     )
 
     heads: int = 4
-    """Query heads; they divide the width."""
+    """Query heads, a divisor of the width."""
     key_heads: int | None = None
-    """Heads of keys and values, a divisor of heads, shared by contiguous groups. Default: heads."""
+    """Heads of keys and values, a divisor of heads; each serves a contiguous group of query heads. Default: heads."""
     window: int | None = None
-    """How many steps a query sees, itself included. Default: all."""
+    """Steps that a query attends to, its own included. Default: all."""
     positions: Literal["none", "learned", "rotary", "xpos"] = "none"
-    """What tells keys apart by their place. "learned" is a table in this layer; GPT-2's single table is the model's."""
+    """Position embedding. "learned" adds a table of this layer to its input; one for the whole model, as GPT-2 has, is
+    the model's option `learned_positions`."""
     max_positions: int | None = None
-    """Rows of the learned table; needed for "learned" and only there."""
+    """Rows of the learned table; required for "learned", else None."""
 
     def __post_init__(self) -> None:
         require(
@@ -64,6 +65,8 @@ class AttentionConfig(MixerConfig):
 
 
 class AttentionMixerState(NamedTuple):
+    """What attention carries from one call to the next."""
+
     cache: AttentionState
     position: Tensor  # [B] int64, the position of the next step in its document
 
@@ -123,19 +126,17 @@ class Attention(Mixer):
         return AttentionMixerState(AttentionState(empty, empty, zero), zero)
 
     def mixing_flops(self, length: int) -> int:
-        """Products with the keys and values seen, on average over a sequence of `length`."""
-        seen = min(length, self.config.window or length)
-        average = seen - seen * (seen - 1) / (2 * max(length, 1))
-        return int(4 * self.width * average)
+        """The products of queries with keys and of weights with values, on average over a sequence of `length`."""
+        return int(4 * self.width * average_steps_attended(length, self.config.window))
 
     def state_bytes(self, length: int) -> int:
-        kept = length if self.config.window is None else min(length, self.config.window - 1)
-        return super().state_bytes(length) + 4 * kept * (self.sizes[1] + self.sizes[2])
+        cached = length if self.config.window is None else min(length, self.config.window - 1)
+        return super().state_bytes(length) + 4 * cached * (self.sizes[1] + self.sizes[2])
 
 
 def learned_positions(table: Tensor, position: Tensor) -> Tensor:
-    """Rows of table [N, width] at position [B, T]. Raises ShapeError beyond the table."""
-    # compiled code cannot branch on data; there the look-up itself refuses
+    """Rows of table [N, width] at position [B, T]: [B, T, width]. Raises ShapeError for a position of N or more."""
+    # compiled code cannot branch on data; there the indexing itself fails
     if not torch.compiler.is_compiling() and position.numel() and int(position.max()) >= len(table):
         raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
     return table[position]

@@ -1,4 +1,4 @@
-"""Mixers with a nonlinear recurrence, whose steps cannot be computed in parallel."""
+"""Mixers with a nonlinear recurrence, which has to be computed step by step."""
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
@@ -7,6 +7,6 @@ from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
 from matrixstate.mixers.cells.rnn import RNN, RNNConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {"m2rnn": M2RNNConfig, "rnn": RNNConfig, "gru": GRUConfig, "lstm": LSTMConfig}
-"""What the family's mixers are called in configuration files."""
+"""Names of the family's mixers in configuration files."""
 
 __all__ = ["GRU", "LSTM", "M2RNN", "MIXERS", "RNN", "GRUConfig", "LSTMConfig", "M2RNNConfig", "RNNConfig"]

@@ -1,4 +1,4 @@
-"""What the mixers with a vector state share: RNN, GRU and LSTM."""
+"""The base of the mixers with a vector state: RNN, GRU and LSTM."""
 
 import math
 from abc import abstractmethod
@@ -19,18 +19,18 @@ from matrixstate.ops import accumulation_dtype
 
 @dataclass(frozen=True)
 class CellConfig(MixerConfig):
-    """The options of RNN, GRU and LSTM."""
+    """The options that RNN, GRU and LSTM have in common."""
 
     heads: int = 1
-    """Heads H, each with recurrent weights of its own; 1 is the dense classic."""
+    """Heads H, each with recurrent weights of its own; 1 gives the dense recurrence of the textbooks."""
     head_size: int | None = None
-    """d, channels of a head. Default: the width over heads."""
+    """d, channels of a head. Default: width / heads."""
     conv: int = 0
-    """Steps of a short convolution (with silu) over the cell's inputs. 0: none."""
+    """Steps of a short convolution (followed by silu) of the cell's inputs. 0: none."""
     gate: bool = False
-    """Multiply the state by silu of a projection of the input and RMS-norm the product, as M²RNN's baselines do."""
+    """Multiply the read-out by silu of a projection of the input and apply RMSNorm, as the M²RNN paper's RNNs do."""
     grad_clip: float | None = None
-    """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
+    """Clip the gradient with respect to each state to this absolute value, elementwise. Default: no clipping."""
 
     def __post_init__(self) -> None:
         require(
@@ -45,17 +45,20 @@ class CellConfig(MixerConfig):
 
 
 class CellState(NamedTuple):
-    conv: Tensor | None  # [B, conv-1, channels of the inputs]
-    scan: State  # what the cell carries
+    """What a `CellMixer` carries from one call to the next."""
+
+    conv: Tensor | None  # [B, conv-1, channels of the inputs]; None without a convolution
+    scan: State  # of the cell; None before the first step
 
 
 class CellMixer(Mixer):
-    """A cell between two projections.
+    """A recurrent cell between two projections. Subclasses set `inputs_per_cell` and implement `scan`.
 
-    Weights start uniform in ±1/√d, as PyTorch's do, biases zero. A subclass names its number of inputs and runs them.
+    The weights of the input projection and the recurrent weights start uniform in ±1/√d, as those of `torch.nn.RNN`;
+    biases start at zero.
     """
 
-    inputs_per_cell: int
+    inputs_per_cell: int  # projections of the input, each with a recurrent weight of its own: candidate and gates
 
     no_weight_decay = ("bias", "recurrent")
 
@@ -66,11 +69,11 @@ class CellMixer(Mixer):
             require_width(name.lower(), width, H, "heads")
         d = config.head_size or width // H
         self.name, self.config, self.width, self.size = name, config, width, d
-        reach = 1 / math.sqrt(d)
+        limit = 1 / math.sqrt(d)
         self.inputs = HeadInputs(width, ((H, d),) * n, config.conv)
-        nn.init.uniform_(self.inputs.projection.weight, -reach, reach)
+        nn.init.uniform_(self.inputs.projection.weight, -limit, limit)
         self.bias = nn.Parameter(torch.zeros(n, H, d))
-        self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-reach, reach))
+        self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-limit, limit))
         self.gate = projection(width, H * d) if config.gate else None
         self.norm = RMSNorm(H * d) if config.gate else None
         self.output = projection(H * d, width)
@@ -79,7 +82,18 @@ class CellMixer(Mixer):
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, State]:
-        """inputs [B, T, H, d] and weights [H, d, d], `inputs_per_cell` each -> every h [B, T, H, d], state."""
+        """Run the cell along the sequence.
+
+        Args:
+            inputs: `inputs_per_cell` tensors [B, T, H, d], projections of x plus biases.
+            weights: `inputs_per_cell` recurrent weights [H, d, d].
+            state: what the last call returned. None: zeros.
+            mask: [B, T] bool, True at real steps.
+            reset: [B, T] bool, True where a document starts.
+
+        Returns:
+            h_t of every step [B, T, H, d], and the state.
+        """
 
     def forward(
         self, x: Tensor, state: CellState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
@@ -102,5 +116,5 @@ class CellMixer(Mixer):
         return self.recurrent.new_zeros(batch, self.config.heads, self.size, dtype=dtype)
 
     def mixing_flops(self, length: int) -> int:
-        """The products with the state and the convolution."""
+        """The products with the recurrent weights, and the convolution."""
         return 2 * self.recurrent.numel() + self.inputs.conv_flops

@@ -26,14 +26,14 @@ class GRUConfig(CellConfig):
     )
 
     reset_after: bool = False
-    """cuDNN's and PyTorch's form: the candidate is tanh(r (h W) + x)."""
+    """Apply the reset gate after the product, tanh(r (h W) + x), as cuDNN and PyTorch do."""
 
     def make(self, width: int) -> "GRU":
         return GRU(width, self)
 
 
 class GRU(CellMixer):
-    """The mixer of `GRUConfig`. Inputs and weights in the order candidate, forget, reset. State: h [B, H, d]."""
+    """The mixer of `GRUConfig`. Inputs and weights are ordered candidate, forget, reset. State: h [B, H, d]."""
 
     inputs_per_cell = 3
     config: GRUConfig

@@ -32,16 +32,17 @@ class LSTMConfig(CellConfig):
 
 
 class LSTM(CellMixer):
-    """The mixer of `LSTMConfig`. Inputs and weights in the order candidate, input, forget, output.
+    """The mixer of `LSTMConfig`. Inputs and weights are ordered candidate, input, forget, output.
 
-    The forget gate's bias starts at 1, or what is written at first is lost before it is used (Gers et al. 2000).
+    State: `LSTMState` of h and c, [B, H, d] each. The bias of the forget gate starts at 1, so that the cell does not
+    forget at initialisation (Gers et al. 2000).
     """
 
     inputs_per_cell = 4
 
     def __init__(self, width: int, config: LSTMConfig | None = None, **options: Any) -> None:
         super().__init__(width, make_config(LSTMConfig, width, config, options))
-        torch.nn.init.ones_(self.bias.data[2])
+        torch.nn.init.ones_(self.bias.data[2])  # of the forget gate
 
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None

@@ -1,4 +1,4 @@
-"""M²RNN: a non-linear recurrent layer whose state is a matrix per head."""
+"""M²RNN: a nonlinear recurrent network whose state is a matrix per head."""
 
 import math
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ from matrixstate.ops import M2RNNWeights, accumulation_dtype, m2rnn_scan, m2rnn_
 
 @dataclass(frozen=True)
 class M2RNNConfig(MixerConfig):
-    """h_t = f_t h_{t-1} + (1 - f_t) tanh(h_{t-1} W + k_t v_tᵀ), y_t = q_tᵀ h_t + D v_t, gated and normed.
+    """h_t = f_t h_{t-1} + (1 - f_t) tanh(h_{t-1} W + k_t v_tᵀ), y_t = RMSNorm((q_tᵀ h_t + D v_t) silu(g_t)).
 
-    Every head count divides `heads`; a smaller one is shared by contiguous groups. Source: Mishra et al., M²RNN.
+    q, k and v come from one projection and a short convolution. Each of the six numbers of heads below divides `heads`;
+    each of fewer heads serves a contiguous group. Source: Mishra et al., M²RNN.
     """
 
     about: ClassVar[About] = About(
@@ -47,31 +48,37 @@ class M2RNNConfig(MixerConfig):
     value_size: int = 16
     """V, columns of a head's state."""
     query_heads: int = 1
+    """Heads of q."""
     key_heads: int = 1
+    """Heads of k."""
     value_heads: int | None = None
-    """Default: heads. So for forget_heads, gate_heads and weight_heads."""
+    """Heads of v. Default: heads."""
     forget_heads: int | None = None
+    """Heads of the forget gate f. Default: heads."""
     gate_heads: int | None = None
+    """Heads of the output gate g. Default: heads."""
     weight_heads: int | None = None
+    """Heads of W. Default: heads."""
     conv: int = 4
-    """Steps of the short convolution (with silu) over q, k and v. 0: none."""
+    """Steps of the short convolution (followed by silu) of q, k and v. 0: none."""
     residual: bool = True
-    """Add D v_t to the read-out, D learned per head and channel."""
+    """Add D v_t to the read-out, with D learned per head and channel."""
     unit_keys: bool = False
-    """Scale q and k to length 1."""
+    """Scale q and k to Euclidean length 1."""
     grad_clip: float | None = None
-    """Clamp the gradient of each state to this size, elementwise. Default: no clamping."""
+    """Clip the gradient with respect to each state to this absolute value, elementwise. Default: no clipping."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at the start."""
+    """Standard deviation of the input projection's weights at initialisation."""
     weight_start: float = 1.0
-    """W at the start, as a multiple of the identity. Below 1 a head forgets also where its tanh is nearly linear."""
+    """Factor of W at initialisation. Below 1 a small state decays too, for which the tanh is nearly linear."""
     weight_kind: Literal["identity", "orthogonal"] = "identity"
-    """What W is a multiple of at the start. Random orthogonal matrices mix the columns, as tracking a state needs."""
+    """The matrix that `weight_start` multiplies: the identity, or random orthogonal matrices, which mix the columns of
+    the state as state tracking needs."""
     forget_start: Literal["spread", "fast"] = "spread"
-    """The forget gates at the start: Mamba-2's, which reach over many lengths, or fast ones, f below 0.4."""
+    """The forget gates at initialisation: "spread" as in Mamba-2, with decays over many lengths, or "fast", f < 0.4."""
     weight_bound: float | None = None
-    """W is scaled down until sqrt(|W|_1 |W|_inf), which is at least its largest singular value, is at most this; below
-    1 the state then forgets at every size, which keeps it in the range of training. Default: no bound."""
+    """Upper bound b of W's spectral norm: W is multiplied by min(1, b / sqrt(|W|_1 |W|_inf)). Below 1 the recurrence is
+    a contraction, which keeps long states in the range seen in training. Default: no bound."""
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in _HEADS}
@@ -110,6 +117,7 @@ class M2RNNConfig(MixerConfig):
         return M2RNN(width, self)
 
 
+# Options of `ForgetGate` for each `forget_start`.
 FORGET_STARTS: dict[str, dict[str, float]] = {
     "spread": {},
     "fast": {"step_min": 1, "step_max": 3, "rate_min": 1, "rate_max": 3},
@@ -118,12 +126,14 @@ _HEADS = ("query_heads", "key_heads", "value_heads", "forget_heads", "gate_heads
 
 
 class M2RNNState(NamedTuple):
-    conv: Tensor | None  # [B, conv-1, channels of q, k and v]
-    scan: Tensor | None  # [B, heads, K, V]
+    """What an M²RNN carries from one call to the next."""
+
+    conv: Tensor | None  # [B, conv-1, channels of q, k and v]; None without a convolution
+    scan: Tensor | None  # [B, H, K, V], h; None before the first step
 
 
 class M2RNN(Mixer):
-    """The mixer of `M2RNNConfig`. At the start W is as the config says and D is one."""
+    """The mixer of `M2RNNConfig`. D starts at 1."""
 
     no_weight_decay = ("weight", "residual")
 
@@ -163,7 +173,7 @@ class M2RNN(Mixer):
             q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
         f = self.forget_gate(forget)
         if mask is not None:
-            f = f.masked_fill(~mask[..., None], 1)  # keeps the state exactly
+            f = f.masked_fill(~mask[..., None], 1)  # h_t = h_{t-1} exactly at padded steps
         w = self.bounded_weight()
         y, scan_state = m2rnn_scan(q, k, v, w, f, state.scan, grad_clip=self.config.grad_clip, reset=reset)
         if self.residual is not None:
@@ -173,16 +183,17 @@ class M2RNN(Mixer):
         return self.output(self.norm(y)), M2RNNState(conv_state, scan_state)
 
     def bounded_weight(self) -> Tensor:
-        """W [heads, V, V] as the recurrence uses it."""
+        """W [weight_heads, V, V] scaled down to `weight_bound`, as the recurrence uses it."""
         bound = self.config.weight_bound
         if bound is None:
             return self.weight
         size = self.weight.abs()
+        # sqrt(|W|_1 |W|_inf) is at least the spectral norm (Hölder), and needs no iteration
         norm = (size.sum(1).amax(1) * size.sum(2).amax(1)).sqrt()
         return self.weight * (bound / norm.clamp_min(bound))[:, None, None]
 
     def _step(self, x: Tensor, state: M2RNNState | None) -> tuple[Tensor, M2RNNState]:
-        """As `forward`, for one token."""
+        """`forward` of one token per row by a fused op, without gradients."""
         conv, scan = self.init_state(len(x)) if state is None or state.scan is None else state
         assert scan is not None
         y, conv, scan = m2rnn_step(self.input(x), self._weights(), conv, scan)
@@ -214,6 +225,6 @@ class M2RNN(Mixer):
         return None if state.scan is None else StateMatrices(state.scan, squashed=True)
 
     def mixing_flops(self, length: int) -> int:
-        """The recurrence (a tanh counted as one), the read-out and the convolution."""
+        """The recurrence (a tanh counts as one operation), the read-out and the convolution."""
         H, K, V = self.config.heads, self.config.key_size, self.config.value_size
         return 2 * H * K * V * (V + 3) + (0 if self.conv is None else 2 * self.conv.weight.numel())

@@ -1,4 +1,4 @@
-"""The classic recurrent network."""
+"""The Elman recurrent network."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

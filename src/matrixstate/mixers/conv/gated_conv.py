@@ -1,4 +1,4 @@
-"""A gated short convolution and nothing else: the control that every claim about a memory must beat."""
+"""A gated short convolution, the control for mixers that combine one with a recurrence."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,13 +15,13 @@ from matrixstate.ops import gated_conv_step
 
 @dataclass(frozen=True)
 class GatedConvConfig(MixerConfig):
-    """y = W_o RMSNorm(silu(conv(W x)) * silu(G x)). Sees the last `conv` steps and has no other memory."""
+    """y = W_o RMSNorm(silu(conv(W x)) * silu(G x)). The output depends on the last `conv` steps only."""
 
     about: ClassVar[About] = About(
         recurrence="y = RMSNorm(silu(conv(W x)) * silu(G x))",
         state="conv - 1 steps x channels",
         op="causal_conv",
-        source="a control: the short convolution of Mamba and its successors with nothing behind it",
+        source="a control: the short convolution of Mamba and its successors without their recurrence",
         forms=("parallel", "step"),
     )
 
@@ -30,7 +30,7 @@ class GatedConvConfig(MixerConfig):
     conv: int = 4
     """Steps of the convolution."""
     input_std: float = 0.02
-    """Standard deviation of the weights of both input projections at the start."""
+    """Standard deviation of the weights of both input projections at initialisation."""
 
     def __post_init__(self) -> None:
         require(

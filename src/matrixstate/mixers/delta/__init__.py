@@ -1,4 +1,4 @@
-"""Mixers whose state is corrected by the delta rule: a write replaces what its key recalls."""
+"""Mixers with the delta rule: a write replaces the value that the state holds for its key."""
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.delta.delta_net import DeltaNet, DeltaNetConfig
@@ -10,7 +10,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gated_deltanet": GatedDeltaNetConfig,
     "gated_deltaproduct": GatedDeltaProductConfig,
 }
-"""What the family's mixers are called in configuration files."""
+"""Names of the family's mixers in configuration files."""
 
 __all__ = [
     "MIXERS",

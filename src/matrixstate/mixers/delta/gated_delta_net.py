@@ -1,4 +1,4 @@
-"""Gated DeltaNet: the delta rule on a state that also decays."""
+"""Gated DeltaNet: the delta rule with a decay of the state."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from matrixstate.mixers.delta.delta_mixer import DeltaConfig, DeltaMixer
 class GatedDeltaNetConfig(DeltaConfig):
     """S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ, y_t = S_tᵀ q_t / √K, with α_t Mamba-2's forget gate.
 
-    The rest is DeltaNet's; the normed read-out is gated. Source: Yang et al. 2024, "Gated Delta Networks".
+    Otherwise as DeltaNet, with a gated read-out. Source: Yang et al. 2024, "Gated Delta Networks".
     """
 
     about: ClassVar[About] = About(

@@ -1,4 +1,4 @@
-"""Gated DeltaProduct: a step is a decay and then several delta rules, so it can rotate in several dimensions."""
+"""Gated DeltaProduct: a decay and then several delta rules per step, whose product can be a rotation."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from matrixstate.mixers.delta.delta_mixer import DeltaConfig, DeltaMixer
 class GatedDeltaProductConfig(DeltaConfig):
     """S <- α_t S, then n_h times S <- (I - β k kᵀ) S + β k vᵀ, then y_t = S_tᵀ q_t / √K.
 
-    Each of the n_h rules has a key, a value and a β of its own. The rest is Gated DeltaNet's, which is n_h = 1.
+    Each of the n_h rules has a key, a value and a β of its own. With n_h = 1 it is Gated DeltaNet.
     Source: Siems et al. 2025, "DeltaProduct".
     """
 
@@ -24,9 +24,9 @@ class GatedDeltaProductConfig(DeltaConfig):
     )
 
     micro_steps: int = 2
-    """n_h, how many delta rules a step applies."""
+    """n_h, delta rules per step."""
     decay: bool = True
-    """The forget gate α; false gives DeltaProduct."""
+    """Use a forget gate α_t per head; false gives DeltaProduct."""
     negative_eigenvalues: bool = True
     """β in (0, 2) instead of (0, 1)."""
     gate: bool = True

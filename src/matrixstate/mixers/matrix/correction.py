@@ -43,7 +43,7 @@ class Codebook(nn.Module):
         every: c, steps between two corrections.
         codes: M, entries of each group's codebook.
         groups: G, groups of heads with a codebook each.
-        sharpness: inverse temperature of the softmax at the start; a learned scalar, shared by all groups.
+        sharpness: inverse temperature of the softmax at initialisation; a learned scalar, shared by all groups.
     """
 
     no_weight_decay = ("codes", "log_sharpness")

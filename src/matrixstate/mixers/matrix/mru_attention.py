@@ -1,4 +1,4 @@
-"""Attention whose positions are the MRU: running products of orthogonal matrices turn queries and keys."""
+"""Attention with running products of orthogonal matrices in place of rotary positions."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -20,6 +20,7 @@ from matrixstate.layers.mixer import (
     positive,
     require_width,
 )
+from matrixstate.layers.positions import average_steps_attended
 from matrixstate.layers.projection import projection
 from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
 from matrixstate.ops import AttentionState, accumulation_dtype, attention, matrix_scan
@@ -30,9 +31,9 @@ from matrixstate.ops.matrix import METHODS
 class MRUAttentionConfig(MixerConfig):
     """y_i = sum_j softmax_j((R_i q_i)·(R_j k_j) / √K) v_j with R_t = R_{t-1} X_t, X_t orthogonal, made of the token.
 
-    R acts on chunks of D channels, so a score is q_iᵀ (X_{j+1} ... X_i)ᵀ k_j: it depends on the tokens between j and i
-    and on their order, where rotary positions know only how many there are. With `start` "rotary" the X_t are those of
-    rotary positions until training makes them look at the token.
+    R acts on groups of D channels. Since R is orthogonal, a score is q_iᵀ (X_{j+1} ... X_i)ᵀ k_j / √K. It depends on
+    the tokens between j and i and on their order, where that of rotary positions depends on their number only. With
+    `start` "rotary" every X_t is that of rotary positions at initialisation.
     Source: M. Levi, mru-lm, README (proposed there); rotary positions: Su et al. 2021.
     """
 
@@ -45,21 +46,22 @@ class MRUAttentionConfig(MixerConfig):
     )
 
     heads: int = 4
-    """Query heads; they divide the width."""
+    """Query heads, a divisor of the width."""
     key_heads: int | None = None
-    """Heads of keys, values and matrices, a divisor of heads, shared by contiguous groups. Default: heads."""
+    """Heads of keys, values and matrices, a divisor of heads; each serves a contiguous group of query heads. Default:
+    heads."""
     order: int = 4
-    """D, channels that a matrix turns; divides the head size."""
+    """D, the order of the matrices; a divisor of the head size."""
     builder: Literal["cayley", "matrix_exp", "householder"] = "cayley"
-    """How a token's elements become X_t, orthogonal: a name of `state_matrix.BUILDERS`."""
+    """The map from a token's elements to the orthogonal X_t: a name of `state_matrix.BUILDERS`."""
     start: Literal["rotary", "none"] = "rotary"
-    """What the elements are without the token: the angles of rotary positions, or zeros."""
+    """Bias of the elements at initialisation: that which gives the angles of rotary positions, or zero."""
     base: float = 10_000.0
-    """Of the rotary angles: pair n of K/2 turns by base^{-2n/K} per step."""
+    """Of the rotary angles: the pair n of K/2 is rotated by base^{-2n/K} per step."""
     method: str = "auto"
     """The order of the products in the scan: a name of `ops.matrix.METHODS`."""
     window: int | None = None
-    """How many steps a query sees, itself included. Default: all."""
+    """Steps that a query attends to, its own included. Default: all."""
 
     def __post_init__(self) -> None:
         require(
@@ -82,12 +84,14 @@ class MRUAttentionConfig(MixerConfig):
 
 
 class MRUAttentionState(NamedTuple):
-    cache: AttentionState  # keys as they were turned, and values
-    product: Tensor | None  # [B, key_heads · chunks, D, D], R after the last step
+    """What the mixer carries from one call to the next."""
+
+    cache: AttentionState  # keys multiplied by R, and values
+    product: Tensor | None  # [B, key_heads · K/D, D, D], R after the last step
 
 
 class MRUAttention(Mixer):
-    """The mixer of `MRUAttentionConfig`. The map from the token to the elements starts as zero."""
+    """The mixer of `MRUAttentionConfig`. The weights of the elements start at zero, their bias as `start` says."""
 
     def __init__(self, width: int, config: MRUAttentionConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -109,16 +113,17 @@ class MRUAttention(Mixer):
         self.output = projection(width, width)
 
     def _elements_at_start(self) -> Tensor:
-        """[matrices, n]: of "rotary", one angle per plane of two channels, the same for every head."""
+        """The bias of the elements [matrices, n]: for "rotary" an angle per pair of channels, equal in all heads."""
         config, D = self.config, self.config.order
         elements = torch.zeros(self.matrices, BUILDERS[config.builder].elements(D))
         if config.start == "none":
             return elements
         pairs = self.head_size // 2
         angle = config.base ** (-torch.arange(pairs) / pairs)
+        # the Cayley transform of [[0, -a], [a, 0]] is a rotation by 2 arctan(a)
         element = torch.tan(angle / 2) if config.builder == "cayley" else angle
         row = torch.arange(0, D, 2)
-        below = row * (row + 1) // 2 + row  # the places of (1, 0), (3, 2), ... in the triangle row by row
+        below = row * (row + 1) // 2 + row  # indices of (1, 0), (3, 2), ... in the triangle, which is stored row by row
         elements[:, below] = element.view(-1, D // 2).repeat(self.key_heads, 1)
         return elements
 
@@ -136,7 +141,13 @@ class MRUAttention(Mixer):
         parts = self.input(x).split(self.sizes, dim=-1)
         q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
         y, cache = attention(
-            turn(q, products), turn(k, products), v, cache, window=self.config.window, mask=mask, reset=reset
+            multiply_channels(products, q),
+            multiply_channels(products, k),
+            v,
+            cache,
+            window=self.config.window,
+            mask=mask,
+            reset=reset,
         )
         return self.output(y.flatten(2)), MRUAttentionState(cache, product)
 
@@ -162,26 +173,26 @@ class MRUAttention(Mixer):
         return None if state.product is None else StateMatrices(state.product, product=True)
 
     def mixing_flops(self, length: int) -> int:
-        """The scan, the turning, and products with the keys and values seen on average; building X_t is not counted."""
-        seen = min(length, self.config.window or length)
-        average = seen - seen * (seen - 1) / (2 * max(length, 1))
+        """The scan, R q and R k, and the products of attention on average; making X_t is not counted."""
         D = self.config.order
-        turned = 2 * D * (self.sizes[0] + self.sizes[1])
-        return int(4 * self.width * average) + 2 * self.matrices * D**3 + turned
+        attended = int(4 * self.width * average_steps_attended(length, self.config.window))
+        return attended + 2 * self.matrices * D**3 + 2 * D * (self.sizes[0] + self.sizes[1])
 
     def state_bytes(self, length: int) -> int:
-        kept = length if self.config.window is None else min(length, self.config.window - 1)
-        return super().state_bytes(length) + 4 * kept * (self.sizes[1] + self.sizes[2])
+        cached = length if self.config.window is None else min(length, self.config.window - 1)
+        return super().state_bytes(length) + 4 * cached * (self.sizes[1] + self.sizes[2])
 
 
-def turn(x: Tensor, products: Tensor) -> Tensor:
-    """Every chunk of x [B, T, H, K] times its matrix: R_t x_t, dtype of x.
+def multiply_channels(products: Tensor, x: Tensor) -> Tensor:
+    """R_t x_t for every step and every group of D channels: [B, T, H, K], dtype of x.
 
-    products: [B, T, G · K/D, D, D]; each of the G heads' matrices serves a contiguous group of the H heads.
+    Args:
+        products: [B, T, G · K/D, D, D], R_t. G divides H; each of the G serves a contiguous group of the H heads.
+        x: [B, T, H, K], queries or keys.
     """
     D = products.shape[-1]
-    chunks = x.shape[-1] // D
-    groups = products.shape[2] // chunks
-    split = x.unflatten(-1, (chunks, D)).unflatten(2, (groups, -1))  # [B, T, G, H/G, K/D, D]
-    turned = torch.einsum("btgcij,btghcj->btghci", products.unflatten(2, (groups, chunks)).to(x.dtype), split)
-    return turned.flatten(4).flatten(2, 3)
+    parts = x.shape[-1] // D
+    groups = products.shape[2] // parts
+    split = x.unflatten(-1, (parts, D)).unflatten(2, (groups, -1))  # [B, T, G, H/G, K/D, D]
+    multiplied = torch.einsum("btgcij,btghcj->btghci", products.unflatten(2, (groups, parts)).to(x.dtype), split)
+    return multiplied.flatten(4).flatten(2, 3)

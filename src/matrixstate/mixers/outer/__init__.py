@@ -1,4 +1,4 @@
-"""Mixers whose state decays and adds outer products of keys and values."""
+"""Linear attention: mixers whose state is a decaying sum of outer products of keys and values."""
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.outer.gla import GLA, GLAConfig
@@ -12,7 +12,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gla": GLAConfig,
     "mamba2": Mamba2Config,
 }
-"""What the family's mixers are called in configuration files."""
+"""Names of the family's mixers in configuration files."""
 
 __all__ = [
     "GLA",

@@ -1,4 +1,4 @@
-"""Gated linear attention: a decay per head and key channel, made of the token."""
+"""Gated linear attention: linear attention with a data-dependent decay per head and key channel."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from matrixstate.ops import accumulation_dtype, outer_scan
 class GLAConfig(MixerConfig):
     """S_t = diag(α_t) S_{t-1} + k_t v_tᵀ, y_t = S_tᵀ q_t / √K, with α_t = σ(W_2 W_1 x_t + b)^{1/τ} per key channel.
 
-    Every head's output is RMS-normed and gated with silu(G x). Source: Yang et al. 2023, "Gated Linear Attention".
+    The read-out is RMS-normed per head and gated with silu(G x). Source: Yang et al. 2023, "Gated Linear Attention".
     """
 
     about: ClassVar[About] = About(
@@ -32,17 +32,17 @@ class GLAConfig(MixerConfig):
     heads: int = 4
     """Number of heads H."""
     key_size: int = 32
-    """K; the paper's is V / 2."""
+    """K, channels of a head's queries and keys; V / 2 in the paper."""
     value_size: int = 64
     """V, channels of a head's values."""
     rank: int = 16
-    """Channels between W_1 and W_2."""
+    """Channels between W_1 and W_2, the rank of the decay's projection."""
     temperature: float = 16.0
-    """τ; larger means slower forgetting."""
+    """τ; the decay is slower where it is larger."""
     conv: int = 0
-    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    """Steps of a short convolution (followed by silu) of q, k and v. The paper has no convolution."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at the start."""
+    """Standard deviation of the input projection's weights at initialisation."""
 
     def __post_init__(self) -> None:
         require(

@@ -1,4 +1,4 @@
-"""The linear transformer: attention whose softmax is replaced by a product of positive features."""
+"""The linear transformer: attention with a product of positive features in place of the softmax."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from matrixstate.ops import linear_attention
 class LinearTransformerConfig(MixerConfig):
     """S_t = S_{t-1} + φ(k_t) v_tᵀ, z_t = z_{t-1} + φ(k_t), y_t = S_tᵀ φ(q_t) / z_tᵀ φ(q_t), φ = elu + 1.
 
-    It forgets nothing: every step so far stays in the sum. Source: Katharopoulos et al. 2020, "Transformers are RNNs".
+    There is no decay. Source: Katharopoulos et al. 2020, "Transformers are RNNs".
     """
 
     about: ClassVar[About] = About(
@@ -39,13 +39,13 @@ class LinearTransformerConfig(MixerConfig):
     heads: int = 4
     """Number of heads H."""
     key_size: int = 32
-    """K, features of a head's queries and keys."""
+    """K, channels and features of a head's queries and keys."""
     value_size: int = 32
     """V, channels of a head's values."""
     conv: int = 0
-    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    """Steps of a short convolution (followed by silu) of q, k and v. The paper has no convolution."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at the start."""
+    """Standard deviation of the input projection's weights at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -85,5 +85,6 @@ class LinearTransformer(KeyValueMixer):
 
 
 def features(x: Tensor) -> Tensor:
-    """elu(x) + 1, positive. Written out, for compiled the gradient of elu misjudges its strides."""
+    """φ(x) = elu(x) + 1, which is positive; same shape and dtype."""
+    # not torch.nn.functional.elu, whose gradient torch.compile traces with wrong strides
     return torch.where(x > 0, x + 1, x.clamp_max(0).exp())

@@ -1,4 +1,4 @@
-"""Mamba-2: linear attention with a decay per head whose step size also scales the input (state-space duality)."""
+"""Mamba-2: linear attention with a decay per head whose step size also scales the write (state-space duality)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from matrixstate.ops import outer_scan
 class Mamba2Config(MixerConfig):
     """S_t = e^{-A Δ_t} S_{t-1} + Δ_t B_t x_tᵀ, y_t = S_tᵀ C_t + D x_t, with Δ_t = softplus(W x + b) and A per head.
 
-    x, B and C come through one short convolution; the read-out is gated with silu(z), then RMS-normed over all heads.
+    x, B and C come from one short convolution; the read-out is gated with silu(z), then RMS-normed over all heads.
     Source: Dao & Gu 2024, "Transformers are SSMs".
     """
 
@@ -47,11 +47,11 @@ class Mamba2Config(MixerConfig):
     value_size: int = 32
     """V, the paper's head size P: channels of a head's x."""
     groups: int = 1
-    """Heads of B and C, a divisor of heads, shared by contiguous groups."""
+    """Heads of B and C, a divisor of heads; each serves a contiguous group of heads."""
     conv: int = 4
-    """Steps of the short convolution (with bias and silu) over x, B and C. 0: silu alone."""
+    """Steps of the short convolution (with bias, followed by silu) of x, B and C. 0: silu alone."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at the start."""
+    """Standard deviation of the input projection's weights at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -66,7 +66,10 @@ class Mamba2Config(MixerConfig):
 
 
 class Mamba2(KeyValueMixer):
-    """The mixer of `Mamba2Config`. At the start A is uniform in (1, 16), Δ log-uniform in [0.001, 0.1], D one."""
+    """The mixer of `Mamba2Config`. State [B, H, K, V].
+
+    At initialisation A is uniform in (1, 16), softplus(b) log-uniform in [0.001, 0.1], and D is 1.
+    """
 
     multiply_adds = 3
 
@@ -91,11 +94,11 @@ class Mamba2(KeyValueMixer):
     ) -> tuple[Tensor, KeyValueState]:
         x, reset = check_inputs("Mamba2", x, self.width, mask, reset)
         state = KeyValueState(None, None) if state is None else state
-        (v, k, q), conv = self.inputs(x, state.conv, mask, reset)
+        (v, k, q), conv = self.inputs(x, state.conv, mask, reset)  # the paper's x, B and C
         z = self.step(x)
         decay = zero_padding(self.forget_gate(z), mask)
         step = zero_padding(self.forget_gate.step(z), mask)
-        written = (v * step[..., None]).to(v.dtype)
+        written = (v * step[..., None]).to(v.dtype)  # Δ is at least float32
         q, k = (expand_heads(a, self.config.heads) for a in (q, k))
         y, scan = outer_scan(q, k, written, log_decay=decay, state=state.scan, reset=reset)
         y = (y + self.skip[:, None] * v).flatten(2) * silu(self.gate(x))

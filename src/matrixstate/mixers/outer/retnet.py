@@ -1,4 +1,4 @@
-"""RetNet's retention: linear attention that fades at a fixed rate per head, with rotary positions."""
+"""RetNet's retention: linear attention with a fixed decay per head and rotary positions."""
 
 import math
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ from matrixstate.ops import accumulation_dtype, outer_scan
 class RetNetConfig(MixerConfig):
     """S_t = γ_h S_{t-1} + k_t v_tᵀ, y_t = S_tᵀ q_t, with γ_h = 1 - 2^{-5-h} and rotary q and k / √K.
 
-    Every head's output is normalised by itself (group norm without affine part) and gated with silu(G x).
-    Source: Sun et al. 2023, "Retentive Network". The fading of xPos is the decay's business here, as in their code.
+    The read-out is normalised per head (group norm without affine parameters) and gated with silu(G x).
+    Source: Sun et al. 2023, "Retentive Network". As in their code, positions are rotary without xPos' scaling, whose
+    decay γ takes over.
     """
 
     about: ClassVar[About] = About(
@@ -41,15 +42,15 @@ class RetNetConfig(MixerConfig):
     )
 
     heads: int = 4
-    """Number of heads H; head h (from 0) fades by 1 - 2^{-5-h} per step."""
+    """Number of heads H; the decay of head h, counted from 0, is 1 - 2^{-5-h} per step."""
     key_size: int = 32
-    """K, even."""
+    """K, channels of a head's queries and keys; even."""
     value_size: int = 64
-    """V; the paper's is 2 K."""
+    """V, channels of a head's values; 2 K in the paper."""
     conv: int = 0
-    """Steps of a short convolution (with silu) over q, k and v. The paper has none."""
+    """Steps of a short convolution (followed by silu) of q, k and v. The paper has no convolution."""
     input_std: float = 0.02
-    """Standard deviation of the input projection's weights at the start."""
+    """Standard deviation of the input projection's weights at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -64,8 +65,10 @@ class RetNetConfig(MixerConfig):
 
 
 class RetNetState(NamedTuple):
-    conv: Tensor | None  # [B, conv-1, channels of the inputs]
-    scan: Tensor | None  # [B, H, K, V]
+    """What a RetNet mixer carries from one call to the next."""
+
+    conv: Tensor | None  # [B, conv-1, channels of the inputs]; None without a convolution
+    scan: Tensor | None  # [B, H, K, V]; None before the first step
     position: Tensor  # [B] int64, the position of the next step in its document
 
 
@@ -98,9 +101,9 @@ class RetNet(KeyValueMixer):
         return self.output(y * silu(self.gate(x))), RetNetState(conv, scan, following)
 
     def log_decay(self, dtype: torch.dtype) -> Tensor:
-        """log γ of every head [H]."""
+        """log γ_h, natural logarithm [H]."""
         head = torch.arange(self.config.heads, dtype=dtype, device=self.output.weight.device)
-        return torch.log1p(-torch.exp2(-5 - head))
+        return torch.log1p(-torch.exp2(-5 - head))  # γ is so near 1 that log(γ) would lose digits
 
     def _start(self, x: Tensor) -> RetNetState:
         return RetNetState(None, None, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
