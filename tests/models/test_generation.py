@@ -1,4 +1,4 @@
-"""Generation: step by step is the parallel forward, memory stays flat, rows do not see each other."""
+"""Generation: step by step equals the parallel forward, memory is constant, rows are independent, states resume."""
 
 import dataclasses
 import gc
@@ -65,7 +65,7 @@ def test_logits_token_by_token_are_those_of_the_parallel_forward(name):
     assert error <= 4 * rounding + 1e-6
 
 
-def test_greedy_is_the_likeliest_token_every_time():
+def test_greedy_decoding_takes_the_likeliest_token():
     model = make(hybrid())
     (got,) = rows(model, [[1, 2, 3]], 6, Sampling(temperature=0))
     tokens = [1, 2, 3]
@@ -74,22 +74,22 @@ def test_greedy_is_the_likeliest_token_every_time():
     assert got == tokens[3:]
 
 
-def test_each_row_is_drawn_as_if_it_were_alone():
+def test_rows_are_drawn_independently():
     model, prompts = make(hybrid()), [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]]
     together = rows(model, prompts, 8, Sampling(temperature=0.9), seed=7)
     for i, prompt in enumerate(prompts):
         assert rows(model, [prompt], 8, Sampling(temperature=0.9), seed=7 + i) == [together[i]]
 
 
-def test_a_long_prompt_is_read_in_pieces(monkeypatch):
+def test_a_long_prompt_is_read_in_chunks(monkeypatch):
     model, prompts = make(hybrid()), [torch.randint(17, (n,)).tolist() for n in (50, 23)]
     whole = rows(model, prompts, 4)
     monkeypatch.setattr("matrixstate.models.generation.PREFILL", 7)
     assert rows(model, prompts, 4) == whole
 
 
-class _Draws(torch.nn.Module):
-    """Logits on the CPU for features on any device; records where those were."""
+class _HeadOnCPU(torch.nn.Module):
+    """Zero logits on the CPU for features on any device; records the devices."""
 
     def __init__(self):
         super().__init__()
@@ -100,23 +100,23 @@ class _Draws(torch.nn.Module):
         return torch.zeros(len(features), 31)
 
 
-def test_everything_a_model_reads_is_on_its_device(tmp_path):
+def test_all_inputs_of_the_model_are_on_its_device(tmp_path):
     """The device is "meta", which computes nothing; the convolution runs there, as it needs no autocast."""
     model = small(GatedConvConfig())
-    begun = Generation(model, begin(model, [[1, 2, 3], [4]]), Sampling())
-    next(begun)
-    save_state(tmp_path / "s", begun.saved(), "hash")
+    first = Generation(model, begin(model, [[1, 2, 3], [4]]), Sampling())
+    next(first)
+    save_state(tmp_path / "s", first.saved(), "hash")
     model = model.to("meta")
-    model.head = _Draws()
+    model.head = _HeadOnCPU()
     start = load_state(tmp_path / "s", model, "hash")
     assert {leaf.device.type for leaf in _tensors(start.state)} == {"meta"}
-    going = Generation(model, dataclasses.replace(start, pending=[[5, 6], [7]]), Sampling())
-    drawn = [next(going), next(going)]
+    resumed = Generation(model, dataclasses.replace(start, pending=[[5, 6], [7]]), Sampling())
+    drawn = [next(resumed), next(resumed)]
     assert all(tokens.shape == (2,) and tokens.device.type == "cpu" for tokens in drawn)
-    assert model.head.devices == {leaf.device.type for leaf in _tensors(going.saved().state)} == {"meta"}
+    assert model.head.devices == {leaf.device.type for leaf in _tensors(resumed.saved().state)} == {"meta"}
 
 
-def test_learned_positions_are_used_again_from_the_middle():
+def test_used_up_learned_positions_restart_from_the_last_half_of_the_tokens():
     model = make(hybrid(learned_positions=8))
     (got,) = rows(model, [[1, 2, 3]], 30, Sampling(temperature=0))
     assert len(got) == 30
@@ -146,7 +146,7 @@ def _tensors(state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mru source", "m2rnn paper"])
-def test_ten_thousand_tokens_take_flat_memory(name):
+def test_ten_thousand_tokens_take_constant_memory(name):
     model, live = small(MIXERS[name]), []
     for i, _ in enumerate(generate(model, [[1]], 10_000, seed=1)):
         if i in (100, 9_999):
@@ -155,7 +155,7 @@ def test_ten_thousand_tokens_take_flat_memory(name):
     assert live[1] <= live[0]
 
 
-def test_sampling_is_what_it_says():
+def test_sampling_follows_its_options():
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(4000, 4)
     generators = [torch.Generator().manual_seed(i) for i in range(4000)]
 
@@ -203,7 +203,7 @@ def test_a_negative_number_of_tokens_is_refused():
 
 
 @pytest.mark.parametrize("options", [{}, {"learned_positions": 12}], ids=str)
-def test_going_on_from_a_saved_state_is_as_if_never_stopped(options, tmp_path):
+def test_a_resumed_generation_equals_an_uninterrupted_one(options, tmp_path):
     model = make(hybrid(**options))
     start = begin(model, [[1, 2, 3], [4]], seed=5)
     whole = [drawn.tolist() for drawn, _ in zip(Generation(model, start, Sampling()), range(20), strict=False)]
@@ -218,10 +218,10 @@ def test_going_on_from_a_saved_state_is_as_if_never_stopped(options, tmp_path):
 def test_a_state_file_does_not_grow_and_belongs_to_its_model(tmp_path):
     blocks = (BlockConfig(MRUConfig(heads=1, state_size=16), None), BlockConfig(M2RNNConfig(heads=2), None))
     model, sizes = make(ModelConfig(16, blocks, 17)), []
-    going = Generation(model, begin(model, [[1]]), Sampling())
+    generation = Generation(model, begin(model, [[1]]), Sampling())
     for _ in range(3):
-        next(going)
-        save_state(tmp_path / "s", going.saved(), "abc")
+        next(generation)
+        save_state(tmp_path / "s", generation.saved(), "abc")
         sizes.append((tmp_path / "s").stat().st_size)
     assert len(set(sizes)) == 1
     with pytest.raises(CheckpointError, match="belongs to the model abc, got the model abd"):
@@ -245,9 +245,9 @@ def test_a_state_file_does_not_grow_and_belongs_to_its_model(tmp_path):
 )
 def test_a_damaged_state_file_is_refused(name, damaged, message, tmp_path):
     model = make(hybrid())
-    going = Generation(model, begin(model, [[1]]), Sampling())
-    next(going)
-    save_state(tmp_path / "s", going.saved(), "abc")
+    generation = Generation(model, begin(model, [[1]]), Sampling())
+    next(generation)
+    save_state(tmp_path / "s", generation.saved(), "abc")
     with safe_open(tmp_path / "s", framework="pt") as file:
         about, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file({**tensors, name: damaged}, tmp_path / "s", metadata=about)
@@ -259,8 +259,8 @@ def test_a_state_of_one_text_can_be_forked(tmp_path):
     model = make(hybrid())
     one = begin(model, [[1, 2, 3]])
     three = fork(one, 3)
-    going = Generation(model, three, Sampling(temperature=0))
-    assert len(set(next(going).tolist())) == 1
+    greedy = Generation(model, three, Sampling(temperature=0))
+    assert len(set(next(greedy).tolist())) == 1
     alone = Generation(model, one, Sampling())
     forks = Generation(model, fork(one, 3), Sampling())
     drawn = [(next(forks).tolist(), next(alone).tolist()) for _ in range(9)]

@@ -1,4 +1,4 @@
-"""Models as data: presets, counts, initialisation, and the flow of state, padding and documents through all blocks."""
+"""Models: presets, counts, initialisation, and state, padding and documents through all blocks."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from matrixstate.layers import MLPConfig
 from matrixstate.mixers import AttentionConfig, GatedConvConfig, M2RNNConfig, MRUConfig
 from matrixstate.models import PRESETS, BlockConfig, LanguageModel, ModelConfig, count, preset
 
-PARAMETERS = {  # with 65 characters where the preset names no vocabulary: all, and without embeddings
+PARAMETERS = {  # all, and without embeddings; with a vocabulary of 65 where the preset has none
     "shakespeare-mru": (8_879_616, 8_854_656),
     "shakespeare-m2rnn": (9_942_816, 9_917_856),
     "shakespeare-attention": (10_745_088, 10_621_824),
@@ -76,7 +76,7 @@ def make(config, seed=0):
     return model.eval()
 
 
-def test_every_preset_is_pinned():
+def test_the_parameters_of_every_preset_are_listed():
     assert PARAMETERS.keys() == PRESETS.keys()
 
 
@@ -91,7 +91,7 @@ def test_small_presets_are_matched_within_two_percent():
     assert max(counts) / min(counts) < 1.02
 
 
-def test_counting_allocates_nothing_and_agrees_with_the_model():
+def test_counts_agree_with_the_model():
     config = hybrid(learned_positions=9, tied=False)
     counts, model = count(config, 7), LanguageModel(config)
     assert counts.parameters == sum(p.numel() for p in model.parameters())
@@ -100,18 +100,18 @@ def test_counting_allocates_nothing_and_agrees_with_the_model():
 
 
 @pytest.mark.parametrize("name", ["shakespeare-mru-small", "shakespeare-m2rnn-small", "shakespeare-attention-small"])
-def test_flops_are_those_that_pytorch_counts(name):
+def test_flops_agree_with_those_that_pytorch_counts(name):
     config, T = with_vocabulary(preset(name)), 32
     model, tokens = LanguageModel(config), torch.zeros(1, T, dtype=torch.int64)
-    model(tokens)  # a compiled op tells the counter its products when it is first needed
+    model(tokens)  # a compiled op registers its FLOPs when it is first used
     with FlopCounterMode(display=False) as counter:
         model(tokens)
     expected = counter.get_total_flops() / T
-    # PyTorch counts matrix products only, attention in full; we also count filters, gates and the causal half
+    # PyTorch counts matrix products only, and attention without its mask; we count convolutions and gates too
     assert count(config, T).flops_per_token == pytest.approx(expected, rel=0.06)
 
 
-def test_the_last_projection_of_every_branch_starts_smaller():
+def test_the_last_projection_of_every_branch_is_scaled():
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(128, (BlockConfig(AttentionConfig(), MLPConfig(), repeat=4),), 65))
     for block in model.layers:
@@ -121,7 +121,7 @@ def test_the_last_projection_of_every_branch_starts_smaller():
     assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_a_fresh_model_knows_nothing():
+def test_the_loss_of_a_new_model_is_that_of_a_uniform_guess():
     model = LanguageModel(hybrid())
     logits, _ = model(torch.randint(17, (4, 9)))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.randint(17, (36,)))
@@ -145,13 +145,13 @@ def test_state_padding_and_documents_pass_through_all_blocks(options):
     torch.testing.assert_close(both[real], logits[real])
 
 
-def test_the_starting_state_is_no_state():
+def test_the_initial_state_is_the_default_state():
     model = make(hybrid())
     tokens = torch.randint(17, (2, 6))
     torch.testing.assert_close(model(tokens, model.init_state(2))[0], model(tokens)[0])
 
 
-def test_swapping_one_layer_leaves_the_others():
+def test_swapping_one_layer_does_not_change_the_others():
     config = preset("shakespeare-attention")
     swapped = config.swap(3, M2RNNConfig())
     kinds = [type(block.mixer) for block in swapped.layers]
@@ -160,28 +160,28 @@ def test_swapping_one_layer_leaves_the_others():
         config.swap(6, None)
 
 
-def test_the_papers_hybrid_has_attention_at_the_papers_places():
+def test_the_papers_hybrid_has_attention_in_the_papers_layers():
     config = preset("hybrid-m2rnn-410m")
     assert [i for i, b in enumerate(config.layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20]
     assert count(config, 4096).state_bytes < 0.2 * 3 * 8 * count(config, 4096).parameters  # an upper bound by far
 
 
 @pytest.mark.parametrize("name", ["gated-deltanet", "mamba2"])
-def test_the_papers_hybrids_have_m2rnn_at_the_papers_places(name):
+def test_the_papers_hybrids_have_m2rnn_in_the_papers_layers(name):
     for swapped, places in (("one", [0]), ("three", [3, 11, 19])):
         layers = preset(f"hybrid-{name}-410m-{swapped}-m2rnn").layers
         assert [i for i, b in enumerate(layers) if isinstance(b.mixer, M2RNNConfig)] == places
         assert [i for i, b in enumerate(layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20]
 
 
-def test_the_papers_mixture_has_seven_billion_parameters_of_which_one_acts():
+def test_one_of_the_seven_billion_parameters_of_the_papers_mixture_is_active():
     config = preset("hybrid-m2rnn-7b-moe")
     assert [i for i, b in enumerate(config.layers) if isinstance(b.mixer, AttentionConfig)] == [4, 12, 20, 28, 36]
     output = 1536 * 100_352
     assert count(config, 64).active_parameters + output == 1_131_800_728
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_active_in_training_only():
     model = LanguageModel(hybrid(dropout=0.5))
     tokens = torch.randint(17, (2, 6))
     assert not torch.equal(model(tokens)[0], model(tokens)[0])
@@ -204,7 +204,7 @@ def test_wrong_tokens_are_refused(tokens, message):
         LanguageModel(hybrid())(tokens)
 
 
-def test_a_foreign_state_is_refused():
+def test_the_state_of_another_model_is_refused():
     model, other = LanguageModel(hybrid()), LanguageModel(ModelConfig(12, (BlockConfig(None, MLPConfig()),), 17))
     with pytest.raises(ShapeError, match="state must hold 5 blocks, got 1"):
         model(torch.zeros(1, 1, dtype=torch.int64), other.init_state(1))
@@ -257,7 +257,7 @@ def test_wrong_options_are_refused(options, message):
         dataclasses.replace(hybrid(), **options)
 
 
-def test_a_block_needs_something():
+def test_a_block_needs_a_mixer_or_an_mlp():
     with pytest.raises(ConfigError, match="mixer: expected a mixer or an mlp, got neither"):
         BlockConfig()
 

@@ -1,4 +1,4 @@
-"""Config -> blocks -> language model; counts, presets and generation."""
+"""Language models: configs, presets, the model, counts of parameters and FLOPs, generation, and state files."""
 
 from matrixstate.models.config import BlockConfig, ModelConfig
 from matrixstate.models.counts import Counts, count

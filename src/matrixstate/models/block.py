@@ -1,4 +1,4 @@
-"""One residual block: x + mixer(norm(x)), then x + mlp(norm(x))."""
+"""A residual block: x + mixer(norm(x)), then x + mlp(norm(x))."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from matrixstate.models.config import BlockConfig, ModelConfig
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """The model's norm, without bias."""
+    """A norm over the width, as the model's option says, without bias."""
     if config.norm == "rms":
         return RMSNorm(config.width)
     return nn.LayerNorm(config.width, bias=False)
@@ -27,14 +27,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, state: State, mask: Tensor | None, reset: Tensor | None) -> tuple[Tensor, State]:
-        """x [B, T, width] -> the same, and the mixer's state (None without a mixer)."""
+        """x [B, T, width] -> [B, T, width], and the mixer's state (None without a mixer)."""
         if self.mixer is not None and self.mixer_norm is not None:
             y, state = self.mixer(self.mixer_norm(x), state, mask=mask, reset=reset)
-            x = x + self._dropped(y)
+            x = x + self._drop(y)
         if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self._dropped(self.mlp(self.mlp_norm(x)))
+            x = x + self._drop(self.mlp(self.mlp_norm(x)))
         return x, state
 
-    def _dropped(self, x: Tensor) -> Tensor:
-        """Dropout; where it does nothing it is not even called, which token by token is worth it."""
+    def _drop(self, x: Tensor) -> Tensor:
+        """Dropout. In evaluation the call is left out, whose overhead is noticeable in generation."""
         return self.dropout(x) if self.training else x

@@ -1,4 +1,4 @@
-"""What a language model is made of, as data."""
+"""The configs of a language model and of its blocks."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from matrixstate.layers import MixerConfig, MLPConfig
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One pre-norm residual block: a mixer or none, then an MLP or none."""
+    """A pre-norm residual block with a mixer, an MLP or both."""
 
     mixer: MixerConfig | None = None
-    """Mixes along the sequence."""
+    """The mixer along the sequence. Default: none."""
     mlp: MLPConfig | None = None
-    """Acts on every step by itself."""
+    """The MLP, applied to every step by itself. Default: none."""
     repeat: int = 1
-    """How many such blocks stand in a row, each with weights of its own."""
+    """Number of such blocks in a row, each with weights of its own."""
 
     def __post_init__(self) -> None:
         require(
@@ -30,22 +30,25 @@ class BlockConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A language model: embedding, blocks, norm, logits."""
+    """A language model: token embedding, blocks, norm, and the output matrix that gives the logits.
+
+    Raises ConfigError, with all problems at once, where options are out of range or do not fit the width.
+    """
 
     width: int
     """Channels of the residual stream."""
     blocks: tuple[BlockConfig, ...]
-    """From the input to the output. Pure, hybrid, one-layer-swap and MLP-only models are all just lists of blocks."""
+    """The blocks, from the input to the output; hybrid models mix blocks with different mixers."""
     vocabulary: int | None = None
     """Number of tokens. Default: that of the tokenizer."""
     norm: Literal["layer", "rms"] = "layer"
     """LayerNorm without bias, or RMSNorm."""
     tied: bool = True
-    """Use the embedding as the output matrix too."""
+    """Share the weights of the embedding with the output matrix."""
     learned_positions: int | None = None
-    """Rows of a learned table of positions added to the embedding, as GPT-2 has. Default: none."""
+    """Rows of a learned position embedding added to that of the tokens, as in GPT-2. Default: none."""
     dropout: float = 0.0
-    """Probability of dropping a channel after the embedding and after every mixer and MLP, in training."""
+    """Probability of dropout after the embedding and after every mixer and MLP, in training."""
 
     def __post_init__(self) -> None:
         require(
@@ -63,24 +66,27 @@ class ModelConfig:
         for i, block in enumerate(self.blocks):
             for part in (block.mixer, block.mlp):
                 try:
-                    with torch.device("meta"):  # shapes only: finds what does not fit the width
+                    with torch.device("meta"):  # allocates nothing; finds options that do not fit the width
                         _ = part is None or part.make(self.width)
                 except ConfigError as error:
                     problems += [f"blocks.{i}.{problem}" for problem in error.problems]
-                except (RuntimeError, OverflowError) as error:  # sizes whose product no number of bytes can count
+                except (RuntimeError, OverflowError) as error:  # from PyTorch, for sizes beyond 64-bit integers
                     if "overflow" not in str(error).lower():
-                        raise  # a mistake in the mixer, of a plug-in say
+                        raise  # a bug in the mixer, of a plug-in for example
                     problems.append(f"blocks.{i}: expected sizes that a computer can address, got far larger ones")
         if problems:
             raise ConfigError(problems)
 
     @property
     def layers(self) -> tuple[BlockConfig, ...]:
-        """The blocks with repeats written out."""
+        """The blocks with `repeat` expanded: one entry per layer."""
         return tuple(dataclasses.replace(block, repeat=1) for block in self.blocks for _ in range(block.repeat))
 
     def swap(self, layer: int, mixer: MixerConfig | None) -> "ModelConfig":
-        """The same model with the mixer of one layer (counted from 0, repeats written out) exchanged."""
+        """The same model with another mixer, or none, in one layer, counted from 0 in `layers`.
+
+        Raises ConfigError for a layer that does not exist.
+        """
         layers = list(self.layers)
         require((0 <= layer < len(layers), f"layer: expected 0 to {len(layers) - 1}, got {layer}"))
         layers[layer] = dataclasses.replace(layers[layer], mixer=mixer)

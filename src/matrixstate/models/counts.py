@@ -1,4 +1,4 @@
-"""Parameters, state and arithmetic of a model, counted without allocating it."""
+"""Counts of a model's parameters, bytes of state and FLOPs, made on the meta device without allocating memory."""
 
 from dataclasses import dataclass
 
@@ -12,25 +12,26 @@ from matrixstate.models.lm import LanguageModel
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a model over sequences of some length."""
+    """Sizes of a model, for sequences of a given length."""
 
     parameters: int
-    """All of them; a tied embedding counts once."""
+    """All parameters; tied weights count once."""
     parameters_without_embeddings: int
-    """Without token and position tables and the output matrix."""
+    """Parameters without the token and position embeddings and the output matrix."""
     active_parameters: int
-    """Those without embeddings that act on a token: not of experts that it does not use."""
+    """`parameters_without_embeddings` without those of experts that a token does not use."""
     state_bytes: int
-    """Bytes that one sequence's state holds after `length` tokens."""
+    """Bytes of one sequence's state after `length` tokens."""
     flops_per_token: int
-    """Forward pass, two per multiply-add: weight matrices, recurrences, attention. Backward costs twice as much."""
+    """FLOPs of the forward pass per token, two per multiply-add: weight matrices, recurrences, attention. The backward
+    pass takes twice as many."""
 
 
 def count(config: ModelConfig, length: int) -> Counts:
-    """Counts of the model of `config` over sequences of `length` tokens."""
+    """Counts of the model of `config` for sequences of `length` tokens."""
     with torch.device("meta"):
         model = LanguageModel(config)
-    tables = {id(p): p.numel() for p in (model.embedding.weight, model.head.weight)}
+    tables = {id(p): p.numel() for p in (model.embedding.weight, model.head.weight)}  # one entry where they are tied
     tables |= {} if model.positions is None else {id(model.positions): model.positions.numel()}
     total = sum(p.numel() for p in model.parameters())
     mixers = [block.mixer for block in model.layers if block.mixer is not None]

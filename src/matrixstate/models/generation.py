@@ -1,4 +1,4 @@
-"""Text, one token after another, in memory that does not grow where the model's state does not."""
+"""Generation of text token by token, with the memory of one state."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,21 +11,22 @@ from matrixstate.errors import ConfigError, DataError, Diverged, require
 from matrixstate.models.lm import LanguageModel
 from matrixstate.models.state_file import SavedState
 
-PREFILL = 1024  # tokens of the prompt read at a time, so that a long prompt needs no more memory than a short one
+PREFILL = 1024  # tokens of a prompt per forward pass, which bounds the memory of activations
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn from the logits."""
+    """Options of the distribution from which the next token is drawn."""
 
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits. 0 takes the most likely token (greedy decoding)."""
     top_k: int | None = None
-    """Draw from the k likeliest only."""
+    """Draw from the k most likely tokens only. Default: all."""
     top_p: float | None = None
-    """Draw from the fewest tokens whose probabilities reach p."""
+    """Draw from the smallest set of tokens whose probabilities sum to at least p (nucleus sampling). Default: all."""
     known: int | None = None
-    """Draw from the first so many tokens only: a model's vocabulary may be larger than its tokenizer's."""
+    """Draw from the first `known` tokens only, for a model whose vocabulary is larger than its tokenizer's. Default:
+    all."""
 
     def __post_init__(self) -> None:
         require(
@@ -36,9 +37,19 @@ class Sampling:
 
 
 def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
-    """Tokens [B] drawn from logits [B, vocabulary], row b with generators[b].
+    """Draw one token per row.
 
-    On the CPU, wherever the logits are, so that a seed gives the same tokens on every device.
+    Args:
+        logits: [B, vocabulary] floating point, on any device.
+        sampling: the options.
+        generators: B generators of the CPU, one per row.
+
+    Returns:
+        [B] int64 on the CPU. Sampling is on the CPU, so that a seed gives the same tokens on every device.
+
+    Raises:
+        Diverged: logits that are not finite.
+        ConfigError: a temperature so small that the scaled logits are not finite.
     """
     logits = logits[:, : sampling.known].cpu()
     if not bool(logits.isfinite().all()):
@@ -54,7 +65,7 @@ def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
     if sampling.top_p is not None:
         ranked, order = scaled.sort(dim=-1, descending=True)
         probability = ranked.softmax(dim=-1)
-        before = probability.cumsum(dim=-1) - probability
+        before = probability.cumsum(dim=-1) - probability  # of all likelier tokens; the likeliest is never dropped
         dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
         scaled = scaled.masked_fill(dropped, float("-inf"))
     rows = scaled.softmax(dim=-1)
@@ -63,15 +74,18 @@ def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
 
 
 class Generation:
-    """Texts that are being continued: an iterator over the next tokens of all rows, [B] int64, as they are drawn.
+    """An iterator over the next tokens of all rows, [B] int64 on the CPU. It does not end.
 
-    The model may be on any device; tokens are drawn on the CPU. Row b draws with a generator of its own, so its text
-    does not depend on the other rows. A model with learned positions reads the last half of them again whenever it
-    runs out.
+    Every row has a random generator of its own, so its text does not depend on the other rows. A model with learned
+    positions, when they are used up, starts again from the last half of its tokens.
+
+    Args:
+        model: on any device; put in evaluation mode.
+        start: the state to continue from: that of `begin`, `load_state` or `saved`.
+        sampling: how tokens are drawn.
     """
 
     def __init__(self, model: LanguageModel, start: SavedState, sampling: Sampling) -> None:
-        """Goes on from `start`: reads its pending tokens and draws from there."""
         self.model, self.sampling = model.eval(), sampling
         self._state = start.state
         self._pending = [list(row) for row in start.pending]
@@ -81,7 +95,7 @@ class Generation:
 
     @torch.no_grad()
     def __next__(self) -> Tensor:
-        logits = self._read()
+        logits = self._next_logits()
         drawn = sample(logits, self.sampling, self._generators)
         self._pending = drawn[:, None].tolist()
         return drawn
@@ -90,13 +104,13 @@ class Generation:
         return self
 
     def saved(self) -> SavedState:
-        """Where the texts stand now; the last token drawn is pending."""
+        """The state after the tokens drawn so far, the last of which are pending."""
         return SavedState(self._state, self._pending, [g.get_state() for g in self._generators], self._past)
 
-    def _read(self) -> Tensor:
-        """The logits after the pending tokens [B, vocabulary]; shorter rows are padded on the left."""
+    def _next_logits(self) -> Tensor:
+        """The logits after the pending tokens [B, vocabulary]. Shorter rows are padded on the left."""
         if self._limit is not None:
-            self._begin_again_at(self._limit)
+            self._fit_positions(self._limit)
         lengths = [len(row) for row in self._pending]
         longest, padded = max(lengths), max(lengths) - min(lengths)
         mask = features = None
@@ -106,25 +120,37 @@ class Generation:
             missing = longest - torch.tensor(lengths, device=device)[:, None]
             mask = torch.arange(longest, device=device) >= missing
         for begin in range(0, longest, PREFILL):
-            piece = slice(begin, begin + PREFILL)
-            real = None if mask is None or begin >= padded else mask[:, piece]
-            features, self._state = self.model.features(tokens[:, piece], self._state, mask=real)
+            chunk = slice(begin, begin + PREFILL)
+            real = None if mask is None or begin >= padded else mask[:, chunk]  # kernels are faster without a mask
+            features, self._state = self.model.features(tokens[:, chunk], self._state, mask=real)
         assert features is not None
         return self.model.head(features[:, -1])
 
-    def _begin_again_at(self, limit: int) -> None:
-        """Reads the last half of the positions anew where the pending tokens would go beyond them."""
+    def _fit_positions(self, limit: int) -> None:
+        """Restart from the last limit/2 tokens and the initial state if the pending tokens do not fit in `limit`.
+
+        A prompt longer than `limit` is cut to its last `limit` tokens.
+        """
         longest = max(map(len, self._pending))
         recent = [(past + row)[-limit:] for past, row in zip(self._past, self._pending, strict=True)]
         if int(self._state.position.max()) + longest > limit:
-            kept = limit if longest > limit else max(1, limit // 2)
-            self._pending = [row[-kept:] for row in recent]
+            context = limit if longest > limit else max(1, limit // 2)
+            self._pending = [row[-context:] for row in recent]
             self._state = self.model.init_state(len(recent))
         self._past = recent
 
 
 def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], seed: int = 0) -> SavedState:
-    """Texts that begin with `prompts`, row b drawn with the seed + b. Raises DataError for an empty prompt."""
+    """The start of one text per prompt, for `Generation`.
+
+    Args:
+        model: whose initial state is used.
+        prompts: token numbers, at least one per prompt.
+        seed: of the first row; row b has the seed `seed + b`.
+
+    Raises:
+        DataError: no prompt, an empty one, or tensors.
+    """
     if isinstance(prompts, Tensor) or any(isinstance(part, Tensor) for prompt in prompts for part in (prompt, *prompt)):
         raise DataError("generate: prompts must be lists of token numbers, got a tensor; give tensor.tolist()")
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
@@ -142,10 +168,17 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Continues every prompt by `tokens` tokens; yields the next token of all rows, [B] int64, as soon as it is drawn.
+    """Continue every prompt by `tokens` tokens.
 
-    In memory that does not grow, where the model's state does not. The model may be on any device, and is put in
-    evaluation mode; the tokens are on the CPU.
+    Args:
+        model: on any device; put in evaluation mode.
+        prompts: token numbers, at least one per prompt; B prompts.
+        tokens: tokens to draw per row.
+        sampling: how they are drawn. Default: from the unchanged distribution of the model.
+        seed: of the first row; row b has the seed `seed + b`.
+
+    Yields:
+        [B] int64 on the CPU: the next token of every row, as soon as it is drawn.
 
     Raises:
         DataError: no prompt, an empty one, or tensors.

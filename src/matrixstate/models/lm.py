@@ -16,17 +16,19 @@ from matrixstate.models.config import ModelConfig
 
 
 class ModelState(NamedTuple):
-    """What the model carries from one call to the next."""
+    """What a language model carries from one call to the next."""
 
-    blocks: tuple[State, ...]  # one mixer state per block, None for a block without a mixer
+    blocks: tuple[State, ...]  # the state of each layer's mixer; None for a layer without a mixer
     position: Tensor  # [B] int64, the position of the next token in its document
 
 
 class LanguageModel(nn.Module):
-    """A language model of `ModelConfig`.
+    """The language model of a `ModelConfig`: `logits, state = model(tokens, state=None, *, mask=None, reset=None)`.
 
-    `logits, state = model(tokens, state=None, *, mask=None, reset=None)`. Weights start normal with standard
-    deviation 0.02, the last projection of every branch divided by the root of the number of branches (GPT-2).
+    The weights of embeddings and linear maps start normal with standard deviation 0.02 unless a mixer says otherwise;
+    those of the last projection of each residual branch are divided by the root of the number of branches, as in GPT-2.
+
+    Raises ConfigError for a config without a vocabulary.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -52,10 +54,11 @@ class LanguageModel(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, from the input to the output."""
+        """The blocks, from the input to the output, as `Block`."""
         return [cast(Block, block) for block in self.blocks]
 
     def _scale_branches(self) -> None:
+        """Divide the last weights of every branch, so that the sum of all has the variance of one."""
         mixers = [block.mixer for block in self.layers if block.mixer is not None]
         mlps = [block.mlp for block in self.layers if block.mlp is not None]
         weights = [mixer.output.weight for mixer in mixers] + [w for mlp in mlps for w in mlp.last_weights()]
@@ -75,16 +78,17 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens: [B, T] int64 below the vocabulary, T >= 0.
-            state: what the last call returned. Default: nothing seen.
-            mask: [B, T] bool, True at real tokens. Padding changes no state and no other step. Default: all real.
-            reset: [B, T] bool, True where a document starts; nothing before that step is seen.
+            state: what the last call returned. Default: the initial state.
+            mask: [B, T] bool, True at real tokens. Padding changes neither the state nor other steps. Default: all.
+            reset: [B, T] bool, True where a document starts: the state is reset before that step. Default: nowhere.
 
         Returns:
-            logits: [B, T, vocabulary]. At padded steps they mean nothing.
+            logits: [B, T, vocabulary]. Undefined at padded steps.
             state: to be passed to the next call.
 
         Raises:
-            ShapeError: another shape or dtype, a token beyond the vocabulary, a step beyond learned positions.
+            ShapeError: another shape or dtype, another model's state, a token beyond the vocabulary (on the CPU only),
+                or a step beyond the learned positions.
         """
         features, state = self.features(tokens, state, mask=mask, reset=reset)
         return self.head(features), state
@@ -97,7 +101,7 @@ class LanguageModel(nn.Module):
         mask: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Tensor, ModelState]:
-        """As `forward`, but what the last linear map reads: [B, T, width]."""
+        """As `forward`, but returns the input of the output matrix [B, T, width] in place of the logits."""
         self._check(tokens, state, mask, reset)
         B, T = tokens.shape
         x = self.embedding(tokens)
@@ -124,7 +128,7 @@ class LanguageModel(nn.Module):
         if state is not None:
             self._check_state(state, tokens.shape[0])
         if torch.compiler.is_compiling() or tokens.device.type != "cpu" or not tokens.numel():
-            return  # the check below would stop the device
+            return  # reading a value from another device would wait for it
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.embedding.num_embeddings:
             raise ShapeError(
@@ -132,7 +136,7 @@ class LanguageModel(nn.Module):
             )
 
     def _check_state(self, state: ModelState, batch: int) -> None:
-        """Whether it is of this model and of `batch` rows; the mixers see to the sizes of their parts."""
+        """Raise ShapeError unless the state is of this model with `batch` rows. Mixers check sizes of their parts."""
         if not isinstance(state, ModelState):
             raise ShapeError(f"LanguageModel: state must be a ModelState, got {type(state).__name__}")
         if len(state.blocks) != len(self.blocks):
@@ -149,23 +153,23 @@ class LanguageModel(nn.Module):
             raise ShapeError(f"LanguageModel: state must be of {batch} rows, got {len(state.position)}")
 
     def init_state(self, batch: int) -> ModelState:
-        """The state before anything was seen."""
+        """The state before the first token, for `batch` rows."""
         blocks = tuple(None if block.mixer is None else block.mixer.init_state(batch) for block in self.layers)
         return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.embedding.weight.device))
 
     def auxiliary_loss(self) -> Tensor | None:
-        """What training adds to the last pass's loss for the balance of experts; None where there are none."""
+        """The load-balancing loss of the last forward pass in training mode; None without mixtures of experts."""
         losses = [m.balance_loss for m in self.modules() if isinstance(m, MoE) and m.balance_loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     @property
     def max_positions(self) -> int | None:
-        """How many tokens a document may have where positions are learned; None if there is no such limit."""
+        """The most tokens that a document may have with the model's learned positions; None without such."""
         tables = [block.mixer.table for block in self.layers if isinstance(block.mixer, Attention)]
         sizes = [len(table) for table in (*tables, self.positions) if table is not None]
         return min(sizes, default=None)
 
 
 def _described(value: object) -> str:
-    """What a caller gave, for an error."""
+    """A value in an error message: dtype and shape of a tensor, else the type."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

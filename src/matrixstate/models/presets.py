@@ -1,4 +1,4 @@
-"""Named models: the sources' sizes, small forms of them, and one-layer swaps."""
+"""Named models: the sizes of the papers and repositories, smaller ones of the same shapes, and one-layer swaps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,22 +18,22 @@ Make = Callable[[], ModelConfig]
 
 
 def _stack(width: int, depth: int, mixer: MixerConfig | None, hidden: int | None = None, **options) -> ModelConfig:
-    """`depth` equal blocks of a mixer and an MLP (hidden: default four times the width)."""
+    """`depth` equal blocks of a mixer and an MLP. hidden: of the MLP; default four times the width."""
     return ModelConfig(width=width, blocks=(BlockConfig(mixer, MLPConfig(hidden), repeat=depth),), **options)
 
 
 def _single(mixer: MixerConfig | None, **options) -> ModelConfig:
-    """A mixer by itself: one mixer and four MLPs of width 256. Source: mru-lm's post."""
+    """One mixer and four MLPs of width 256. Source: the article on mru-lm."""
     blocks = (BlockConfig(mixer, MLPConfig()), BlockConfig(None, MLPConfig(), repeat=3))
     return ModelConfig(width=256, blocks=blocks, **options)
 
 
-# Shakespeare in the source's sizes: mru-lm, config/shakespeare-char (6 blocks, width 384, 6 heads, dropout 0.2).
+# Shakespeare in the sizes of mru-lm, config/shakespeare-char: 6 blocks, width 384, 6 heads, dropout 0.2.
 _shakespeare = partial(_stack, 384, 6, dropout=0.2)
 _MRU_384 = MRUConfig(heads=6)
 _M2RNN_384 = M2RNNConfig(heads=24)
 
-# The memory that works best at a small budget: docs/shakespeare.md.
+# The options with the lowest loss at a small budget: docs/shakespeare.md.
 MRU_BEST = MRUConfig(
     heads=4,
     state_size=256,
@@ -49,8 +49,9 @@ MRU_BEST = MRUConfig(
 )
 M2RNN_BEST = M2RNNConfig(heads=16, key_size=8, value_size=16, unit_keys=True, input_std=0.088)
 
-# The M²RNN paper's 410M shape: 24 blocks of width 1024, SwiGLU of 2752, untied embeddings. In the hybrids attention is
-# at 4, 12 and 20, one M²RNN layer at 0, three just before the attention. Source: lm-engine, configs/research/m2rnn.
+# The 410M models of the M²RNN paper: 24 blocks of width 1024, SwiGLU of 2752, untied embeddings. In the hybrids the
+# layers 4, 12 and 20 are attention; a single M²RNN layer is layer 0, three are those before the attention.
+# Source: lm-engine, configs/research/m2rnn.
 _M2RNN_PAPER = M2RNNConfig(heads=84, key_size=64, value_size=16, grad_clip=1.0)
 _GATED_DELTANET_PAPER = GatedDeltaNetConfig(heads=2, key_size=256, value_size=512)
 _MAMBA2_PAPER = Mamba2Config(heads=64, key_size=216, value_size=19)
@@ -59,7 +60,7 @@ _MAMBA2_PAPER = Mamba2Config(heads=64, key_size=216, value_size=19)
 def _hybrid(
     mixer: MixerConfig, others: dict[MixerConfig, tuple[int, ...]], depth: int, hidden: int, **options
 ) -> ModelConfig:
-    """`depth` blocks of `mixer` and a SwiGLU, with the `others` at the layers named."""
+    """`depth` blocks of `mixer` and a SwiGLU MLP, with the `others` in place of `mixer` at the layers they map to."""
     at = {layer: other for other, layers in others.items() for layer in layers}
     blocks = tuple(BlockConfig(at.get(layer, mixer), MLPConfig(hidden, "swiglu")) for layer in range(depth))
     return ModelConfig(blocks=blocks, norm="rms", **options)
@@ -73,7 +74,7 @@ def _paper_410m(
 
 
 def _paper_7b() -> ModelConfig:
-    """The paper's mixture: 40 blocks of width 1536, 128 experts of which a token uses 8, and one that all use."""
+    """The paper's mixture of experts: 40 blocks of width 1536, 8 of 128 experts per token and a shared one."""
     mlp = MoEConfig(256, "swiglu", experts=128, active=8, shared=1024)
     m2rnn = M2RNNConfig(heads=132, key_size=64, value_size=16, grad_clip=1.0)
     mixers = [AttentionConfig(heads=24) if i % 8 == 4 else m2rnn for i in range(40)]
@@ -81,7 +82,7 @@ def _paper_7b() -> ModelConfig:
     return ModelConfig(1536, blocks, 100_352, norm="rms", tied=False)
 
 
-# The 410M shape at a quarter of the width and half the depth, for a laptop.
+# The 410M models at a quarter of the width and half the depth, for a laptop.
 _M2RNN_LAPTOP = M2RNNConfig(heads=21, key_size=16, value_size=16, grad_clip=1.0)
 _GATED_DELTANET_LAPTOP = GatedDeltaNetConfig(heads=2, key_size=64, value_size=128)
 _MAMBA2_LAPTOP = Mamba2Config(heads=16, key_size=54, value_size=19)
@@ -100,7 +101,7 @@ PRESETS: dict[str, Make] = {
     "shakespeare-attention": partial(_shakespeare, AttentionConfig(heads=6), learned_positions=256),
     "shakespeare-conv": partial(_shakespeare, GatedConvConfig()),
     "shakespeare-mlp": partial(_shakespeare, None),
-    # Small and matched: within 2 % of 804,000 parameters with 65 to 100 characters.
+    # Matched in parameters: within 2 % of 804,000 with a vocabulary of 65 to 100 characters.
     "shakespeare-mru-small": partial(_stack, 128, 4, MRU_BEST, 328),
     "shakespeare-m2rnn-small": partial(_stack, 128, 4, M2RNN_BEST, 352),
     "shakespeare-attention-small": partial(_stack, 128, 4, AttentionConfig(heads=4), 512, learned_positions=64),
@@ -131,9 +132,9 @@ PRESETS: dict[str, Make] = {
     "shakespeare-attention-one-mru": lambda: PRESETS["shakespeare-attention"]().swap(3, _MRU_384),
     "shakespeare-attention-one-m2rnn": lambda: PRESETS["shakespeare-attention"]().swap(3, _M2RNN_384),
 }
-"""Names for `model:` in a configuration file, each with a function that makes the model."""
+"""Presets by name, as `model:` in a configuration file takes them; a value is called for the config."""
 
 
 def preset(name: str) -> ModelConfig:
-    """The model called `name`. Raises KeyError for an unknown name."""
+    """The config of the preset `name`. Raises KeyError for an unknown name."""
     return PRESETS[name]()

@@ -1,4 +1,4 @@
-"""States on disk: safetensors, tied to the model that made them, of constant size where the state is."""
+"""States of a generation on disk, as safetensors with a hash of the model's weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,20 +17,24 @@ FORMAT = "matrixstate state 1"
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where a text was left: all that going on with it needs."""
+    """Everything that a generation of one or several texts is resumed from."""
 
     state: ModelState
-    """After every token but the pending ones."""
+    """The model's state after every token but the pending ones."""
     pending: list[list[int]]
-    """Per row, the tokens that were drawn or given and not read yet; at least one."""
+    """Per row, the tokens of the prompt or drawn that the model has not read yet; at least one."""
     random: list[Tensor]
-    """Per row, the state of the random generator that draws its tokens."""
+    """Per row, the state of its random generator, as `torch.Generator.get_state` returns it."""
     past: list[list[int]]
-    """Per row, the last tokens that were read, as many as the model has learned positions; else none."""
+    """Per row, the last tokens read, at most as many as the model has learned positions; empty without those."""
 
 
 def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
-    """Writes `saved` for the model whose weights have the SHA-256 `model_hash`. Raises CheckpointError on failure."""
+    """Write `saved` to `path`, for the model whose weights have the SHA-256 `model_hash`.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -45,16 +49,17 @@ def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
 
 
 def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
-    """What `save_state` wrote, its state on the model's device.
+    """Read what `save_state` wrote, with the state on the model's device.
 
-    Raises CheckpointError if it is missing, damaged, or another model's.
+    Raises:
+        CheckpointError: the file is missing, damaged, or of a model with another hash.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except OSError as error:
         raise CheckpointError(f"state: cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -63,6 +68,7 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
         raise CheckpointError(f"state: {path} must hold a {FORMAT}, got {about.get('format')}")
     if about.get("model") != model_hash:
         raise CheckpointError(f"state: {path} belongs to the model {about.get('model')}, got the model {model_hash}")
+    # the model's initial state has the names, shapes and dtypes that the file must hold
     rows = sum(name.startswith("pending/") for name in tensors)
     expected = dict(_named(model.init_state(rows)))
     found = {name.removeprefix("state/"): leaf for name, leaf in tensors.items() if name.startswith("state/")}
@@ -75,7 +81,7 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
         past = [tensors[f"past/{b}"].tolist() for b in range(rows)]
         random = [tensors[f"random/{b}"] for b in range(rows)]
         for one in random:
-            torch.Generator().set_state(one)
+            torch.Generator().set_state(one)  # raises for anything but the state of a generator
     except KeyError as error:
         raise CheckpointError(f"state: {path} is damaged: {error} is missing") from error
     except (RuntimeError, TypeError) as error:
@@ -87,9 +93,13 @@ def load_state(path: Path, model: LanguageModel, model_hash: str) -> SavedState:
 
 
 def fork(saved: SavedState, rows: int) -> SavedState:
-    """The same place `rows` times over, for a state of one row. Raises CheckpointError for any other number of rows.
+    """Repeat the state of one text for `rows` texts, which are drawn independently from there.
 
-    The first row draws the tokens that it would have drawn alone, every other its own.
+    The first row draws the tokens that it would have drawn alone; the seeds of the others come from its generator. A
+    state of `rows` texts is returned as it is.
+
+    Raises:
+        CheckpointError: a state of several texts and another number of rows.
     """
     if len(saved.pending) == rows:
         return saved
@@ -104,7 +114,7 @@ def fork(saved: SavedState, rows: int) -> SavedState:
 
 
 def _named(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a state with its path, in the order of `map_state`."""
+    """Every tensor of a state with its dotted name, in the order of `map_state`."""
     if isinstance(state, Tensor):
         yield name, state
     elif state is not None:
@@ -114,7 +124,7 @@ def _named(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _fits(found: Tensor, expected: Tensor) -> bool:
-    """Equal but for axis 1 where that is empty at first: the steps of an attention cache."""
+    """Whether shape and dtype are equal, except for an axis 1 that starts empty: the steps of an attention cache."""
     sizes = zip(found.shape, expected.shape, range(found.ndim), strict=False)
     same = all(a == b or (axis == 1 and b == 0) for a, b, axis in sizes)
     return same and found.ndim == expected.ndim and found.dtype == expected.dtype
