@@ -1,4 +1,4 @@
-"""The automaton of a model that tracks S3 by construction is S3; of one that has learned nothing, it is not."""
+"""Recovery of automata: S3 from a model that computes it by construction, and not from an untrained one."""
 
 import itertools
 import json
@@ -36,15 +36,16 @@ def exact_model(noise=0.0, means=tuple(range(6))):
     with torch.no_grad():
         model.embedding.weight.copy_(torch.eye(6, 9))
         mru.up.weight.zero_()
-        mru.up.weight[:, :6] = (matrices[list(means)] - torch.eye(3)).flatten(1).T / 3  # the norm makes one hot threes
+        # RMSNorm makes 3 of the 1 in a one-hot vector of 9 channels
+        mru.up.weight[:, :6] = (matrices[list(means)] - torch.eye(3)).flatten(1).T / 3
         mru.up.weight.add_(noise * torch.randn_like(mru.up.weight))
         mru.down.copy_(torch.eye(3))
-        mru.output.weight.copy_(1000 * torch.eye(9))  # beside which the residual is nothing
+        mru.output.weight.copy_(1000 * torch.eye(9))  # so that the residual is negligible
         model.head.weight.copy_(matrices.flatten(1))
     return model
 
 
-def test_an_exact_model_is_its_group():
+def test_the_automaton_of_an_exact_model_is_its_group():
     found = recover_automaton(exact_model(), S3, length=20)
     np.testing.assert_array_equal(found.table, group("S3").table)
     assert (found.clusters, found.states, found.source, found.layer) == (6, 6, "states", 0)
@@ -58,14 +59,14 @@ def test_an_exact_model_is_its_group():
     assert json.loads(json.dumps(found.data()))["table"] == group("S3").table.tolist()
 
 
-def test_a_few_generators_are_enough():
+def test_the_group_is_recovered_from_generators():
     task = WordProblemConfig("S3", elements="generators")
     found = recover_automaton(exact_model(noise=1e-3), task, length=16)
     np.testing.assert_array_equal(found.table, group("S3").table)
     assert found.source == "states"
 
 
-def test_a_model_that_confuses_two_tokens_is_no_group():
+def test_a_model_that_confuses_two_tokens_gives_no_group():
     found = recover_automaton(exact_model(means=(0, 1, 2, 3, 3, 5)), S3, length=20)
     assert found.source == "states"
     assert found.agreement == 1
@@ -76,7 +77,7 @@ def test_a_model_that_confuses_two_tokens_is_no_group():
     assert "the automaton is no group" in found.verdict()
 
 
-def test_a_model_may_hold_the_elements_under_other_names():
+def test_names_of_elements_come_from_tokens_and_not_from_the_weights():
     swapped = exact_model(means=(0, 2, 1, 4, 3, 5))  # all conjugated by the last element
     with torch.no_grad():
         swapped.head.weight.copy_(s3_matrices()[[0, 2, 1, 4, 3, 5]].flatten(1))
@@ -86,7 +87,7 @@ def test_a_model_may_hold_the_elements_under_other_names():
 
 
 @pytest.mark.parametrize("mixer", [GRUConfig(conv=0), MRUConfig(heads=2, state_size=8)], ids=["gru", "mru"])
-def test_a_model_that_has_learned_nothing(mixer):
+def test_an_untrained_model_gives_no_group(mixer):
     model = LanguageModel(ModelConfig(8, (BlockConfig(mixer, MLPConfig(8)),), vocabulary=6, tied=False))
     nn.init.normal_(model.embedding.weight)
     nn.init.normal_(model.head.weight)
@@ -97,7 +98,7 @@ def test_a_model_that_has_learned_nothing(mixer):
     assert ("do not cluster" in found.verdict()) == (found.source == "answers")
 
 
-def test_states_without_clusters_leave_the_answers(monkeypatch):
+def test_without_clusters_the_automaton_is_made_from_the_answers(monkeypatch):
     products = lambda tokens: running_products(group("S3"), tokens.numpy())  # noqa: E731
     noise = lambda model, tokens, layer: (torch.randn(*tokens.shape, 20), products(tokens))  # noqa: E731
     monkeypatch.setattr(automaton, "_read", noise)
@@ -110,7 +111,7 @@ def test_states_without_clusters_leave_the_answers(monkeypatch):
     )
 
 
-def test_states_that_remember_the_last_token_are_merged(monkeypatch):
+def test_states_that_depend_on_the_last_token_are_merged(monkeypatch):
     def read(model, tokens, layer):
         products = running_products(group("S3"), tokens.numpy())
         return torch.eye(36)[torch.from_numpy(products) * 6 + tokens], products
@@ -129,14 +130,14 @@ def test_states_that_are_not_finite_are_refused():
         recover_automaton(model, S3, length=9)
 
 
-def test_the_same_seed_gives_the_same():
+def test_the_same_seed_gives_the_same_result():
     one, same, other = (recover_automaton(exact_model(), S3, length=12, seed=seed) for seed in (0, 0, 1))
     assert one.data() == same.data()
     np.testing.assert_array_equal(one.points, same.points)
     assert not np.array_equal(one.elements, other.elements)
 
 
-def test_states_that_answer_alike_after_everything_are_merged():
+def test_equivalent_states_are_merged():
     successors = np.array([[1, 2], [0, 3], [3, 0], [2, 1]])  # 0 and 3 answer 0; 1 and 2 answer 1 and lead to them
     assert len(set(_merge(successors, np.array([0, 1, 1, 0])))) == 2
     assert len(set(_merge(successors, np.array([0, 1, 1, 2])))) == 4
@@ -157,7 +158,7 @@ def test_spherical_centres_find_directions():
     torch.testing.assert_close(same, directions[:1].expand(3, 7))
 
 
-def test_clusters_are_as_many_as_part_best():
+def test_the_silhouette_chooses_the_number_of_clusters():
     places = torch.tensor([[0.0, 0], [5, 0], [0, 5], [5, 5], [20, 20]])
     points = (places[:, None] + 0.3 * torch.randn(5, 40, 2)).flatten(0, 1)
     found = cluster(points, [2, 3, 4, 5, 6, 8], torch.Generator().manual_seed(0))
@@ -170,7 +171,7 @@ def test_clusters_are_as_many_as_part_best():
     assert cluster(places[[0, 0]], [2], torch.Generator().manual_seed(0)).silhouette == 0
 
 
-def test_what_has_no_automaton_is_refused():
+def test_other_tasks_layers_and_lengths_are_refused():
     with pytest.raises(ConfigError, match="expected a model of a word problem, got one of ParityConfig"):
         recover_automaton(exact_model(), ParityConfig(), length=9)
     with pytest.raises(ConfigError, match="expected a layer with a mixer, one of 0, got 3"):
@@ -206,7 +207,7 @@ def test_the_command(tmp_path, capsys):
     assert "products right" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
+def test_errors_of_the_command(tmp_path, capsys):
     run = run_of(tmp_path / "parity", ParityConfig())
     for arguments, message in (
         (["automaton", str(tmp_path / "none")], "run: expected a run directory with"),

@@ -1,4 +1,4 @@
-"""The certificate passes where all ways agree, and fails where one does not."""
+"""The certificate of a model: it passes where all ways agree, and finds each kind of error."""
 
 import dataclasses
 
@@ -97,7 +97,7 @@ def test_a_wrong_schedule_is_found(monkeypatch):
     assert failing(model_of(MIXERS["mru affine"])) == {"scan chunked"}
 
 
-def test_a_leak_between_documents_is_found(monkeypatch):
+def test_a_state_that_is_not_reset_is_found(monkeypatch):
     from matrixstate.layers import short_conv
 
     conv = short_conv.causal_conv
@@ -105,16 +105,16 @@ def test_a_leak_between_documents_is_found(monkeypatch):
     assert failing(model_of(MIXERS["m2rnn"])) == {"packed documents"}
 
 
-def test_padding_that_moves_the_state_is_found(monkeypatch):
+def test_padding_that_changes_the_state_is_found(monkeypatch):
     from matrixstate.layers import short_conv
 
     conv = short_conv.causal_conv
     monkeypatch.setattr(short_conv, "causal_conv", lambda *args, mask, **options: conv(*args, mask=None, **options))
     found = failing(model_of(MIXERS["conv"]))
-    assert "padded right" in found  # a left pad of a first call is hidden by the zeros of an empty state
+    assert "padded right" in found  # padding on the left looks like the initial state, which is zeros too
 
 
-def test_only_backends_of_the_models_own_ops_are_listed():
+def test_only_backends_of_the_models_ops_are_listed():
     rows = certify(model_of(GRUConfig(conv=0)), torch.randint(13, (2, 12)), compiled=False)
     assert {row.way for row in rows if row.way.startswith("backend")} == {"backend cpu", "backend reference"}
 
@@ -127,8 +127,8 @@ def test_the_small_presets_agree(name):
     assert all(row.passes for row in rows), rows
 
 
-def test_a_model_that_makes_much_of_roundings_agrees():
-    """Here one run of the definition in float32 happened to err less than half as far as another way did."""
+def test_a_model_that_amplifies_roundings_agrees():
+    """Of this model one run in float32 had, by chance, less than half the error of another way."""
     config = preset("single-mru")
     kinds = tuple({dataclasses.replace(block, repeat=1): None for block in config.blocks})
     assert failing(example_model(dataclasses.replace(config, blocks=kinds, vocabulary=65)), 65, 24) == set()

@@ -1,4 +1,4 @@
-"""What is shown of the states is what they are."""
+"""Inspection of states: the traces equal the states, and the figures are drawn."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def model():
     return example_model(ModelConfig(16, tuple(BlockConfig(mixer, None) for mixer in mixers), 13))
 
 
-def test_traces_are_those_of_the_states(model):
+def test_traces_equal_the_states(model):
     tokens = torch.randint(13, (12,))
     found = inspect_states(model, tokens, dropped=4)
     assert [(trace.layer, trace.mixer) for trace in found.layers] == [(0, "MRU"), (2, "MRU"), (3, "M2RNN")]
@@ -45,7 +45,7 @@ def test_traces_are_those_of_the_states(model):
     torch.testing.assert_close(m2rnn.singular[7], torch.linalg.svdvals(m2rnn.states[7]))
 
 
-def test_a_dropped_token_changes_nothing_before_it_and_something_after(model):
+def test_a_dropped_token_changes_only_later_states(model):
     tokens = torch.randint(13, (12,))
     found = inspect_states(model, tokens, dropped=4)
     for trace in found.layers:
@@ -60,7 +60,7 @@ def test_a_dropped_token_changes_nothing_before_it_and_something_after(model):
     torch.testing.assert_close(found.layers[2].memory[-1], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_data_is_plain_and_the_figures_are_drawn(model, tmp_path):
+def test_plain_data_and_figures(model, tmp_path):
     found = inspect_states(model, torch.randint(13, (12,)))
     data = json.loads(json.dumps(found.data()))
     assert 3 <= data["dropped"] < 12

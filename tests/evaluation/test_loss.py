@@ -1,4 +1,4 @@
-"""The loss over a text counts every token and every byte, whatever the window and the batch."""
+"""The loss of a text: every token and byte counts, independent of window and batch."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ def model():
 
 @torch.no_grad()
 def by_hand(model, starts):
-    """The sum of the losses of all tokens after the first, the state forgotten at each of `starts`."""
+    """The sum of the losses of all tokens, with the state reset at each of `starts`."""
     total = math.log(256)
     for begin, end in zip(starts, [*starts[1:], len(TOKENS) - 1], strict=True):
         window = torch.tensor(TOKENS[begin : end + 1].astype(np.int64))
@@ -57,7 +57,7 @@ def test_every_token_and_byte_counts_in_any_window(model, window, batch):
     assert total == pytest.approx(loss.nats - math.log(256))
 
 
-def test_carrying_the_state_makes_one_sequence_of_the_text(model):
+def test_with_a_carried_state_the_text_is_one_sequence(model):
     carried = text_loss(model, TOKENS, TEXT, window=10, carry=True)
     whole = text_loss(model, TOKENS, TEXT, window=131)
     assert carried.nats == pytest.approx(whole.nats, rel=1e-9)
@@ -72,7 +72,7 @@ def test_positions_are_grouped_by_doubling(model):
     assert loss.by_position[0].tokens == 11
 
 
-def test_one_token_costs_what_guessing_costs(model):
+def test_the_first_token_has_the_loss_of_a_uniform_guess(model):
     loss = text_loss(model, TOKENS[:1], "n", window=5)
     assert (loss.nats, loss.tokens, loss.bytes) == (pytest.approx(math.log(256)), 1, 1)
     assert loss.by_position == ()

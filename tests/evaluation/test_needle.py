@@ -1,4 +1,4 @@
-"""A model that looks the answer up finds every needle; one that guesses finds as many as chance gives."""
+"""The needle in a haystack: a model that copies finds every needle, one that guesses as many as by chance."""
 
 import json
 
@@ -22,13 +22,13 @@ HAYSTACK = np.frombuffer(TEXT.encode() * 3, dtype=np.uint8)
 
 
 class Copier(nn.Module):
-    """Remembers all it has read: at a line's end it goes on as the latest earlier place with the same ten bytes did."""
+    """Predicts the byte that followed the last earlier occurrence of the last ten bytes, among the last `context`."""
 
     max_positions = None
 
-    def __init__(self, sight=10**9):
+    def __init__(self, context=10**9):
         super().__init__()
-        self.sight, self.widest = sight, 0
+        self.context, self.widest = context, 0
         self.head = nn.Identity()
 
     def features(self, tokens, state=None):
@@ -36,7 +36,7 @@ class Copier(nn.Module):
         seen, rows = list(state or []), []
         for token in tokens[0].tolist():
             seen.append(token)
-            rows.append(self._next(bytes(seen[-self.sight :])))
+            rows.append(self._next(bytes(seen[-self.context :])))
         return nn.functional.one_hot(torch.tensor([rows]), 256).float() * 20, tuple(seen)
 
     def forward(self, tokens, state=None):
@@ -52,7 +52,7 @@ def find(model, **options):
     return find_needles(model, BYTES, HAYSTACK, **options)
 
 
-def test_who_remembers_finds_every_needle(monkeypatch):
+def test_a_model_that_copies_finds_every_needle(monkeypatch):
     monkeypatch.setattr(needle, "CHUNK", 50)
     model, seen = Copier(), []
     grid = find(model, progress=lambda done, total: seen.append((done, total)))
@@ -65,12 +65,12 @@ def test_who_remembers_finds_every_needle(monkeypatch):
     assert json.loads(json.dumps(grid.data()))["preferred"] == [[1.0] * 3] * 2
 
 
-def test_who_sees_little_finds_only_what_is_near():
-    grid = find(Copier(sight=150), lengths=(600,))
+def test_a_model_with_a_short_context_finds_only_near_needles():
+    grid = find(Copier(context=150), lengths=(600,))
     assert grid.exact.tolist() == [[0, 0, 1]]
 
 
-def test_who_guesses_finds_as_many_as_chance_gives():
+def test_an_untrained_model_finds_as_many_as_by_chance():
     model = LanguageModel(ModelConfig(8, (BlockConfig(GRUConfig(), None),), vocabulary=256))
     grid = find(model, lengths=(100,), depths=(0.5,), trials=100, choices=2)
     assert 0.3 < grid.preferred[0, 0] < 0.7
@@ -79,14 +79,14 @@ def test_who_guesses_finds_as_many_as_chance_gives():
     assert again.data() == grid.data()
 
 
-def test_who_cannot_tell_numbers_apart_finds_none():
+def test_equal_scores_count_as_not_found():
     model = LanguageModel(ModelConfig(8, (BlockConfig(GRUConfig(), None),), vocabulary=256))
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, 0)
     assert find(model, lengths=(100,), depths=(0.5,), trials=4).preferred[0, 0] == 0
 
 
-def test_the_prompt_holds_text_needle_and_question(monkeypatch):
+def test_the_prompt_contains_text_needle_and_question(monkeypatch):
     prompts = []
     plain = needle._read
     monkeypatch.setattr(needle, "_read", lambda model, tokens: prompts.append(tokens) or plain(model, tokens))
@@ -105,7 +105,7 @@ def test_the_prompt_holds_text_needle_and_question(monkeypatch):
         assert (text[:place] + text[place + len(sentence) : -len(question)]) in TEXT * 3
 
 
-def test_only_known_characters_are_written():
+def test_prompts_contain_known_characters_only():
     tokenizer = CharacterTokenizer("abcdehnorst .")
     texts = needle._Texts(tokenizer)
     assert texts.symbols == "abcdehnorst"
@@ -118,7 +118,7 @@ def test_only_known_characters_are_written():
         needle._Texts(CharacterTokenizer("0?"))
 
 
-def test_all_mistakes_come_at_once():
+def test_all_wrong_options_are_reported_at_once():
     with pytest.raises(ConfigError) as raised:
         find(Copier(), lengths=(20,), depths=(-1.0,), trials=0, choices=1)
     assert [problem.split(":")[0] for problem in raised.value.problems] == ["lengths", "depths", "trials", "choices"]

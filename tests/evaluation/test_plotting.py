@@ -1,4 +1,4 @@
-"""Lines that can be told apart: styles that differ, markers on the line and at places of their own."""
+"""Styles of lines: they differ, and markers are on the line where no other line has them."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_the_styles_of_28_lines_differ():
     assert len({(style.colour, style.dashes) for style in styles}) == len({(s.colour, s.marker) for s in styles}) == 28
 
 
-def test_models_that_track_alike_are_all_seen():
+def test_lines_that_coincide_are_all_visible():
     pytest.importorskip("matplotlib")
     asked = np.full(64, 8)
     perfect = Tracking(prefix=True, sequences=8, right=asked, asked=asked, whole=asked)

@@ -1,4 +1,4 @@
-"""One pass with the states streamed says how far a model tracks, at every length at once."""
+"""State tracking: the accuracy at every length from one pass in chunks."""
 
 import tracemalloc
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ S3 = WordProblemConfig("S3")
 
 
 class Oracle(nn.Module):
-    """Knows the products of S3 for the first `known` steps of every sequence, and answers 1 too much afterwards."""
+    """Answers with the product in S3 at the first `known` steps of every sequence, and with another element after."""
 
     def __init__(self, known):
         super().__init__()
@@ -47,7 +47,7 @@ class Oracle(nn.Module):
 
 
 class Constant(nn.Module):
-    """Answers 1 whatever is asked."""
+    """Always answers 1."""
 
     def __init__(self, vocabulary):
         super().__init__()
@@ -68,7 +68,7 @@ def table(right, asked, whole, prefix=True, sequences=4):
     return Tracking(prefix, sequences, *(np.array(a, dtype=np.int64) for a in (right, asked, whole)))
 
 
-def test_the_measures_on_a_table_made_by_hand():
+def test_the_measures_of_a_table_made_by_hand():
     found = table([4, 4, 4, 3, 4, 4, 3, 2] * 2, [4] * 16, [4, 4, 4, 3, 3, 3, 2, 2] + [1] * 8)
     assert found.length == 16
     assert found.token_accuracy(8) == 28 / 32
@@ -85,7 +85,7 @@ def test_the_measures_on_a_table_made_by_hand():
     assert table([0] * 4, [4] * 4, [0] * 4).horizon(0.5) == 0
 
 
-def test_steps_at_which_nothing_is_asked_do_not_count():
+def test_steps_without_a_question_do_not_count():
     found = table([4, 0, 4, 0, 2, 0], [4, 0, 4, 0, 4, 0], [4, 4, 4, 4, 2, 2])
     assert found.token_accuracy(6) == 10 / 12
     assert found.tail_accuracy(2) != found.tail_accuracy(2)
@@ -94,7 +94,7 @@ def test_steps_at_which_nothing_is_asked_do_not_count():
     assert [length for length, _ in found.curve()] == [1, 3, 5]
 
 
-def test_a_table_survives_being_plain_data():
+def test_a_table_is_restored_from_its_data():
     found = track(Oracle(5), S3, (8,), sequences=3)
     again = Tracking.from_data(found.data())
     assert again.data() == found.data()
@@ -103,7 +103,7 @@ def test_a_table_survives_being_plain_data():
 
 @pytest.mark.parametrize("known", [0, 1, 5, 29, 100])
 @pytest.mark.parametrize("chunk", [16, 10**9])
-def test_a_model_that_is_right_for_a_while(known, chunk, monkeypatch):
+def test_a_model_that_is_right_up_to_a_length(known, chunk, monkeypatch):
     monkeypatch.setattr(tracking, "CHUNK_NUMBERS", chunk)
     seen = []
     found = track(Oracle(known), S3, (7, 100), sequences=5, progress=lambda done, total: seen.append((done, total)))
@@ -116,7 +116,7 @@ def test_a_model_that_is_right_for_a_while(known, chunk, monkeypatch):
     assert len(seen) == (7 if chunk == 16 else 1)
 
 
-def test_whole_sequences_are_those_before_their_first_mistake():
+def test_whole_sequences_are_those_without_an_error_so_far():
     model = Oracle(0)
     model.known = torch.tensor([3, 10, 50])
     found = track(model, S3, (20,), sequences=3)
@@ -125,7 +125,7 @@ def test_whole_sequences_are_those_before_their_first_mistake():
 
 
 @pytest.mark.parametrize("mixer", [GRUConfig(conv=0), GRUConfig(), MRUConfig(heads=1, state_size=16)], ids=str)
-def test_stretches_give_what_one_pass_gives(mixer, monkeypatch):
+def test_chunks_give_what_one_pass_gives(mixer, monkeypatch):
     model = tiny(mixer, 6)
     nn.init.normal_(model.embedding.weight)
     once = track(model, S3, (50,), sequences=9)
@@ -136,7 +136,7 @@ def test_stretches_give_what_one_pass_gives(mixer, monkeypatch):
     np.testing.assert_array_equal(once.right, (answers == targets).sum(0).numpy())
 
 
-def test_tasks_whose_prefixes_are_no_sequences_are_asked_at_every_length():
+def test_tasks_whose_prefixes_are_not_sequences_are_measured_at_every_length():
     task, lengths = InductionHeadsConfig(symbols=4), (3, 20, 6, 6)
     found = track(Constant(4), task, lengths, sequences=50)
     assert found.lengths() == [3, 6, 20]
@@ -154,7 +154,7 @@ def test_tasks_whose_prefixes_are_no_sequences_are_asked_at_every_length():
 
 
 @pytest.mark.parametrize("task", [ParityConfig(last_only=True), CycleNavigationConfig(3, last_only=True)], ids=str)
-def test_a_task_that_trains_on_last_steps_is_asked_at_every_one(task):
+def test_a_task_with_last_only_is_asked_at_every_step(task):
     found = track(Constant(task.vocabulary), task, (40,), sequences=10)
     np.testing.assert_array_equal(found.asked, 10)
 
@@ -165,7 +165,7 @@ def test_modular_arithmetic_has_no_answer_after_an_operator():
     assert found.data()["right"][1::2] == [0] * 4
 
 
-def test_the_seed_chooses_sequences_that_no_training_step_sees():
+def test_the_seed_chooses_sequences_that_no_training_step_has():
     model = tiny(GRUConfig(conv=0), 6)
     same, other = (track(model, S3, (64,), sequences=8, seed=seed).data() for seed in (0, 1))
     assert track(model, S3, (64,), sequences=8).data() == same != other
@@ -173,13 +173,13 @@ def test_the_seed_chooses_sequences_that_no_training_step_sees():
 
 
 @pytest.mark.parametrize(("lengths", "sequences"), [((), 1), ((0,), 1), ((4,), 0), ((4, -1), 3)])
-def test_nothing_to_ask_is_refused(lengths, sequences):
+def test_no_lengths_or_sequences_are_refused(lengths, sequences):
     with pytest.raises(ConfigError, match="track: expected lengths and sequences of at least 1"):
         track(Oracle(3), S3, lengths, sequences=sequences)
 
 
 @pytest.mark.slow
-def test_long_sequences_are_read_in_stretches(monkeypatch):
+def test_long_sequences_are_read_in_chunks(monkeypatch):
     monkeypatch.setattr(tracking, "CHUNK_NUMBERS", 2**16)
     model, widest = tiny(MRUConfig(heads=1, state_size=4), 2), 0
     inner = model.forward

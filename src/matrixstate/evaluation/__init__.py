@@ -1,4 +1,4 @@
-"""How good a trained model is."""
+"""Measures of trained models: loss, state tracking, recall, the states themselves, and numerical equivalence."""
 
 from matrixstate.evaluation.loss import PositionLoss, TextLoss, text_loss
 

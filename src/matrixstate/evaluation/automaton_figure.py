@@ -1,4 +1,4 @@
-"""A picture of a recovered automaton: the states in a plane, and its multiplication table beside the true one."""
+"""The figure of a recovered automaton: the states in a plane, and its multiplication table beside the true one."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from matrixstate.data.tasks.task import Ints
 from matrixstate.evaluation.automaton import Automaton
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 
-WRITTEN = 12  # elements up to which each number is written into the table
+WRITTEN = 12  # elements up to which the entries of a table are written out
 WRONG = "#d55e00"
 
 
 def draw_automaton(found: Automaton, path: Path) -> None:
-    """Draws states, clusters and tables to `path`. Needs matplotlib."""
+    """Draw states, cluster centres and both tables to `path`. Raises MissingExtra without matplotlib."""
     figure = new_figure(15, 5.4)
     plane, ours, theirs = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
     n = found.group.order
@@ -24,7 +24,7 @@ def draw_automaton(found: Automaton, path: Path) -> None:
     _draw_table(theirs, found.group.table, f"multiplication of {found.group.name}", n)
     rows, columns = np.nonzero(found.table != found.group.table)
     if len(rows):
-        side = 190 / n  # points, a little less than a cell
+        side = 190 / n  # in points, a little less than a cell of the table
         ours.scatter(columns, rows, marker="s", facecolors="none", edgecolors=WRONG, s=side**2, linewidths=side / 14)
         ours.set_xlabel(f"j    (framed: {len(rows):,} of {n * n:,} are wrong)")
     save_figure(figure, path)

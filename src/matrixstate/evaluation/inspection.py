@@ -1,4 +1,4 @@
-"""What a matrix state does, token by token: its size, directions, forgetting, and what a single token changed."""
+"""Inspection of matrix states token by token: norm, singular values, decay, and the effect of a single token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,43 +12,46 @@ from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.mixer import StateMatrices
 from matrixstate.models import LanguageModel
 
-LONGEST = 4096  # tokens; every state is kept
+LONGEST = 4096  # tokens of a text; all states are held in memory
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One layer's states over a text of T tokens. H heads, states R x D.
+    """The states of one layer over a text of T tokens: H heads, matrices R x D.
 
-    A state that is carried up to a scale (a product of matrices) is shown at norm sqrt(D), its scale in `log_norm`.
+    A state whose scale is arbitrary, a product of matrices, is scaled to norm sqrt(D); its norm is in `log_norm`.
     """
 
     layer: int
+    """Counted from 0."""
     mixer: str
+    """The mixer's class."""
     states: Tensor
-    """[T, H, R, D]."""
+    """[T, H, R, D], the state after each token."""
     log_norm: Tensor
     """[T, H], natural logarithm of the state's Frobenius norm."""
     singular: Tensor
-    """[T, H, min(R, D)], singular values of the shown states, largest first."""
+    """[T, H, min(R, D)], singular values of `states`, largest first."""
     rank: Tensor
-    """[T, H], effective rank: exp of the entropy of the squared singular values' shares."""
+    """[T, H], effective rank: exp of the entropy of the squared singular values divided by their sum."""
     change: Tensor
-    """[T, H], norm of the difference from the state before, as a share of the state's norm: how much was written."""
+    """[T, H], norm of the difference from the state before, divided by the state's norm."""
     forget: Tensor | None
-    """[T, H], the share of the old state that the forget gate keeps."""
+    """[T, H], the forget gate f_t (its logarithm where the mixer takes that); None without one."""
     memory: Tensor
-    """[T, H], how much the states differ from those without one token, as a share of their norm; zero before it."""
+    """[T, H], norm of the difference from the states without one token, divided by the states' norm; 0 before it."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Every layer with a matrix state, and the token whose absence `memory` measures."""
+    """The traces of every layer with a matrix state."""
 
     layers: tuple[LayerTrace, ...]
     dropped: int
+    """The token that `memory` leaves out, counted from 0."""
 
     def data(self) -> dict[str, Any]:
-        """The numbers per token as plain data; the states themselves are left out."""
+        """Everything but the states as plain data, for JSON."""
         kinds = ("log_norm", "singular", "rank", "change", "forget", "memory")
         layers = []
         for trace in self.layers:
@@ -65,15 +68,19 @@ def inspect_states(
     dropped: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Inspection:
-    """Traces of all matrix states of `model` over tokens [T], 2 <= T <= 4096.
+    """Trace all matrix states of a model over a text.
 
     Args:
-        dropped: the token (counted from 0) whose absence is measured. Default: the one that changed the states most,
-            the first quarter left out, where there is little to change.
+        model: put in evaluation mode.
+        tokens: [T] int64, 2 <= T <= 4096.
+        dropped: the token that `memory` leaves out, counted from 0. Default: that with the largest `change`, averaged
+            over heads and layers, outside the first quarter, where states are small and any token changes them much.
         progress: called with the number of tokens read.
 
     Raises:
         DataError: too few or too many tokens, or a model without a matrix state.
+
+    Cost: two passes token by token, and the singular values of T·H matrices per layer.
     """
     T = len(tokens)
     if not 2 <= T <= LONGEST:
@@ -87,10 +94,10 @@ def inspect_states(
     whole = {layer: _stack(parts) for layer, parts in seen.items()}
     changes = {layer: _change(states) for layer, (states, _) in whole.items()}
     if dropped is None:
-        settled = T // 4
-        dropped = settled + int(torch.stack([c[settled:].mean(dim=1) for c in changes.values()]).mean(dim=0).argmax())
-    kept = torch.arange(T) != dropped
-    without = {layer: _stack(parts) for layer, parts in _read(model, tokens, kept, lambda done: None)[0].items()}
+        first = T // 4
+        dropped = first + int(torch.stack([c[first:].mean(dim=1) for c in changes.values()]).mean(dim=0).argmax())
+    real = torch.arange(T) != dropped  # the dropped token becomes padding
+    without = {layer: _stack(parts) for layer, parts in _read(model, tokens, real, lambda done: None)[0].items()}
     traces = []
     for layer, (states, log_norm) in whole.items():
         singular = torch.linalg.svdvals(states)
@@ -108,14 +115,17 @@ def inspect_states(
 def _read(
     model: LanguageModel, tokens: Tensor, real: Tensor, progress: Callable[[int], None]
 ) -> tuple[dict[int, list[tuple[Tensor, Tensor]]], dict[int, list[Tensor]]]:
-    """Per layer the (shown state [H,R,D], log norm [H]) and the forget gate [H] after every token."""
+    """Per layer the (state [H, R, D], log norm [H]) and the output of the forget gate [H] after every token.
+
+    real: [T] bool, False at tokens that are left out.
+    """
     gates: dict[int, list[Tensor]] = {}
     hooks = []
     for layer, block in enumerate(model.layers):
         for module in block.modules():
             if isinstance(module, ForgetGate):
-                note = lambda m, i, out, layer=layer: gates.setdefault(layer, []).append(out[0, 0].detach())  # noqa: E731
-                hooks.append(module.register_forward_hook(note))
+                record = lambda m, i, out, layer=layer: gates.setdefault(layer, []).append(out[0, 0].detach())  # noqa: E731
+                hooks.append(module.register_forward_hook(record))  # hooks also make mixers avoid fused steps
     state = model.init_state(1)
     seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
     try:
@@ -125,7 +135,7 @@ def _read(
             for layer, (block, part) in enumerate(zip(model.layers, state.blocks, strict=True)):
                 found = None if block.mixer is None else block.mixer.state_matrices(part)
                 if found is not None:
-                    seen.setdefault(layer, []).append(_shown(found))
+                    seen.setdefault(layer, []).append(_scaled(found))
             progress(t + 1)
     finally:
         for hook in hooks:
@@ -133,7 +143,8 @@ def _read(
     return seen, gates
 
 
-def _shown(found: StateMatrices) -> tuple[Tensor, Tensor]:
+def _scaled(found: StateMatrices) -> tuple[Tensor, Tensor]:
+    """The state [H, R, D], products scaled to norm sqrt(D), and its log norm [H]."""
     matrix = found.matrix[0].float()
     norm = torch.linalg.matrix_norm(matrix)
     log_norm = norm.clamp_min(1e-30).log()
@@ -148,14 +159,15 @@ def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _change(states: Tensor) -> Tensor:
-    """[T, H]; the first token's is 1 where the state starts at zero."""
+    """`LayerTrace.change` of states [T, H, R, D]; 1 at the first token, as if every state started at zero."""
     before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
     return torch.linalg.matrix_norm(states - before) / torch.linalg.matrix_norm(states).clamp_min(1e-30)
 
 
 def _plain(value: Tensor) -> list[Any]:
-    return [[_short(v) for v in row] for row in value.tolist()]
+    return [[_rounded(v) for v in row] for row in value.tolist()]
 
 
-def _short(value: Any) -> Any:
-    return [_short(v) for v in value] if isinstance(value, list) else float(f"{value:.5g}")
+def _rounded(value: Any) -> Any:
+    """A number, or every number of nested lists, rounded to five digits."""
+    return [_rounded(v) for v in value] if isinstance(value, list) else float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: nats per token, bits per byte, and the loss by position."""
+"""The loss of a model on a text: nats per token, bits per byte, and by position in the window."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from matrixstate.models import LanguageModel
 
 @dataclass(frozen=True)
 class PositionLoss:
-    """The mean loss of the tokens at positions first <= position < end of their window."""
+    """The mean loss of the tokens at positions `first` <= position < `end` of their window."""
 
     first: int
     end: int
@@ -27,18 +27,23 @@ class PositionLoss:
 
 @dataclass(frozen=True)
 class TextLoss:
-    """The loss over a whole text. Every token counts; the very first, which nothing precedes, costs log(vocabulary)."""
+    """The loss on a whole text. Every token counts; the first, which has no context, counts as log(vocabulary)."""
 
     tokens: int
     bytes: int
+    """Of the text in UTF-8."""
     characters: int
     nats: float
+    """The sum of the losses of all tokens."""
     window: int
+    """Tokens per window."""
     carry: bool
+    """Whether the state was carried from window to window."""
     by_position: tuple[PositionLoss, ...]
+    """Mean losses at the positions 0, 1, 2-3, 4-7, 8-15, ... of the window."""
     standard_error: float | None
-    """Of nats_per_token, as the full windows spread: how far another text of this size may lie. None for fewer than
-    two full windows, and for windows that carry their state, which are not independent."""
+    """Standard error of `nats_per_token`, from the variance between full windows. None for fewer than two full windows,
+    and where the state is carried, which makes windows dependent."""
 
     @property
     def nats_per_token(self) -> float:
@@ -64,19 +69,20 @@ def text_loss(
     batch: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> TextLoss:
-    """The loss of `model` over `tokens`, read in windows one after another, the last one shorter where needed.
+    """The loss of a model on a text, in consecutive windows of which the last may be shorter.
 
     Args:
-        model: is put in evaluation mode and left there.
+        model: on any device; put in evaluation mode.
         tokens: the whole text, at least one token.
-        text: what the tokens stand for; its bytes and characters are counted.
-        window: tokens per window. Every window starts with nothing seen, its first input being the token before it.
-        carry: carry the state from window to window instead, so that the whole text is one sequence.
-        batch: windows read at once; without effect on the result, and 1 with `carry`.
+        text: the text itself, whose bytes and characters are counted.
+        window: predicted tokens per window. Every window starts from the initial state and the token before it.
+        carry: carry the state from window to window, so that the whole text is one sequence.
+        batch: windows per forward pass; does not change the result. 1 with `carry`.
         progress: called with (tokens done, tokens in all).
 
     Raises:
-        DataError: no tokens. ConfigError: a window longer than the model's learned positions.
+        DataError: no tokens.
+        ConfigError: a window below 1, or windows or a carried state that exceed the model's learned positions.
     """
     if not len(tokens):
         raise DataError("evaluate: expected at least one token, got an empty text")
@@ -88,7 +94,7 @@ def text_loss(
     positions = len(tokens) - 1 if carry else min(window, len(tokens) - 1)
     sums = torch.zeros(max(positions, 1), dtype=torch.float64)
     counts = torch.zeros_like(sums, dtype=torch.int64)
-    means: list[Tensor] = []  # of full windows
+    means: list[Tensor] = []  # the mean loss of each full window
     state = None
     starts = list(range(0, len(tokens) - 1, window))
     groups = [[s] for s in starts] if carry else _groups(starts, len(tokens), window, batch)
@@ -119,20 +125,21 @@ def _standard_error(means: list[Tensor]) -> float | None:
 
 
 def _groups(starts: list[int], length: int, window: int, batch: int) -> list[list[int]]:
-    """Windows to be read at once: full ones together, a shorter last one by itself."""
+    """The starts of the windows of each forward pass: full windows by `batch`, a shorter last one by itself."""
     full = [s for s in starts if s + window <= length - 1]
     groups = [full[i : i + batch] for i in range(0, len(full), batch)]
     return groups + [[s] for s in starts[len(full) :]]
 
 
 def _windows(tokens: Tokens, starts: list[int], window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Inputs and targets [B, window] int64 of the windows that begin at `starts`."""
     rows = np.stack([tokens[s : s + window + 1] for s in starts]).astype(np.int64)
     both = torch.from_numpy(rows).to(device)
     return both[:, :-1], both[:, 1:]
 
 
 def _by_position(sums: Tensor, counts: Tensor) -> tuple[PositionLoss, ...]:
-    """Means over positions 0, 1, 2-3, 4-7, 8-15, ... of the window."""
+    """Mean losses of ranges of positions that double, from sums and counts per position."""
     out, first, end = [], 0, 1
     while first < len(sums) and int(counts.sum()):
         n = int(counts[first:end].sum())

@@ -1,4 +1,4 @@
-"""A needle in a haystack of real text: does a language model recall what one sentence said, far behind?"""
+"""The needle in a haystack: whether a language model recalls a value from a sentence far back in a text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,27 +19,31 @@ from matrixstate.models.lm import ModelState
 
 KEYS = ("the tower", "the bottle", "the letter", "the harbour", "the orchard", "the winter", "the brother", "the wall")
 QUESTION = "\nThe secret number of {} is"
-SYMBOLS = ("0123456789", "abcdefghijklmnopqrstuvwxyz")  # of a value: those of the first line that the tokenizer knows
-DIGITS = 4
-CHUNK = 1024  # tokens read at once
+SYMBOLS = ("0123456789", "abcdefghijklmnopqrstuvwxyz")  # of values: the first of which the tokenizer knows at least two
+DIGITS = 4  # symbols of a value; more where that many symbols give too few values
+CHUNK = 1024  # tokens per forward pass
 
 
 @dataclass(frozen=True)
 class NeedleGrid:
-    """What was recalled, by tokens of the prompt (rows) and depth of the needle (columns; 0 the start, 1 the end)."""
+    """The recall of a model by length of the prompt (rows) and depth of the needle (columns)."""
 
     lengths: tuple[int, ...]
+    """Tokens of the prompt."""
     depths: tuple[float, ...]
+    """Place of the needle in the text: 0 the start, 1 the end."""
     trials: int
+    """Prompts per length and depth."""
     choices: int
+    """Values that the model chooses from."""
     preferred: NDArray[np.float64]
-    """[lengths, depths], share of trials in which the right value is the likeliest of `choices`."""
+    """[lengths, depths], share of trials in which the right value is the most likely of `choices`."""
     exact: NDArray[np.float64]
-    """[lengths, depths], share in which the model itself writes the right value, the likeliest token at every step."""
+    """[lengths, depths], share of trials in which greedy decoding gives the right value."""
 
     @property
     def chance(self) -> float:
-        """`preferred` of one who guesses."""
+        """`preferred` of a uniform guess."""
         return 1 / self.choices
 
     def data(self) -> dict[str, Any]:
@@ -62,23 +66,25 @@ def find_needles(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NeedleGrid:
-    """Hides "The secret number of KEY is NUMBER." in a text and asks for the number at its end.
+    """Insert "The secret number of KEY is NUMBER." into a text and ask for the number at its end.
 
-    Characters that the tokenizer does not know are left out of sentence and question; where it knows fewer than two
-    digits, values are made of letters. Keys, values and the place in the text depend on the seed alone.
+    Characters that the tokenizer does not know are left out of the sentence and the question. If it knows fewer than
+    two digits, values consist of letters. Keys, values and excerpts of the text depend on the seed only.
 
     Args:
-        model: is put in evaluation mode and left there. Reads 1024 tokens at once, the state carried on.
-        haystack: a text's tokens, at least as many as the greatest length.
-        lengths: tokens from the start of the text to the end of the question.
-        depths: shares of the text that stand before the needle.
-        trials: per length and depth.
-        choices: values to choose from, the right one among them.
+        model: on the CPU; put in evaluation mode. It reads 1024 tokens per forward pass and carries its state.
+        tokenizer: of the model.
+        haystack: the tokens of a text, at least as many as the largest length.
+        lengths: tokens of the prompt, text, needle and question together.
+        depths: shares of the text before the needle, from 0 to 1.
+        trials: prompts per length and depth.
+        choices: values to choose from, including the right one; 2 to 100.
+        seed: of the prompts.
         progress: called with (trials done, trials in all).
 
     Raises:
         ConfigError: an option out of range, or a length beyond the model's learned positions.
-        DataError: too short a haystack.
+        DataError: a text shorter than the largest length, or a tokenizer without two digits or letters.
     """
     texts = _Texts(tokenizer)
     least, limit = texts.longest(), model.max_positions
@@ -105,14 +111,14 @@ def find_needles(
         prompt = _prompt(texts, haystack, question, values[0], lengths[row], depths[column], random)
         logits, state = _read(model, prompt)
         scores = [_log_probability(model, value, logits, state) for value in values]
-        preferred[row, column] += scores[0] > max(scores[1:])  # who cannot tell them apart has none
+        preferred[row, column] += scores[0] > max(scores[1:])  # equal scores do not count
         exact[row, column] += _greedy(model, len(values[0]), logits, state) == values[0]
         progress(done + 1, total)
     return NeedleGrid(lengths, depths, trials, choices, preferred / trials, exact / trials)
 
 
 class _Texts:
-    """Questions and values in characters that a tokenizer knows."""
+    """The tokens of questions and values, in characters that a tokenizer knows."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -124,6 +130,7 @@ class _Texts:
         self.end = tokenizer.encode(self._known("."))
 
     def _known(self, text: str) -> str:
+        """`text` without the characters that the tokenizer does not know."""
         return "".join(character for character in text if self._knows(character))
 
     def _knows(self, character: str) -> bool:
@@ -134,11 +141,11 @@ class _Texts:
         return True
 
     def longest(self) -> int:
-        """Tokens of the longest needle and question; a character is at most four."""
+        """An upper bound of the tokens of a needle and a question. A character is at most four tokens."""
         return 2 * max(map(len, self.questions)) + 4 * DIGITS + 4 + len(self.end)
 
     def draw(self, random: np.random.Generator, choices: int) -> tuple[list[int], list[list[int]]]:
-        """The tokens of a question and of different values, the right one first."""
+        """The tokens of a question and of distinct values, the right one first."""
         question = self.questions[random.integers(len(self.questions))]
         size = DIGITS
         while len(self.symbols) ** size < 2 * choices:
@@ -158,7 +165,7 @@ def _prompt(
     depth: float,
     random: np.random.Generator,
 ) -> Tensor:
-    """[1, length]: text, needle, text, question."""
+    """[1, length] int64: text, needle, text, question."""
     needle = [*question, *value, *texts.end]
     room = length - len(needle) - len(question)
     start = int(random.integers(len(haystack) - room + 1))
@@ -168,7 +175,7 @@ def _prompt(
 
 
 def _read(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, ModelState]:
-    """The logits [vocabulary] after the last of tokens [1, T], and the state."""
+    """The logits [vocabulary] after the last of tokens [1, T], and the state there."""
     features, state = model.features(tokens[:, :CHUNK])
     for start in range(CHUNK, tokens.shape[1], CHUNK):
         features, state = model.features(tokens[:, start : start + CHUNK], state)
@@ -176,7 +183,7 @@ def _read(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, ModelState]:
 
 
 def _log_probability(model: LanguageModel, value: list[int], logits: Tensor, state: ModelState) -> float:
-    """Of a value after a prompt with these logits and state."""
+    """The log-probability of a value after a prompt with these logits [vocabulary] and state."""
     rows = logits[None]
     if len(value) > 1:
         rows = torch.cat([rows, model(torch.tensor([value[:-1]]), state)[0][0]])
@@ -184,15 +191,16 @@ def _log_probability(model: LanguageModel, value: list[int], logits: Tensor, sta
 
 
 def _greedy(model: LanguageModel, count: int, logits: Tensor, state: ModelState) -> list[int]:
-    written = [int(logits.argmax())]
-    while len(written) < count:
-        logits, state = model(torch.tensor([[written[-1]]]), state)
-        written.append(int(logits[0, -1].argmax()))
-    return written
+    """`count` tokens by greedy decoding after a prompt with these logits [vocabulary] and state."""
+    tokens = [int(logits.argmax())]
+    while len(tokens) < count:
+        logits, state = model(torch.tensor([[tokens[-1]]]), state)
+        tokens.append(int(logits[0, -1].argmax()))
+    return tokens
 
 
 def draw_needles(grid: NeedleGrid, path: Path) -> None:
-    """Draws both shares as heat maps. Needs matplotlib."""
+    """Draw both shares as heat maps to `path`. Raises MissingExtra without matplotlib."""
     figure = new_figure(4 + 1.6 * len(grid.depths), 2 + 0.6 * len(grid.lengths))
     parts = figure.subplots(1, 2)
     titles = (f"right value of {grid.choices} preferred (chance {grid.chance:.0%})", "right value written")

@@ -1,4 +1,4 @@
-"""The one way to matplotlib (the `plots` extra), without its global state or a screen."""
+"""Figures with matplotlib (the `plots` extra), without its global state or a display, and styles of their lines."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import Any
 
 from matrixstate.errors import ConfigError, MissingExtra
 
-COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
+COLOURS = ("#0072b2", "#d55e00", "#444444", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # colour-blind safe
 DASHES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", ">", "<")  # filled ones, which a line of their colour does not hide
-MARKERS_IN_ALL = 42  # of a figure: as many as keep a marker's width of room between two on one line
+MARKERS = ("o", "s", "^", "D", "v", ">", "<")  # filled, so that a line of the same colour does not hide them
+MARKERS_IN_ALL = 42  # in a figure, so that markers on one line are at least a marker's width apart
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of that size in inches. Raises MissingExtra without matplotlib."""
+    """An empty figure of `width` by `height` inches. Raises MissingExtra without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -28,14 +28,14 @@ def new_figure(width: float, height: float) -> Any:
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one of several lines of a figure is drawn."""
+    """The style of one of several lines in a figure: colour, dashes, and markers where no other line has them."""
 
     index: int
-    """Which colour, dashes and marker: 0, 1, 2, ..."""
+    """Chooses colour, dashes and marker: 0, 1, 2, ..."""
     place: int
-    """Which of the `places` its markers take, from 0."""
+    """Which of the `places` the markers take, from 0."""
     places: int
-    """How many lines there are."""
+    """Number of lines whose markers must not coincide."""
 
     @property
     def colour(self) -> str:
@@ -51,14 +51,13 @@ class LineStyle:
 
     @property
     def _round(self) -> int:
-        """How often all colours were used before: lines of one colour differ in dashes and marker."""
+        """How often all colours were used before. Lines of one colour differ in dashes and marker."""
         return self.index // len(COLOURS)
 
     def markers(self, points: Sequence[tuple[float, float]], logarithmic: bool) -> list[tuple[float, float]]:
-        """Where on the line through `points` (ascending x) its markers are.
+        """The markers' positions on the line through `points`, which have ascending x.
 
-        Evenly along x as it is drawn, and for each of the `places` elsewhere, so that every line is seen where several
-        coincide.
+        They are evenly spaced along the axis, shifted by `place`, so that lines that coincide can be told apart.
         """
 
         def scaled(x: float) -> float:
@@ -79,9 +78,10 @@ class LineStyle:
 
 
 def draw_line(axes: Any, points: Sequence[tuple[float, float]], style: LineStyle, label: str, **options: Any) -> None:
-    """Draws a named line, if it has points, with markers that show it also where it coincides with other lines.
+    """Draw a labelled line with the markers of its style; nothing without points.
 
-    The scale of the axes' x must have been set. `options` are those of the line: linewidth, linestyle, markerfacecolor.
+    The scale of the x axis must be set before. `options` are matplotlib's of the line: linewidth, linestyle,
+    markerfacecolor.
     """
     if not points:
         return
@@ -93,23 +93,23 @@ def draw_line(axes: Any, points: Sequence[tuple[float, float]], style: LineStyle
     axes.plot(*columns(points), **line)
     places = style.markers(points, logarithmic)
     axes.plot(*columns(places), color=style.colour, linestyle="none", zorder=3, **marker)  # above every line
-    axes.plot([], [], label=label, **line, **marker)  # what the legend shows
+    axes.plot([], [], label=label, **line, **marker)  # for the legend
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """All x, all y."""
+    """(x, y) pairs as a list of all x and a list of all y."""
     return [x for x, _ in points], [y for _, y in points]
 
 
 def expect_format(path: Path) -> None:
-    """Raises ConfigError unless the ending of `path` says in which format a figure is to be written there."""
+    """Raise ConfigError unless the suffix of `path` is that of a format in which a figure can be written."""
     known = new_figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise ConfigError(f"figure: expected a name that ends in one of .{', .'.join(sorted(known))}, got {path}")
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a figure; the ending of `path` says in which format. Raises ConfigError where it cannot be written."""
+    """Write a figure in the format of the suffix of `path`. Raises ConfigError if it cannot be written."""
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

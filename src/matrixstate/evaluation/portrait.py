@@ -1,4 +1,4 @@
-"""A picture of one layer's matrix states over a text."""
+"""The figure of one layer's matrix states over a text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,22 @@ from torch import Tensor
 from matrixstate.evaluation.inspection import Inspection, LayerTrace
 from matrixstate.evaluation.plotting import COLOURS, new_figure, save_figure
 
-FRAMES = 8  # states shown as pictures
-LABELLED = 120  # tokens up to which each is written out
+FRAMES = 8  # states drawn as images
+LABELLED = 120  # tokens up to which the axis is labelled with them
 
 
 def draw_portrait(inspection: Inspection, layer: int, tokens: Sequence[str], path: Path) -> None:
-    """Draws the `layer`-th trace of an inspection of `tokens` (the text of each token). Needs matplotlib."""
+    """Draw a trace of an inspection to `path`.
+
+    Args:
+        inspection: what `inspect_states` returned.
+        layer: index into `inspection.layers`.
+        tokens: the text of each token.
+        path: of the figure; its suffix gives the format.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
     trace = inspection.layers[layer]
     strips = _strips(trace)
     figure = new_figure(13, 7.5 + 0.9 * len(strips))
@@ -38,7 +48,7 @@ def _size(trace: LayerTrace) -> str:
 
 
 def _strips(trace: LayerTrace) -> list[tuple[str, Tensor, str]]:
-    """Title, values [T, H] and colour map of every strip."""
+    """Title, values [T, H] and colour map of each heat map of tokens by heads."""
     strips = [("written: change of the state at each token, as a share of its norm", trace.change, "magma")]
     if trace.forget is not None:
         strips.append(("kept: what the forget gate leaves of the old state", trace.forget, "viridis"))
@@ -49,6 +59,7 @@ def _strips(trace: LayerTrace) -> list[tuple[str, Tensor, str]]:
 
 def _draw_strip(part: Any, title: str, values: Tensor, scale: str, tokens: Sequence[str], dropped: int) -> None:
     axes = part.subplots()
+    # without the first token, whose change is 1 by definition
     low, high = torch.quantile(values[1:].flatten().float(), torch.tensor([0.01, 0.99])).tolist()
     image = axes.imshow(values.T.numpy(), aspect="auto", cmap=scale, vmin=low, vmax=high, interpolation="nearest")
     axes.set_title(title, fontsize=10, loc="left")
@@ -67,6 +78,7 @@ def _label_tokens(axes: Any, tokens: Sequence[str]) -> None:
 
 
 def _visible(token: str) -> str:
+    """A token with visible spaces and line breaks, and with $ escaped, which matplotlib would take for mathematics."""
     return token.replace("\n", "⏎").replace(" ", "·").replace("$", r"\$")
 
 

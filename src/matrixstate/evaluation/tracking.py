@@ -1,4 +1,4 @@
-"""How far a model tracks: one pass over long sequences, the states streamed, gives the accuracy at every length."""
+"""State tracking: the accuracy of a model at every length of a task's sequences, from one pass over the longest."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,35 +14,37 @@ from matrixstate.layers.mixer import state_leaves
 from matrixstate.models import LanguageModel
 
 HELD_OUT = 2**31
-"""The step whose random numbers evaluation draws; training never gets there."""
+"""The step whose random numbers evaluation draws, beyond those of any training."""
 
-CHUNK_NUMBERS = 2**25  # logits and inner features held at once, about 128 MiB of float32
+CHUNK_NUMBERS = 2**25  # numbers in the largest activations of a chunk: 128 MiB in float32
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Right and wrong answers by position. Arrays of length T = the longest length.
+    """Counts of right answers by position, up to the longest length T.
 
-    Where a task's prefixes are not sequences of their own, position t holds those of sequences of exactly t + 1 steps.
+    If `prefix` is false, every length has sequences of its own, and position t counts the answers in those of t + 1
+    steps.
     """
 
-    prefix: bool
-    sequences: int  # N per length
-    right: Ints  # [T] answers that were right
-    asked: Ints  # [T] answers asked for
-    whole: Ints  # [T] sequences without a mistake up to and with this step
+    prefix: bool  # whether a prefix of a sequence of the task is one as well
+    sequences: int  # per length
+    right: Ints  # [T], right answers
+    asked: Ints  # [T], answers asked for
+    whole: Ints  # [T], sequences without a wrong answer up to and including this step
 
     @property
     def length(self) -> int:
+        """T, the longest length."""
         return len(self.asked)
 
     def accuracy(self, first: int, end: int) -> float:
-        """Share of right answers at positions first .. end-1; not a number where nothing is asked."""
+        """Share of right answers at positions `first` <= position < `end`; NaN where none is asked for."""
         asked = int(self.asked[first:end].sum())
         return float(self.right[first:end].sum() / asked) if asked else float("nan")
 
     def token_accuracy(self, length: int) -> float:
-        """Per-token accuracy over the first `length` steps."""
+        """Accuracy over the first `length` steps."""
         return self.accuracy(0 if self.prefix else length - 1, length)
 
     def tail_accuracy(self, length: int) -> float:
@@ -50,39 +52,39 @@ class Tracking:
         return self.accuracy(length - max(1, length // 8) if self.prefix else length - 1, length)
 
     def all_correct(self, length: int) -> float:
-        """Share of sequences without any mistake in the first `length` steps."""
+        """Share of sequences without a wrong answer in the first `length` steps."""
         return float(self.whole[length - 1] / self.sequences)
 
     def horizon(self, level: float) -> int:
-        """The longest length at which, as at every shorter one, the last eighth is right with at least this share.
+        """The longest length up to which `tail_accuracy` is at least `level` at every length.
 
-        0 if not even the shortest is. Only lengths at which something is asked count.
+        0 if it is not at the shortest. Lengths without questions are ignored.
         """
         best = 0
         for length in self.lengths():
             accuracy = self.tail_accuracy(length)
             if accuracy < level:
                 break
-            best = length if accuracy >= level else best  # where nothing is asked there is no accuracy
+            best = length if accuracy >= level else best  # neither for NaN
         return best
 
     def whole_horizon(self, level: float) -> int:
-        """The longest length that at least this share of the sequences passes without a mistake. 0 if there is none."""
+        """The longest length at which `all_correct` is at least `level`; 0 if there is none."""
         return max((length for length in self.lengths() if self.all_correct(length) >= level), default=0)
 
     def lengths(self) -> list[int]:
-        """Lengths to report: every one that was measured, or about eight per doubling."""
+        """The lengths to report: all that were measured, or with `prefix` about eight per doubling."""
         if not self.prefix:
             return [int(t) + 1 for t in np.flatnonzero(self.asked)]
         grid = {round(2 ** (k / 8)) for k in range(8 * self.length.bit_length() + 1)}
         return sorted(length for length in grid | {self.length} if length <= self.length)
 
     def curve(self) -> list[tuple[int, float]]:
-        """(length, accuracy of the steps since the length before), log-spaced."""
+        """Points (length, accuracy of the steps since the previous length) for `lengths`, without NaN."""
         lengths = self.lengths()
         firsts = [0, *lengths[:-1]] if self.prefix else [length - 1 for length in lengths]
         points = [(end, self.accuracy(first, end)) for first, end in zip(firsts, lengths, strict=True)]
-        return [(length, accuracy) for length, accuracy in points if accuracy == accuracy]
+        return [(length, accuracy) for length, accuracy in points if accuracy == accuracy]  # not NaN
 
     def data(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -91,7 +93,7 @@ class Tracking:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Tracking":
-        """What `data` gave."""
+        """The `Tracking` that `data` was made from."""
         arrays = {name: np.array(data[name], dtype=np.int64) for name in ("right", "asked", "whole")}
         return cls(bool(data["prefix"]), int(data["sequences"]), **arrays)
 
@@ -106,16 +108,19 @@ def track(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tracking:
-    """Asks `model` about fresh sequences: of the greatest length, or of each where prefixes are no sequences.
+    """Measure a model on held-out sequences of the longest length, or of each length if prefixes are not sequences.
 
     Args:
-        model: is put in evaluation mode and left there.
-        task: what is asked; of an automaton after every step, each of which is the last of a prefix. The same seed
-            gives every model the same sequences.
-        lengths: at least one, each positive. Memory does not grow with them but for what attention caches.
+        model: on the CPU; put in evaluation mode.
+        task: automata are asked after every step, whatever `last_only` says, for every step is the last of a prefix.
+        lengths: at least one, each at least 1. Long sequences are read in chunks, so memory is constant but for the
+            cache of attention.
         sequences: per length.
-        seed: of the sequences, which training with any seed never sees.
+        seed: of the sequences. The same seed gives every model the same ones; no training, of any seed, has them.
         progress: called with (steps done, steps in all).
+
+    Raises:
+        ConfigError: no lengths, or a length or number of sequences below 1.
     """
     if not lengths or min(lengths) < 1 or sequences < 1:
         raise ConfigError(f"track: expected lengths and sequences of at least 1, got {lengths} and {sequences}")
@@ -135,8 +140,8 @@ def track(
             right[place] += (correct & due).sum(axis=0) if task.prefix else (correct & due).sum()
             asked[place] += due.sum(axis=0) if task.prefix else due.sum()
             wrong = due & ~correct
-            here = np.where(wrong.any(axis=1), start + wrong.argmax(axis=1), length)
-            first_error = np.minimum(first_error, here)
+            first_here = np.where(wrong.any(axis=1), start + wrong.argmax(axis=1), length)
+            first_error = np.minimum(first_error, first_here)
             if progress is not None:
                 progress(done + start + due.shape[1], sum(wanted))
         done += length
@@ -146,7 +151,7 @@ def track(
 
 
 def _answers(model: LanguageModel, tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """(first step, most likely answers [N, steps]) for one stretch after another, the state carried on."""
+    """(first step, most likely answers [N, steps]) of one chunk after another, with the state carried along."""
     width = max(model.config.width * 8, model.config.vocabulary or 1)
     numbers = sum(leaf.numel() for leaf in state_leaves(model.init_state(1))) // max(1, len(model.blocks))
     chunk = max(16, CHUNK_NUMBERS // (len(tokens) * max(width, numbers)))

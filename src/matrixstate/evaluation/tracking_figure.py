@@ -1,4 +1,4 @@
-"""The figure of how far models track a state (the `plots` extra)."""
+"""The figure of state tracking: accuracy against length."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,24 @@ from matrixstate.evaluation.tracking import Tracking
 
 
 def draw_tracking(found: Mapping[str, Tracking], trained: int, path: Path) -> None:
-    """Accuracy against length: of the answers since the previous length (solid), of whole sequences (dashed, hollow).
+    """Draw the accuracy of each model against the length to `path`.
 
-    A vertical line marks `trained`, the longest length of training. Raises MissingExtra without matplotlib.
+    Solid lines are the accuracy of the answers since the previous length, dashed lines with hollow markers the share of
+    sequences without a wrong answer.
+
+    Args:
+        found: the measurements by name of the model.
+        trained: the longest length of training, marked by a vertical line.
+        path: of the figure; its suffix gives the format.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
     """
     save_figure(tracking_figure(found, trained), path)
 
 
 def tracking_figure(found: Mapping[str, Tracking], trained: int) -> Any:
-    """The figure that `draw_tracking` writes."""
+    """The figure of `draw_tracking`, a `matplotlib.figure.Figure`."""
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     axes.set_xscale("log", base=2)
