@@ -10,7 +10,7 @@ from matrixstate.errors import DataError
 from matrixstate.evaluation.equivalence import example_model
 from matrixstate.evaluation.inspection import inspect_states
 from matrixstate.evaluation.portrait import draw_portrait
-from matrixstate.mixers import GatedConvConfig, M2RNNConfig, MRUConfig
+from matrixstate.mixers import GatedConvConfig, GatedDeltaNetConfig, M2RNNConfig, Mamba2Config, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
 
 SCALED = MRUConfig(heads=1, state_size=16, builder="ldu")
@@ -43,6 +43,14 @@ def test_traces_equal_the_states(model):
     assert m2rnn.forget.shape == (12, 4)
     assert ((m2rnn.rank >= 1 - 1e-5) & (m2rnn.rank <= 3 + 1e-5)).all()
     torch.testing.assert_close(m2rnn.singular[7], torch.linalg.svdvals(m2rnn.states[7]))
+
+
+@pytest.mark.parametrize("mixer", [GatedDeltaNetConfig(heads=2, key_size=3, value_size=5), Mamba2Config(heads=2)])
+def test_forget_gates_in_log_space_are_recorded_as_factors(mixer):
+    model = example_model(ModelConfig(16, (BlockConfig(mixer, None),), 13))
+    (trace,) = inspect_states(model, torch.randint(13, (5,))).layers
+    assert trace.forget.shape == (5, 2)
+    assert ((trace.forget > 0) & (trace.forget < 1)).all()
 
 
 def test_a_dropped_token_changes_only_later_states(model):

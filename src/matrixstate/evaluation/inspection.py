@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import DataError
-from matrixstate.layers.forget_gate import ForgetGate
+from matrixstate.layers.forget_gate import ForgetGate, LogForgetGate
 from matrixstate.layers.mixer import StateMatrices
 from matrixstate.models import LanguageModel
 
@@ -37,7 +37,7 @@ class LayerTrace:
     change: Tensor
     """[T, H], norm of the difference from the state before, divided by the state's norm."""
     forget: Tensor | None
-    """[T, H], the forget gate f_t (its logarithm where the mixer takes that); None without one."""
+    """[T, H], the forget gate f_t; None without one."""
     memory: Tensor
     """[T, H], norm of the difference from the states without one token, divided by the states' norm; 0 before it."""
 
@@ -90,7 +90,7 @@ def inspect_states(
     model = model.eval()
     seen, gates = _read(model, tokens, torch.ones(T, dtype=torch.bool), progress)
     if not seen:
-        raise DataError("inspect: expected a model with a matrix state (mru, m2rnn), got none")
+        raise DataError("inspect: expected a model with a matrix state (such as mru or m2rnn), got none")
     whole = {layer: _stack(parts) for layer, parts in seen.items()}
     changes = {layer: _change(states) for layer, (states, _) in whole.items()}
     if dropped is None:
@@ -115,7 +115,7 @@ def inspect_states(
 def _read(
     model: LanguageModel, tokens: Tensor, real: Tensor, progress: Callable[[int], None]
 ) -> tuple[dict[int, list[tuple[Tensor, Tensor]]], dict[int, list[Tensor]]]:
-    """Per layer the (state [H, R, D], log norm [H]) and the output of the forget gate [H] after every token.
+    """Per layer the (state [H, R, D], log norm [H]) and the forget gate f [H] after every token.
 
     real: [T] bool, False at tokens that are left out.
     """
@@ -124,8 +124,8 @@ def _read(
     for layer, block in enumerate(model.layers):
         for module in block.modules():
             if isinstance(module, ForgetGate):
-                record = lambda m, i, out, layer=layer: gates.setdefault(layer, []).append(out[0, 0].detach())  # noqa: E731
-                hooks.append(module.register_forward_hook(record))  # hooks also make mixers avoid fused steps
+                # a mixer with hooks on its parts does not use its fused step
+                hooks.append(module.register_forward_hook(_recorder(gates.setdefault(layer, []))))
     state = model.init_state(1)
     seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
     try:
@@ -141,6 +141,16 @@ def _read(
         for hook in hooks:
             hook.remove()
     return seen, gates
+
+
+def _recorder(values: list[Tensor]) -> Callable[[ForgetGate, tuple[Any, ...], Tensor], None]:
+    """A forward hook of a forget gate that appends f of the first row and step."""
+
+    def record(gate: ForgetGate, inputs: tuple[Any, ...], out: Tensor) -> None:
+        f = out.exp() if isinstance(gate, LogForgetGate) else out
+        values.append(f[0, 0].detach())
+
+    return record
 
 
 def _scaled(found: StateMatrices) -> tuple[Tensor, Tensor]:
