@@ -176,7 +176,7 @@ def test_other_tasks_layers_and_lengths_are_refused():
         recover_automaton(exact_model(), ParityConfig(), length=9)
     with pytest.raises(ConfigError, match="expected a layer with a mixer, one of 0, got 3"):
         recover_automaton(exact_model(), S3, length=9, layer=3)
-    with pytest.raises(ConfigError, match="expected a length of 4 and a sequence at least, got 3 and None"):
+    with pytest.raises(ConfigError, match="expected a length of at least 4 and at least 1 sequence, got 3 and None"):
         recover_automaton(exact_model(), S3, length=3)
     growing = LanguageModel(ModelConfig(8, (BlockConfig(AttentionConfig(heads=2), None),), vocabulary=6))
     with pytest.raises(ConfigError, match="a state of constant size, got Attention, whose state grows"):

@@ -397,8 +397,8 @@ def test_an_mru_made_from_options_has_a_state_that_fits_the_width():
         (lambda: M2RNN(256, heads=0), "M2RNN: heads: expected at least 1, got 0"),
         (lambda: MRU(14, heads=2), "state_size: expected heads times a perfect square, got 14 for 2 heads"),
         (lambda: MRU(256, MRUConfig(), heads=8), "MRU: expected a config or options, got a config and heads"),
-        (lambda: MRU(MRUConfig(), 256), r"MRU: width: expected a whole number from 1 on, got MRUConfig\("),
-        (lambda: MRU(0), "MRU: width: expected a whole number from 1 on, got 0"),
+        (lambda: MRU(MRUConfig(), 256), r"MRU: width: expected a whole number of at least 1, got MRUConfig\("),
+        (lambda: MRU(0), "MRU: width: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_widths_and_unknown_options_are_refused(make, message):
@@ -432,7 +432,7 @@ def test_defaults_make_a_mixer(name):
         (lambda: M2RNNConfig(heads=8, key_heads=3), "key_heads: expected a divisor of 8, got 3"),
         (
             lambda: M2RNNConfig(heads=8, value_heads=4, forget_heads=4, weight_heads=4),
-            "heads: expected the largest head count",
+            "heads: expected the largest number of heads apart from gate_heads, got 8",
         ),
         (lambda: M2RNNConfig(grad_clip=-1.0), "grad_clip: expected a positive number, got -1.0"),
         (lambda: AttentionConfig(heads=5).make(24), "attention: width must be a multiple of heads = 5, got 24"),

@@ -136,7 +136,9 @@ def recover_automaton(
     if not isinstance(task, WordProblemConfig):
         raise ConfigError(f"automaton: expected a model of a word problem, got one of {type(task).__name__}")
     if length < 4 or (sequences is not None and sequences < 1):
-        raise ConfigError(f"automaton: expected a length of 4 and a sequence at least, got {length} and {sequences}")
+        raise ConfigError(
+            f"automaton: expected a length of at least 4 and at least 1 sequence, got {length} and {sequences}"
+        )
     layer = _recurrent_layer(model, layer)
     alphabet, true_group = task.alphabet(), group(task.group)
     count = sequences or -(-max(MIN_STEPS, VISITS * true_group.order * len(alphabet)) // length)  # rounded up

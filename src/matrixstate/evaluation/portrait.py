@@ -49,9 +49,9 @@ def _size(trace: LayerTrace) -> str:
 
 def _strips(trace: LayerTrace) -> list[tuple[str, Tensor, str]]:
     """Title, values [T, H] and colour map of each heat map of tokens by heads."""
-    strips = [("written: change of the state at each token, as a share of its norm", trace.change, "magma")]
+    strips = [("change of the state at each token, divided by its norm", trace.change, "magma")]
     if trace.forget is not None:
-        strips.append(("kept: what the forget gate leaves of the old state", trace.forget, "viridis"))
+        strips.append(("forget gate", trace.forget, "viridis"))
     strips.append(("effective rank", trace.rank, "cividis"))
     strips.append(("natural logarithm of the norm", trace.log_norm, "plasma"))
     return strips
@@ -99,7 +99,7 @@ def _draw_memory(axes: Any, trace: LayerTrace, dropped: int, tokens: Sequence[st
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(lambda value, place: "")  # labels between the powers of ten would overlap
     axes.set_title(
-        f"what token {dropped} ({_visible(tokens[dropped])}) changed: difference from the states without it",
+        f"effect of token {dropped} ({_visible(tokens[dropped])}): relative difference from the states without it",
         fontsize=10,
         loc="left",
     )

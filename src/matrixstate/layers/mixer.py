@@ -50,9 +50,9 @@ class MixerConfig(ABC):
 class Mixer(nn.Module, ABC):
     """Base class of all mixers: modules that mix along the sequence, causally unless they say otherwise.
 
-    Made as `MRU(256, heads=8)`, `MRU(256, MRUConfig(heads=8))` or `MRUConfig(heads=8).make(256)`. Its options
-    are in `config`. It is called as `y, state = mixer(x, state=None, *, mask=None, reset=None)` and returns a pair, as
-    `torch.nn.GRU` with `batch_first=True` does. The state is passed to the next call.
+    Made as `MRU(256, heads=8)`, `MRU(256, MRUConfig(heads=8))` or `MRUConfig(heads=8).make(256)`, with its options in
+    `config`. Called as `y, state = mixer(x, state=None, *, mask=None, reset=None)`; the result is a pair, as that of
+    `torch.nn.GRU` with `batch_first=True`, and the state is passed to the next call.
 
     Every mixer guarantees:
 
@@ -114,7 +114,7 @@ def make_config(kind: type[C], width: int, config: C | None, options: Mapping[st
     """
     name = kind.__name__.removesuffix("Config")
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ConfigError(f"{name}: width: expected a whole number from 1 on, got {width!r}")
+        raise ConfigError(f"{name}: width: expected a whole number of at least 1, got {width!r}")
     if config is not None:
         given = ", ".join(options)
         require((not options, f"{name}: expected a config or options, got a config and {given}"))

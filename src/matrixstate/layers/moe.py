@@ -105,7 +105,7 @@ class MoE(FeedForward):
         return weights, picks
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loss, whose autograd graph can be neither copied nor pickled."""
+        """The state of copies, without the loss, whose autograd graph cannot be copied."""
         return {**self.__dict__, "balance_loss": None}
 
     def last_weights(self) -> list[Tensor]:

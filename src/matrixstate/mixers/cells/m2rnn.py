@@ -93,7 +93,7 @@ class M2RNNConfig(MixerConfig):
             ),
             (
                 self.heads in [self.heads if n is None else n for name, n in counts.items() if name != "gate_heads"],
-                f"heads: expected the largest head count but that of the gate, got {self.heads}",
+                f"heads: expected the largest number of heads apart from gate_heads, got {self.heads}",
             ),
             (self.conv >= 0, f"conv: expected 0 or more steps, got {self.conv}"),
             (

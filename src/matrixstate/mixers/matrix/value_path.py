@@ -36,7 +36,10 @@ class Written(NamedTuple):
 
 
 class ValuePath(NamedTuple):
-    """The modules of the value path, which the mixer owns: checkpoints have their parameters under these names."""
+    """The modules of the value path. None where the option is off.
+
+    They are submodules of the mixer under these names, which checkpoints use; this groups them for a call.
+    """
 
     forget: nn.Linear | None  # width -> H
     forget_gate: ForgetGate | None
