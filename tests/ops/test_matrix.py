@@ -11,7 +11,7 @@ from closeness import assert_as_good_as, assert_equal_to_rounding
 from conftest import need
 from matrixstate.errors import BackendUnavailable, ShapeError
 from matrixstate.ops import ScaledState, matrix_scan, scaled_matrix_scan
-from matrixstate.ops.matrix import reference
+from matrixstate.ops.matrix import definition
 from matrixstate.ops.matrix.schedules import SCHEDULES
 
 F64 = torch.float64
@@ -81,7 +81,7 @@ def test_all_methods_agree_with_the_definition(method, T, R):
     start = torch.eye(5, dtype=F64).expand_as(state) if R is None else torch.zeros_like(state)
     for cut in (None, reset):
         h, last = matrix_scan(x, v, state, reset=cut, method=method)
-        expected = reference.matrix_scan(x, v, state, cut, start)
+        expected = definition.matrix_scan(x, v, state, cut, start)
         assert_equal_to_rounding(h, expected, "h")
         assert_equal_to_rounding(last, expected[:, -1], "state")
 
@@ -90,7 +90,7 @@ def test_all_methods_agree_with_the_definition(method, T, R):
 def test_rows_may_be_fewer_or_more_than_the_order(method):
     x, state = near_identity(2, 9, 3, 4, 4), torch.randn(2, 3, 6, 4, dtype=F64)
     h, _ = matrix_scan(x, None, state, method=method)
-    assert_equal_to_rounding(h, reference.matrix_scan(x, None, state, None, state), "h")
+    assert_equal_to_rounding(h, definition.matrix_scan(x, None, state, None, state), "h")
     with pytest.raises(ShapeError, match=r"reset without v needs a state of R = D = 4 rows, got R = 6"):
         matrix_scan(x, None, state, reset=torch.zeros(2, 9, dtype=torch.bool))
 
@@ -106,7 +106,7 @@ def test_the_reversed_scan_is_the_gradient(method, affine):
     incoming = torch.randn(2, 11, 3, state.shape[2], 4, dtype=F64)
     h, _ = matrix_scan(x, v, state, reset=reset, method=method)
     got = torch.autograd.grad(h, leaves, incoming)
-    expected = torch.autograd.grad(reference.matrix_scan(x, v, state, reset, start), leaves, incoming)
+    expected = torch.autograd.grad(definition.matrix_scan(x, v, state, reset, start), leaves, incoming)
     for one, other in zip(got, expected, strict=True):
         assert_equal_to_rounding(one, other, "gradient")
 
@@ -178,7 +178,7 @@ def test_the_scaled_scan_is_the_product_split_in_two(method):
     assert_equal_to_rounding(h * log_scale.exp()[..., None, None], whole, "h e^s")
     assert_equal_to_rounding(state.matrix * torch.exp2(state.exponent.double())[..., None, None], last, "state")
     torch.testing.assert_close(torch.linalg.matrix_norm(h), torch.full_like(log_scale, 2.0))
-    expected = reference.scaled_matrix_scan(
+    expected = definition.scaled_matrix_scan(
         x, torch.eye(4).expand(2, 3, 4, 4).double(), torch.zeros(2, 3).double(), reset
     )
     for got, other in zip((h, log_scale), expected, strict=True):
@@ -191,7 +191,7 @@ def test_65536_random_steps_of_order_16_do_not_overflow():
     exact_h, exact_scale, _ = scaled_matrix_scan(x.double(), method="chunked")
     assert exact_scale[:, -1].min() > 1000  # e^1000 is far beyond float64 too
     assert not matrix_scan(x[:, :2000])[0].isfinite().all()
-    plain_h, plain_scale = reference.scaled_matrix_scan(x, torch.eye(16).expand(1, 2, 16, 16), torch.zeros(1, 2), None)
+    plain_h, plain_scale = definition.scaled_matrix_scan(x, torch.eye(16).expand(1, 2, 16, 16), torch.zeros(1, 2), None)
     for method in ("sequential", "chunked"):
         h, log_scale, state = scaled_matrix_scan(x, method=method)
         assert state.matrix.abs().amax() < 1

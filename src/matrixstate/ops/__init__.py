@@ -8,10 +8,13 @@ from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.m2rnn import m2rnn_scan
-from matrixstate.ops.m2rnn.step import M2RNNWeights, m2rnn_step
+from matrixstate.ops.m2rnn.step import m2rnn_step
+from matrixstate.ops.m2rnn.weights import M2RNNWeights
 from matrixstate.ops.matrix import ScaledState, matrix_scan, scaled_matrix_scan
 from matrixstate.ops.mru import mru_scan
-from matrixstate.ops.mru.step import MRUWeights, mru_step, write_share
+from matrixstate.ops.mru.decays import write_share
+from matrixstate.ops.mru.step import mru_step
+from matrixstate.ops.mru.weights import MRUWeights
 from matrixstate.ops.outer import linear_attention, outer_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 

@@ -1,11 +1,16 @@
-"""What every op checks and promises: shapes that errors spell out, and accumulation in at least float32."""
+"""What all ops check, in errors that name function, argument, expected and got; and the precision in which they sum."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
+
+Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -14,8 +19,29 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def full_precision(like: Tensor) -> AbstractContextManager:
-    """Inside, autocast does not lower the precision of an op's own products."""
+    """A context in which autocast does not lower the precision of an op's own products."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def widened(run: Run) -> Run:
+    """Lets a backend's function compute in the accumulation dtype of its first argument, outside autocast.
+
+    Its floating-point tensors are converted to that dtype, and its first result to the dtype of the first argument;
+    further results (states) stay in the accumulation dtype.
+    """
+
+    @wraps(run)
+    def wide(first: Tensor, *rest: Any) -> tuple[Any, ...]:
+        dtype = accumulation_dtype(first.dtype)
+        with full_precision(first):
+            y, *others = run(first.to(dtype), *(_to(dtype, argument) for argument in rest))
+        return y.to(first.dtype), *others
+
+    return wide  # type: ignore[return-value]
+
+
+def _to(dtype: torch.dtype, argument: Any) -> Any:
+    return argument.to(dtype) if isinstance(argument, Tensor) and argument.is_floating_point() else argument
 
 
 def expect_floating(op: str, name: str, tensor: Tensor, letters: str) -> None:
@@ -41,6 +67,46 @@ def expect_any(op: str, name: str, tensor: Tensor, like: Tensor, *shapes: tuple[
         raise ShapeError(f"{op}: {name} must be floating point {wanted} on {like.device}, got {_found(tensor, like)}")
 
 
+def expect_optional(op: str, name: str, tensor: Tensor | None, like: Tensor, *shapes: tuple[int, ...]) -> None:
+    """`tensor` must be None or as `expect_any` has it."""
+    if tensor is not None:
+        expect_any(op, name, tensor, like, *shapes)
+
+
+def expect_flags(op: str, like: Tensor, **flags: Tensor | None) -> None:
+    """`reset` and `mask` must be None or bool [B, T] on the device of `like`, whose first axes are B and T."""
+    for name, flag in flags.items():
+        if flag is not None:
+            expect(op, name, flag, tuple(like.shape[:2]), like, torch.bool)
+
+
+def expect_clip(op: str, grad_clip: float | None) -> None:
+    """`grad_clip` must be positive or None."""
+    if grad_clip is not None and not grad_clip > 0:
+        raise ShapeError(f"{op}: grad_clip must be positive or None, got {grad_clip}")
+
+
+def expect_pair(op: str, state: Any, kind: str) -> None:
+    """`state` must be a tuple of two parts; `kind` says which, with its article."""
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise ShapeError(f"{op}: state must be {kind}, got {type(state).__name__}")
+
+
+def first_state(op: str, state: Tensor | None, shape: tuple[int, ...], like: Tensor, name: str = "state") -> Tensor:
+    """The given state, which must have `shape`, the accumulation dtype and the device of `like`; zeros for None."""
+    dtype = accumulation_dtype(like.dtype)
+    if state is None:
+        return like.new_zeros(shape, dtype=dtype)
+    expect(op, name, state, shape, like, dtype)
+    return state
+
+
+def identities(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Identity matrices of `shape` [..., D, D] in the accumulation dtype: the state before a product of matrices."""
+    identity = torch.eye(shape[-1], dtype=accumulation_dtype(like.dtype), device=like.device)
+    return identity.expand(shape)
+
+
 def _fits(tensor: Tensor, shapes: tuple[tuple[int, ...], ...], like: Tensor) -> bool:
     return isinstance(tensor, Tensor) and tuple(tensor.shape) in shapes and tensor.device == like.device
 
@@ -50,9 +116,3 @@ def _found(tensor: Tensor, like: Tensor | None = None) -> str:
     if not isinstance(tensor, Tensor):
         return repr(tensor)
     return f"{tensor.dtype} {list(tensor.shape)}" + ("" if like is None else f" on {tensor.device}")
-
-
-def expect_reset(op: str, reset: Tensor | None, like: Tensor, name: str = "reset") -> None:
-    """`reset` (or `mask`) must be bool [B, T] on the device of `like`, whose first axes are B and T."""
-    if reset is not None:
-        expect(op, name, reset, tuple(like.shape[:2]), like, torch.bool)

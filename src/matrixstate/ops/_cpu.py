@@ -161,6 +161,11 @@ def differentiable_once(name: str, op: str) -> None:
     differentiable(name, refuse, lambda ctx, inputs, output: None)
 
 
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether a backward pass can follow a call with these tensors, for which it must save what that needs."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors as the native side takes them: contiguous and without a graph. Most are so already."""
     return [t if t is None or _is_dense(t) else t.detach().contiguous() for t in tensors]

@@ -1,12 +1,13 @@
-"""The only place that knows that an op has several backends."""
+"""Dispatch: which backend runs an op. Only this module knows that an op has several."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,31 +19,36 @@ HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++1
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One implementation of one op.
+    """One implementation of one op: a module.
 
-    `module` has `unsupported(device, dtype, *details) -> str | None`, a reason in words for the user. Details are the
-    options of a call on which that depends; without them it answers for the op's defaults.
+    The module has
+
+    * `unsupported(device, dtype, *details) -> str | None`: why it cannot run such inputs, a sentence for the user, or
+      None if it can. Details are the options of a call on which that depends; without them it answers for the defaults.
+    * a function with the op's own name, and one for every other function of the op's folder that asks for this op (a
+      rule of `delta_scan`, the single step of a layer). It takes inputs that are checked and complete: a state, T >= 1.
+      Its signature and results are the same in every backend of the op; the reference documents them. Conversion to a
+      dtype to compute in is its own affair.
     """
 
     name: str  # what a caller passes as backend=
-    module: str  # imported only when first considered
+    module: str  # imported when it is first considered
     requires: str = "torch"  # importable name without which `module` cannot be imported
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
         if not _is_installed(self.requires):
             return f"{self.requires} is not installed{HINTS.get(self.requires, '')}"
-        return _module(self.module).unsupported(device, dtype, *details)
+        return self.load().unsupported(device, dtype, *details)
+
+    def load(self) -> ModuleType:
+        """The module, imported at the first call."""
+        return import_module(self.module)
 
 
 @cache
 def _is_installed(name: str) -> bool:
     return find_spec(name) is not None
-
-
-@cache
-def _module(name: str) -> Any:
-    return import_module(name)
 
 
 def _cpu(folder: str) -> Backend:
@@ -75,6 +81,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
 
 
 _preferred: ContextVar[tuple[str, ...]] = ContextVar("preferred backends", default=())
+_loaded = SimpleNamespace()  # the functions of the backends chosen so far, as <function>_<backend>
 
 
 def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str) -> str:
@@ -83,13 +90,52 @@ def choose(op: str, wanted: str, device: str, dtype: torch.dtype, *details: str)
     Raises:
         BackendUnavailable: none can; the message has every backend's reason.
     """
-    return _choose(op, wanted, _preferred.get(), device, dtype, details)
+    return _choose(op, wanted, _preferred.get(), device, dtype, details).name
+
+
+def implementation(
+    op: str, wanted: str, device: str, dtype: torch.dtype, *details: str, function: str = ""
+) -> Callable[..., Any]:
+    """The function `function` (default: named as the op) of the backend that `choose` chooses.
+
+    Raises:
+        BackendUnavailable: as `choose`.
+    """
+    return getattr(_loaded, _load(op, function or op, wanted, device, dtype, details))
+
+
+def _load(op: str, function: str, wanted: str, device: str, dtype: torch.dtype, details: tuple[str, ...]) -> str:
+    """Chooses a backend and makes its function an attribute of `_loaded`; returns the attribute's name."""
+    return _load_preferred(op, function, wanted, _preferred.get(), device, dtype, details)
+
+
+# torch.compile calls this while it traces and takes the result for a constant, which may be a string but no function.
+# The function is then read as an attribute, which torch.compile looks up at that moment (a dict it would take as it was
+# when it first met it). Setting this is all that torch.compiler.assume_constant_result does, but that imports the whole
+# compiler, which takes seconds.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@cache
+def _load_preferred(
+    op: str,
+    function: str,
+    wanted: str,
+    preferred: tuple[str, ...],
+    device: str,
+    dtype: torch.dtype,
+    details: tuple[str, ...],
+) -> str:
+    backend = _choose(op, wanted, preferred, device, dtype, details)
+    name = f"{function}_{backend.name}"
+    setattr(_loaded, name, getattr(backend.load(), function))
+    return name
 
 
 @cache
 def _choose(
     op: str, wanted: str, preferred: tuple[str, ...], device: str, dtype: torch.dtype, details: tuple[str, ...]
-) -> str:
+) -> Backend:
     known = {backend.name: backend for backend in OPS[op]}
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
@@ -98,18 +144,18 @@ def _choose(
     for backend in (known[name] for name in tried):
         reason = backend.why_not(device, dtype, *details)
         if reason is None:
-            return backend.name
+            return backend
         refusals.append(f"{backend.name}: {reason}")
     raise BackendUnavailable(f"{op}: no backend can run {dtype} on {device}: " + "; ".join(refusals))
 
 
 @contextmanager
 def prefer(*names: str) -> Iterator[None]:
-    """Inside, "auto" means the first of these backends that an op has and that can run.
+    """A context in which "auto" means the first of these backends that an op has and that can run.
 
     An op that has any of them never falls back to one that is not named; an op that has none is not affected. So
-    ``prefer("chunked", "reference")`` keeps every compiled kernel out. What torch.compile has compiled keeps the
-    backends that were chosen then.
+    ``prefer("chunked", "reference")`` excludes every kernel. A function that torch.compile has compiled continues to
+    use the backends that were chosen when it was traced.
 
     Raises:
         BackendUnavailable: a name that no op has.
@@ -123,11 +169,6 @@ def prefer(*names: str) -> Iterator[None]:
         yield
     finally:
         _preferred.reset(token)
-
-
-# torch.compile evaluates the choice and never traces it. This is all that torch.compiler.assume_constant_result does,
-# but that imports the whole compiler, which takes seconds.
-choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def backends(device: str, dtype: torch.dtype) -> dict[str, str]:

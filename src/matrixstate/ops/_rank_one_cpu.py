@@ -1,4 +1,4 @@
-"""The compiled diagonal-plus-rank-one recurrence (csrc/rank_one/) as PyTorch operators, for the ops it serves."""
+"""The kernel of the diagonal-plus-rank-one recurrence (csrc/rank_one/) as PyTorch operators, for the ops it serves."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
+from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
 
 Absent = Tensor | None
 DIFFERENTIABLE = 10  # the first so many arguments, and the state
@@ -106,6 +106,31 @@ def _flops(q, k, v, read=None, write=None, beta=None, *rest, **shapes) -> int:
 
 def _backward_flops(*inputs, **shapes) -> int:
     return 2 * _flops(*inputs)
+
+
+def run(
+    op: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    reset: Absent,
+    *,
+    read: Absent = None,
+    write: Absent = None,
+    beta: Absent = None,
+    log_decay: Absent = None,
+    log_decay_v: Absent = None,
+    log_input: Absent = None,
+    bonus: Absent = None,
+    read_before: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Runs the operator that `register` made for `op`; names and shapes as in csrc/rank_one/rank_one.h."""
+    weights = (beta, log_decay, log_decay_v, log_input, bonus)
+    narrow = [None if x is None else x.to(torch.float32) for x in weights]
+    tensors = (q, k, v, read, write, *narrow)
+    operator = getattr(torch.ops.matrixstate, f"{op}_cpu")
+    return operator(*tensors, reset, read_before, state, needs_gradient(*tensors, state))[:2]
 
 
 def register(op: str) -> None:

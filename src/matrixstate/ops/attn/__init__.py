@@ -8,9 +8,8 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.attn import kernel_sdpa, reference
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_flags, expect_floating
+from matrixstate.ops._dispatch import implementation
 
 
 class AttentionState(NamedTuple):
@@ -74,7 +73,7 @@ def attention(
     expect(op, "state.k", state.k, (B, S, G, K), q, dtype)
     expect(op, "state.v", state.v, (B, S, G, V), q, dtype)
     expect(op, "state.length", state.length, (B,), q, torch.int64)
-    chosen = choose(op, backend, q.device.type, q.dtype)
+    run = implementation(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     if mask is not None:  # a NaN at a padded step would get through a weight of zero, here and in the gradients
@@ -84,13 +83,8 @@ def attention(
     plain = window is None and mask is None and reset is None
     if not plain or (S and not (T == 1 and _is_full(S, state.length))):
         allowed = _allowed(S, T, state.length, window, mask, reset)
-    attend = reference.attend if chosen == "reference" else kernel_sdpa.attend
-    compute = dtype if chosen == "reference" else q.dtype
-    with full_precision(q):
-        heads_first = [a.to(compute).transpose(1, 2) for a in (q, keys, values)]
-        queries, *shared = [a if a.shape[1] == H else a.repeat_interleave(H // G, dim=1) for a in heads_first]
-        y = attend(queries, shared[0], shared[1], allowed, 1 / math.sqrt(K) if scale is None else scale)
-    return y.transpose(1, 2).to(q.dtype), _remember(keys, values, S, state.length, window, mask, reset)
+    y = run(q, keys, values, allowed, 1 / math.sqrt(K) if scale is None else scale)
+    return y, _remember(keys, values, S, state.length, window, mask, reset)
 
 
 def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
@@ -105,8 +99,7 @@ def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
         raise ShapeError(f"{op}: the heads of k must divide those of q, got q {H}, k {G}")
     if window is not None and window < 1:
         raise ShapeError(f"{op}: window must be at least 1 or None, got {window}")
-    expect_reset(op, mask, q, "mask")
-    expect_reset(op, reset, q)
+    expect_flags(op, q, mask=mask, reset=reset)
     return accumulation_dtype(q.dtype)
 
 

@@ -1,15 +1,20 @@
 """PyTorch's fused scaled-dot-product attention; it has no double backward on a CPU."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from matrixstate.ops._checks import full_precision
+from matrixstate.ops._plain import unsupported
+from matrixstate.ops.attn.layout import heads_first
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+__all__ = ["attention", "unsupported"]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
-    """q [B,H,T,K], k [B,H,N,K], v [B,H,N,V], allowed [B,1,T,N] bool or None (causal: N = T, or T = 1) -> [B,H,T,V]."""
-    causal = allowed is None and q.shape[2] > 1
-    return scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=causal, scale=scale)
+def attention(q: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
+    """As the reference, in the dtype of q: the fused form accumulates in float32 itself."""
+    with full_precision(q):
+        queries, keys, values = heads_first(q, keys, values, q.dtype)
+        # PyTorch's causal mask is aligned at the first key, so it is right for N = T alone; a single step needs none.
+        causal = allowed is None and q.shape[1] > 1
+        y = scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, is_causal=causal, scale=scale)
+    return y.transpose(1, 2)

@@ -3,14 +3,22 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops._checks import accumulation_dtype, full_precision
+from matrixstate.ops._plain import unsupported
+from matrixstate.ops.attn.layout import heads_first
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+__all__ = ["attention", "unsupported"]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
-    """q [B,H,T,K], k [B,H,N,K], v [B,H,N,V], allowed [B,1,T,N] bool or None (causal: the last T steps) -> [B,H,T,V]."""
-    if allowed is None:
-        allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
-    scores = (q @ k.mT * scale).masked_fill(~allowed, float("-inf"))
-    return scores.softmax(dim=-1) @ v
+def attention(q: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, scale: float) -> Tensor:
+    """q [B,T,H,K], keys [B,N,G,K], values [B,N,G,V] with the T new steps last, allowed [B,1,T,N] bool, or None where
+    every step sees all up to itself and either N = T or T = 1 -> y [B,T,H,V] in the dtype of q.
+    """
+    with full_precision(q):
+        queries, keys, values = heads_first(q, keys, values, accumulation_dtype(q.dtype))
+        T, N = q.shape[1], keys.shape[2]
+        if allowed is None:
+            allowed = torch.ones(T, N, dtype=torch.bool, device=q.device).tril(N - T)
+        scores = (queries @ keys.mT * scale).masked_fill(~allowed, float("-inf"))
+        y = scores.softmax(dim=-1) @ values
+    return y.transpose(1, 2).to(q.dtype)

@@ -1,24 +1,21 @@
 """Non-linear recurrent cells with a vector per head: RNN, GRU and LSTM."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._checks import (
-    accumulation_dtype,
     expect,
-    expect_any,
+    expect_clip,
+    expect_flags,
     expect_floating,
-    expect_reset,
-    full_precision,
+    expect_optional,
+    expect_pair,
+    first_state,
 )
-from matrixstate.ops._cpu import refuse_tangents
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.cells import reference
+from matrixstate.ops._dispatch import implementation
+from matrixstate.ops._heads import most_heads
 
 
 class LSTMState(NamedTuple):
@@ -62,8 +59,13 @@ def rnn_scan(
 
     Cost: B·T·H·d² multiply-adds. Source: Elman 1990.
     """
-    y, (h,) = _scan("rnn_scan", reference.rnn_step, {"x": x}, {"w": w}, (state,), grad_clip, mask, reset, backend)
-    return y, h
+    op, inputs, weights = "rnn_scan", {"x": x}, {"w": w}
+    shape, reset = _check(op, inputs, weights, grad_clip, mask, reset)
+    state = first_state(op, state, shape, x)
+    run = implementation(op, backend, x.device.type, x.dtype)
+    if x.shape[1] == 0:
+        return _no_steps(x, shape), state
+    return run(x, w, state, grad_clip, mask, reset)
 
 
 def gru_scan(
@@ -98,13 +100,16 @@ def gru_scan(
     op = "gru_scan"
     if bias is not None and not reset_after:
         raise ShapeError(f"{op}: bias must be None unless reset_after is true, got {list(bias.shape)}")
-    dtype = accumulation_dtype(x.dtype)
-    wide = torch.zeros(x.shape[-1:], dtype=dtype, device=x.device) if bias is None else bias.to(dtype)
-    step = partial(reference.gru_step, bias=wide, reset_after=reset_after)
     inputs, weights = {"x": x, "xf": xf, "xr": xr}, {"w": w, "wf": wf, "wr": wr}
-    bias = wide if reset_after else None
-    y, (h,) = _scan(op, step, inputs, weights, (state,), grad_clip, mask, reset, backend, bias)
-    return y, h
+    shape, reset = _check(op, inputs, weights, grad_clip, mask, reset)
+    expect_optional(op, "bias", bias, x, shape[2:], shape[1:])
+    state = first_state(op, state, shape, x)
+    run = implementation(op, backend, x.device.type, x.dtype)
+    if x.shape[1] == 0:
+        return _no_steps(x, shape), state
+    if reset_after and bias is None:
+        bias = state.new_zeros(shape[2:])
+    return run(x, xf, xr, w, wf, wr, bias, state, grad_clip, mask, reset)
 
 
 def lstm_scan(
@@ -138,78 +143,28 @@ def lstm_scan(
     gate: Gers et al. 2000.
     """
     op = "lstm_scan"
-    if state is not None and (not isinstance(state, tuple) or len(state) != 2):
-        raise ShapeError(f"{op}: state must be an LSTMState, got {type(state).__name__}")
+    if state is not None:
+        expect_pair(op, state, "an LSTMState")
     inputs, weights = {"x": x, "xi": xi, "xf": xf, "xo": xo}, {"w": w, "wi": wi, "wf": wf, "wo": wo}
-    parts = (None, None) if state is None else tuple(state)
-    y, (h, c) = _scan(op, reference.lstm_step, inputs, weights, parts, grad_clip, mask, reset, backend)
+    shape, reset = _check(op, inputs, weights, grad_clip, mask, reset)
+    h, c = (None, None) if state is None else state
+    h, c = first_state(op, h, shape, x, "state.h"), first_state(op, c, shape, x, "state.c")
+    run = implementation(op, backend, x.device.type, x.dtype)
+    if x.shape[1] == 0:
+        return _no_steps(x, shape), LSTMState(h, c)
+    y, h, c = run(*inputs.values(), *weights.values(), h, c, grad_clip, mask, reset)
     return y, LSTMState(h, c)
 
 
-def _scan(
+def _check(
     op: str,
-    step: Callable[..., Tensor | tuple[Tensor, ...]],
     inputs: dict[str, Tensor],
     weights: dict[str, Tensor],
-    state: tuple[Tensor | None, ...],
     grad_clip: float | None,
     mask: Tensor | None,
     reset: Tensor | None,
-    backend: str,
-    bias: Tensor | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Checks everything, shares heads, and runs `step` over time."""
-    x = inputs["x"]
-    B, T, d, H = _check(op, inputs, weights, grad_clip)
-    if bias is not None:
-        expect_any(op, "bias", bias, x, (d,), (H, d))
-    expect_reset(op, mask, x, "mask")
-    expect_reset(op, reset, x)
-    dtype = accumulation_dtype(x.dtype)
-    start = tuple(x.new_zeros(B, H, d, dtype=dtype) if s is None else s for s in state)
-    for name, s in zip(("state",) if len(start) == 1 else ("state.h", "state.c"), start, strict=True):
-        expect(op, name, s, (B, H, d), x, dtype)
-    chosen = choose(op, backend, x.device.type, x.dtype)
-    if T == 0:
-        return x.new_zeros(B, 0, H, d), start
-    reset = reset if reset is None or mask is None else reset & mask
-    shared = tuple(_share(a.to(dtype), 2, H) for a in inputs.values())
-    wide = {name: _share(w.to(dtype), 0, H) for name, w in weights.items()}
-    with full_precision(x):
-        if chosen == "cpu":
-            y, last = _run_gates(op, shared, tuple(wide.values()), bias, start, grad_clip, mask, reset)
-        else:
-            y, last = reference.run(partial(step, **wide), shared, start, grad_clip, mask, reset)
-    return y.to(x.dtype), last
-
-
-def _run_gates(
-    op: str,
-    inputs: tuple[Tensor, ...],
-    weights: tuple[Tensor, ...],
-    bias: Tensor | None,
-    state: tuple[Tensor, ...],
-    grad_clip: float | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The operator of backend "cpu", which takes all gates side by side, that of the candidate last."""
-    x, w = [*inputs[1:], inputs[0]], torch.cat([*weights[1:], weights[0]], dim=-1)
-    h, c = state if len(state) == 2 else (state[0], None)
-    if bias is not None:
-        bias = bias.to(h.dtype).expand(h.shape[1:]).contiguous()
-    tensors = (*x, w, h, *(t for t in (bias, c) if t is not None))
-    refuse_tangents(op, tensors)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    run = getattr(torch.ops.matrixstate, f"{op}_cpu")
-    y, last_h, last_c, _, _ = run(op, x, w, bias, h, c, mask, reset, grad_clip or 0.0, keep)
-    return y, (last_h,) if c is None else (last_h, last_c)
-
-
-def _check(
-    op: str, inputs: dict[str, Tensor], weights: dict[str, Tensor], grad_clip: float | None
-) -> tuple[int, int, int, int]:
-    """Checks shapes and head counts; returns B, T, d, H."""
+) -> tuple[tuple[int, int, int], Tensor | None]:
+    """Checks all but states and biases; returns the shape of a state, (B, H, d), and the resets of real steps alone."""
     x = inputs["x"]
     expect_floating(op, "x", x, "B T H d")
     B, T, _, d = x.shape
@@ -219,16 +174,13 @@ def _check(
     for name, w in weights.items():
         expect_floating(op, name, w, "H d d")
         expect(op, name, w, (w.shape[0], d, d), x, w.dtype)
-    heads = {n: a.shape[2] for n, a in inputs.items()} | {n: w.shape[0] for n, w in weights.items()}
-    H = max(heads.values())
-    if any(n == 0 or H % n for n in heads.values()):
-        counts = ", ".join(f"{name} {n}" for name, n in heads.items())
-        raise ShapeError(f"{op}: every head count must divide the largest, {H}, got {counts}")
-    if grad_clip is not None and not grad_clip > 0:
-        raise ShapeError(f"{op}: grad_clip must be positive or None, got {grad_clip}")
-    return B, T, d, H
+    H = most_heads(op, **{n: a.shape[2] for n, a in inputs.items()}, **{n: w.shape[0] for n, w in weights.items()})
+    expect_clip(op, grad_clip)
+    expect_flags(op, x, mask=mask, reset=reset)
+    return (B, H, d), reset if reset is None or mask is None else reset & mask
 
 
-def _share(tensor: Tensor, axis: int, heads: int) -> Tensor:
-    group = heads // tensor.shape[axis]
-    return tensor if group == 1 else torch.repeat_interleave(tensor, group, dim=axis)
+def _no_steps(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The y of no steps."""
+    B, H, d = shape
+    return x.new_zeros(B, 0, H, d)

@@ -1,4 +1,4 @@
-"""The compiled cells (csrc/cells/) as PyTorch operators that keep their gates and need no graph of steps.
+"""The kernels of the cells (csrc/cells/) as PyTorch operators, which save their gates for the backward pass.
 
 The weights' gradient is one product per gate over all steps, left to PyTorch.
 """
@@ -9,12 +9,91 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator, unsupported
+from matrixstate.ops._checks import widened
+from matrixstate.ops._cpu import (
+    dense,
+    differentiable,
+    differentiable_once,
+    fresh,
+    needs_gradient,
+    operator,
+    refuse_tangents,
+    unsupported,
+)
+from matrixstate.ops._heads import share
 
-__all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.<op>_cpu
+__all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
 
 KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")  # in the order of csrc/cells/cells.h, as are these
 GATES, KEPT = (1, 3, 3, 4), (1, 3, 4, 5)
+
+
+@widened
+def rnn_scan(
+    x: Tensor, w: Tensor, h: Tensor, grad_clip: float | None, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As the reference."""
+    return _run("rnn_scan", [x], [w], None, h, None, mask, reset, grad_clip)[:2]
+
+
+@widened
+def gru_scan(
+    x: Tensor,
+    xf: Tensor,
+    xr: Tensor,
+    w: Tensor,
+    wf: Tensor,
+    wr: Tensor,
+    bias: Tensor | None,
+    h: Tensor,
+    grad_clip: float | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """As the reference."""
+    return _run("gru_scan", [xf, xr, x], [wf, wr, w], bias, h, None, mask, reset, grad_clip)[:2]
+
+
+@widened
+def lstm_scan(
+    x: Tensor,
+    xi: Tensor,
+    xf: Tensor,
+    xo: Tensor,
+    w: Tensor,
+    wi: Tensor,
+    wf: Tensor,
+    wo: Tensor,
+    h: Tensor,
+    c: Tensor,
+    grad_clip: float | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As the reference."""
+    return _run("lstm_scan", [xi, xf, xo, x], [wi, wf, wo, w], None, h, c, mask, reset, grad_clip)
+
+
+def _run(
+    op: str,
+    x: list[Tensor],
+    w: list[Tensor],
+    bias: Tensor | None,
+    h: Tensor,
+    c: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    grad_clip: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs the operator of `op`, which takes the weights of all gates side by side, those of the candidate last."""
+    H = h.shape[1]
+    inputs, weights = [share(a, 2, H) for a in x], torch.cat([share(a, 0, H) for a in w], dim=-1)
+    if bias is not None:
+        bias = bias.expand(h.shape[1:]).contiguous()
+    tensors = (*inputs, weights, h, bias, c)
+    refuse_tangents(op, tensors)  # the operator's own check does not find the tensors in lists
+    run = getattr(torch.ops.matrixstate, f"{op}_cpu")
+    return run(op, inputs, weights, bias, h, c, mask, reset, grad_clip or 0.0, needs_gradient(*tensors))[:3]
 
 
 def _kind(op: str, bias: Tensor | None) -> int:

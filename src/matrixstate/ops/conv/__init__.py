@@ -8,9 +8,8 @@ from torch.nn.functional import pad
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align, undo
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.conv import reference
+from matrixstate.ops._checks import expect, expect_flags, expect_floating, first_state
+from matrixstate.ops._dispatch import implementation
 
 
 def causal_conv(
@@ -59,32 +58,23 @@ def causal_conv(
     expect(op, "weight", weight, (C, K), x, weight.dtype)
     if bias is not None:
         expect(op, "bias", bias, (C,), x, bias.dtype)
-    expect_reset(op, reset, x)
-    expect_reset(op, mask, x, "mask")
+    expect_flags(op, x, reset=reset, mask=mask)
     if activation not in (None, "silu"):
         raise ShapeError(f"{op}: activation must be 'silu' or None, got {activation!r}")
-    dtype = accumulation_dtype(x.dtype)
-    if state is None:
-        state = x.new_zeros(B, K - 1, C, dtype=dtype)
-    expect(op, "state", state, (B, K - 1, C), x, dtype)
-    chosen = choose(op, backend, x.device.type, x.dtype)
+    state = first_state(op, state, (B, K - 1, C), x)
+    run = implementation(op, backend, x.device.type, x.dtype)
     if x.shape[1] == 0:
         return torch.zeros_like(x), state
-    inputs, order = x, None
-    if mask is not None:
-        order = right_align(pad(mask, (K - 1, 0), value=True))
-        inputs, state, reset = _pads_to_the_left(inputs, state, mask, reset, order)
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if chosen == "cpu":
-        y, last = torch.ops.matrixstate.causal_conv_cpu(inputs, weight, bias, state, reset, activation == "silu")
-    else:
-        y, last = reference.causal_conv(inputs.to(dtype), weight, bias, state, reset, activation)
-    if order is not None:
-        y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
+    if mask is None:
+        return run(x, weight, bias, state, reset, activation)
+    order = right_align(pad(mask, (K - 1, 0), value=True))
+    inputs, state, reset = _padding_to_the_front(x, state, mask, reset, order)
+    y, last = run(inputs, weight, bias, state, reset, activation)
+    y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
     return y.to(x.dtype), last
 
 
-def _pads_to_the_left(
+def _padding_to_the_front(
     x: Tensor, state: Tensor, mask: Tensor, reset: Tensor | None, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The steps of state and x in `order`, which puts padding first and as zeros, cut again into x and state."""

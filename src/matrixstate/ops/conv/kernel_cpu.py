@@ -18,7 +18,25 @@ from matrixstate.ops._cpu import (
     unsupported,
 )
 
-__all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.causal_conv_cpu
+__all__ = ["causal_conv", "gated_conv_step", "unsupported"]
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, activation: str | None
+) -> tuple[Tensor, Tensor]:
+    """As the reference."""
+    weight, bias = weight.to(torch.float32), None if bias is None else bias.to(torch.float32)
+    return torch.ops.matrixstate.causal_conv_cpu(x, weight, bias, state, reset, activation == "silu")
+
+
+def gated_conv_step(
+    x: Tensor, gate: Tensor, weight: Tensor, norm: Tensor, past: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As the reference. Called directly: PyTorch's dispatcher costs more than the step."""
+    y, last = torch.empty(x.shape, dtype=norm.dtype), torch.empty(past.shape)
+    inputs = *plain(x, gate), *floats(weight, norm), eps, *plain(past)
+    call_checked(_native.gated_conv_step, *inputs, y, last)
+    return y, last
 
 
 @operator("causal_conv_cpu")
@@ -49,14 +67,6 @@ def _backward(
     gradients = dx, dweight, None if bias is None else dbias, dstate
     _native.conv_backward(*inputs, silu, *incoming, *gradients, torch.get_num_threads())
     return dx, dweight, dbias, dstate
-
-
-def step(x: Tensor, gate: Tensor, weight: Tensor, norm: Tensor, past: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """As gated_conv_step. Called directly: PyTorch's dispatcher costs more than the step."""
-    y, last = torch.empty(x.shape, dtype=norm.dtype), torch.empty(past.shape)
-    inputs = *plain(x, gate), *floats(weight, norm), eps, *plain(past)
-    call_checked(_native.gated_conv_step, *inputs, y, last)
-    return y, last
 
 
 @torch.library.register_fake("matrixstate::causal_conv_cpu")

@@ -3,15 +3,19 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, widened
+from matrixstate.ops._plain import unsupported
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+__all__ = ["causal_conv", "gated_conv_step", "unsupported"]
 
 
+@widened
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, activation: str | None
 ) -> tuple[Tensor, Tensor]:
-    """x [B,T,C], weight [C,K], bias [C] or None, state [B,K-1,C], reset [B,T] or None -> y [B,T,C], state."""
+    """x [B,T,C], weight [C,K], bias [C] or None, state [B,K-1,C], reset [B,T] or None -> y [B,T,C] in the dtype of x,
+    state.
+    """
     T, K = x.shape[1], weight.shape[1]
     inputs = torch.cat([state, x], dim=1)
     document = None
@@ -30,3 +34,21 @@ def causal_conv(
     if document is not None:
         state = state.masked_fill((document[:, T:] != document[:, -1:])[..., None], 0)
     return y, state
+
+
+def gated_conv_step(
+    x: Tensor, gate: Tensor, weight: Tensor, norm: Tensor, past: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The definition of the step. Shapes and dtypes as in the op, which leaves their check to the backend."""
+    op, dtype = "gated_conv_step", accumulation_dtype(x.dtype)
+    expect_floating(op, "x", x, "B 1 C")
+    expect_floating(op, "weight", weight, "C K")
+    B, _, C = x.shape
+    expect(op, "x", x, (B, 1, C), x)
+    expect(op, "gate", gate, (B, 1, C), x)
+    expect(op, "weight", weight, (C, max(weight.shape[1], 1)), x, weight.dtype)
+    expect(op, "norm", norm, (C,), x, norm.dtype)
+    expect(op, "past", past, (B, weight.shape[1] - 1, C), x, dtype)
+    y, past = causal_conv(x.to(dtype), weight, None, past, None, "silu")
+    y = y * torch.nn.functional.silu(gate.to(dtype))
+    return torch.nn.functional.rms_norm(y, (C,), norm.to(dtype), eps).to(norm.dtype), past

@@ -1,20 +1,17 @@
 """The recurrence of DeltaNet and its relatives: a state whose transition is diagonal plus rank one."""
 
-import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops import _rank_one
 from matrixstate.ops._checks import (
-    accumulation_dtype,
     expect,
     expect_any,
+    expect_flags,
     expect_floating,
-    expect_reset,
-    full_precision,
+    expect_optional,
+    first_state,
 )
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.delta import chunked, reference
+from matrixstate.ops._dispatch import implementation
 
 
 def delta_scan(
@@ -64,21 +61,11 @@ def delta_scan(
     """
     op = "delta_scan"
     rows = {"k": k, "read": read} | ({} if write is None else {"write": write})
-    chosen, state = _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend)
-    B, T, H, _ = q.shape
-    if T == 0:
-        return q.new_zeros(B, 0, H, v.shape[-1]), state
-    if chosen == "cpu":
-        return _rank_one.scan(op, q, k, v, state, reset, read=read, write=write, log_decay=log_decay)
-    dtype = state.dtype
-    if log_decay is not None:
-        log_decay = log_decay.to(dtype)[..., None] if log_decay.ndim == 3 else log_decay.to(dtype)
-    write = -k if write is None else write
-    run = {"reference": reference.delta_scan, "chunked": chunked.delta_scan}[chosen]
-    q_, k_, v_, read_, write_ = (x.to(dtype) for x in (q, k, v, read, write))
-    with full_precision(q):
-        y, last = run(q_, k_, v_, read_, write_, log_decay, micro_steps, state, reset, min(chunk, T))
-    return y.to(q.dtype), last
+    state = _check(op, q, v, rows, log_decay, micro_steps, state, reset, chunk)
+    run = implementation(op, backend, q.device.type, q.dtype)
+    if q.shape[1] == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[-1]), state
+    return run(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk)
 
 
 def delta_rule(
@@ -173,49 +160,24 @@ def _rules(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """`gated_delta_product` under the name of the rule that was called."""
-    chosen, state = _begin(op, q, v, {"k": k}, log_decay, micro_steps, state, reset, chunk, backend)
+    state = _check(op, q, v, {"k": k}, log_decay, micro_steps, state, reset, chunk)
     expect_any(op, "beta", beta, q, tuple(k.shape[:3]))
-    if chosen == "cpu" and q.shape[1] > 0:
-        return _rank_one.scan("delta_scan", q, k, v, state, reset, beta=beta, log_decay=log_decay)
-    keys, beta = k.to(state.dtype), beta.to(state.dtype)
-    read = keys
-    if log_decay is not None:  # the rank-one part acts on the decayed state: (I - b k kᵀ) diag(a)
-        log_decay = log_decay.to(state.dtype)
-        decay = log_decay.exp() if log_decay.ndim == 4 else log_decay.exp()[..., None]
-        read = keys[:, ::micro_steps] * decay
-        if micro_steps > 1:
-            rest = keys.unflatten(1, (-1, micro_steps))[:, :, 1:]
-            read = torch.cat([read[:, :, None], rest], dim=2).flatten(1, 2)
-    y, last = delta_scan(
-        q.to(state.dtype),
-        beta[..., None] * keys,
-        v.to(state.dtype),
-        read=read,
-        log_decay=log_decay,
-        micro_steps=micro_steps,
-        state=state,
-        reset=reset,
-        chunk=chunk,
-        backend=backend,
-    )
-    return y.to(q.dtype), last
+    run = implementation("delta_scan", backend, q.device.type, q.dtype, function="gated_delta_product")
+    if q.shape[1] == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[-1]), state
+    return run(q, k, v, beta, log_decay, micro_steps, state, reset, chunk)
 
 
-def _begin(op, q, v, rows, log_decay, micro_steps, state, reset, chunk, backend) -> tuple[str, Tensor]:
-    """Checks all inputs, `rows` being those with one key per micro-step; returns the backend and the first state."""
+def _check(op, q, v, rows, log_decay, micro_steps, state, reset, chunk) -> Tensor:
+    """Checks all inputs, `rows` being those with one key per micro-step; returns the first state."""
     expect_floating(op, "q", q, "B T H K")
     expect_floating(op, "v", v, "B T·m H V")
-    B, T, H, K = q.shape
+    (B, T, H, K), V = q.shape, v.shape[-1]
     if micro_steps < 1 or chunk < 1:
         raise ShapeError(f"{op}: micro_steps and chunk must be at least 1, got {micro_steps} and {chunk}")
-    expect(op, "v", v, (B, T * micro_steps, H, v.shape[-1]), q)
+    expect(op, "v", v, (B, T * micro_steps, H, V), q)
     for name, x in rows.items():
         expect(op, name, x, (B, T * micro_steps, H, K), q)
-    if log_decay is not None:
-        expect_any(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
-    expect_reset(op, reset, q)
-    dtype = accumulation_dtype(q.dtype)
-    if state is None:
-        state = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype)
-    expect(op, "state", state, (B, H, K, v.shape[-1]), q, dtype)
-    return choose("delta_scan", backend, q.device.type, q.dtype), state
+    expect_optional(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
+    expect_flags(op, q, reset=reset)
+    return first_state(op, state, (B, H, K, V), q)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from matrixstate.ops._checks import widened
 from matrixstate.ops._chunks import decay_sums, decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._plain import unsupported
+from matrixstate.ops.delta.rules import as_key_and_read
 
-
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+__all__ = ["delta_scan", "gated_delta_product", "unsupported"]
 
 
 def delta_scan(
@@ -19,14 +20,37 @@ def delta_scan(
     k: Tensor,
     v: Tensor,
     read: Tensor,
-    write: Tensor,
+    write: Tensor | None,
     log_decay: Tensor | None,
     micro_steps: int,
     state: Tensor,
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """q [B,T,H,K]; k, read, write [B,T·m,H,K], v [B,T·m,H,V]; log_decay [B,T,H,1 or K] -> y [B,T,H,V], state.
+    """As the reference."""
+    return _scan(q, k, v, read, -k if write is None else write, log_decay, micro_steps, state, reset, chunk)
+
+
+@widened
+def gated_delta_product(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    micro_steps: int,
+    state: Tensor,
+    reset: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """As the reference."""
+    k, read = as_key_and_read(k, beta, log_decay, micro_steps)
+    return delta_scan(q, k, v, read, None, log_decay, micro_steps, state, reset, chunk)
+
+
+@widened
+def _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> tuple[Tensor, Tensor]:
+    """`delta_scan` with a write.
 
     Written out over rows (micro-steps) j of a chunk with start S: with u_j = read_jᵀ S_{j-1} what a row reads,
 
@@ -36,6 +60,9 @@ def delta_scan(
     of read with write and with k. README.md derives it.
     """
     T = q.shape[1]
+    chunk = min(chunk, T)
+    if log_decay is not None and log_decay.ndim == 3:
+        log_decay = log_decay[..., None]
     decay, cut = _per_row(log_decay, reset, micro_steps)
     rows = chunk * micro_steps
     q = _at_last_micro_step(q, micro_steps)

@@ -1,12 +1,10 @@
 """The recurrence of M²RNN: a non-linear RNN whose state is a matrix."""
 
-import torch
 from torch import Tensor
 
-from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.m2rnn import reference
+from matrixstate.ops._checks import expect, expect_clip, expect_flags, expect_floating, first_state
+from matrixstate.ops._dispatch import implementation
+from matrixstate.ops._heads import most_heads
 
 
 def m2rnn_scan(
@@ -52,28 +50,17 @@ def m2rnn_scan(
     Source: Mishra et al., "M²RNN: Non-Linear RNNs with Matrix-Valued States for Scalable Language Modeling".
     """
     op = "m2rnn_scan"
-    B, T, K, V, H = _check(op, q, k, v, w, f, grad_clip)
-    expect_reset(op, reset, q)
-    dtype = accumulation_dtype(q.dtype)
-    if state is None:
-        state = q.new_zeros(B, H, K, V, dtype=dtype)
-    expect(op, "state", state, (B, H, K, V), q, dtype)
-    chosen = choose(op, backend, q.device.type, q.dtype)
+    B, T, K, V, H = _check(op, q, k, v, w, f)
+    expect_clip(op, grad_clip)
+    expect_flags(op, q, reset=reset)
+    state = first_state(op, state, (B, H, K, V), q)
+    run = implementation(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
-    if chosen == "cpu":
-        inputs = q, k, v, w.to(dtype), f.to(dtype), state
-        keep = torch.is_grad_enabled() and any(a.requires_grad for a in inputs)
-        y, last, _ = torch.ops.matrixstate.m2rnn_scan_cpu(*inputs, reset, grad_clip or 0.0, keep)
-        return y, last
-    with full_precision(q):
-        q_all, k_all, v_all, f_all = (_share(a.to(dtype), 2, H) for a in (q, k, v, f))
-        w_all = _share(w.to(dtype), 0, H)
-        y, last = reference.m2rnn_scan(q_all, k_all, v_all, w_all, f_all, state, grad_clip, reset)
-    return y.to(q.dtype), last
+    return run(q, k, v, w, f, state, grad_clip, reset)
 
 
-def _check(op: str, q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, grad_clip: float | None) -> tuple[int, ...]:
+def _check(op: str, q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor) -> tuple[int, ...]:
     """Checks shapes and head counts; returns B, T, K, V, H."""
     expect_floating(op, "q", q, "B T Hq K")
     expect_floating(op, "v", v, "B T Hv V")
@@ -85,17 +72,4 @@ def _check(op: str, q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, grad_
     expect(op, "v", v, (B, T, v.shape[2], V), q)
     expect(op, "w", w, (w.shape[0], V, V), q, w.dtype)
     expect(op, "f", f, (B, T, f.shape[2]), q, f.dtype)
-    heads = {"q": q.shape[2], "k": k.shape[2], "v": v.shape[2], "w": w.shape[0], "f": f.shape[2]}
-    H = max(heads.values())
-    if any(n == 0 or H % n for n in heads.values()):
-        counts = ", ".join(f"{name} {n}" for name, n in heads.items())
-        raise ShapeError(f"{op}: every head count must divide the largest, {H}, got {counts}")
-    if grad_clip is not None and not grad_clip > 0:
-        raise ShapeError(f"{op}: grad_clip must be positive or None, got {grad_clip}")
-    return B, T, K, V, H
-
-
-def _share(tensor: Tensor, axis: int, heads: int) -> Tensor:
-    """Repeats each head of `axis` for its contiguous group."""
-    group = heads // tensor.shape[axis]
-    return tensor if group == 1 else torch.repeat_interleave(tensor, group, dim=axis)
+    return B, T, K, V, most_heads(op, q=q.shape[2], k=k.shape[2], v=v.shape[2], w=w.shape[0], f=f.shape[2])

@@ -14,13 +14,36 @@ from matrixstate.ops._cpu import (
     differentiable_once,
     floats,
     fresh,
+    needs_gradient,
     operator,
     plain,
     unsupported,
 )
-from matrixstate.ops.m2rnn.step import M2RNNWeights
+from matrixstate.ops.m2rnn.weights import M2RNNWeights
 
-__all__ = ["unsupported"]  # the operators are called as torch.ops.matrixstate.m2rnn_scan_cpu
+__all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
+
+
+def m2rnn_scan(
+    q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, grad_clip: float | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As the reference. The kernel shares heads itself."""
+    inputs = q, k, v, w.to(torch.float32), f.to(torch.float32), state
+    save = needs_gradient(*inputs)
+    y, last, _ = torch.ops.matrixstate.m2rnn_scan_cpu(*inputs, reset, grad_clip or 0.0, save)
+    return y, last
+
+
+def m2rnn_step(
+    x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """As the reference. Called directly: PyTorch's dispatcher costs more than the step."""
+    y = torch.empty((len(x), 1, len(weights.norm)), dtype=weights.norm.dtype)
+    last, after = None if past is None else torch.empty(past.shape), torch.empty(state.shape)
+    heads, unit_keys, *parameters, eps = weights
+    inputs = *plain(x), *heads, unit_keys, *floats(*parameters), eps, *plain(past, state)
+    call_checked(_native.m2rnn_step, *inputs, y, last, after)
+    return y, last, after
 
 
 def _outputs(q: Tensor, v: Tensor, state: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,16 +81,6 @@ def _backward(
     inputs = dense(q, k, v, w, f, reset, kept, dy, dlast)
     _native.m2rnn_backward(*inputs, clip, *gradients, torch.get_num_threads())
     return tuple(gradients)  # type: ignore[return-value]
-
-
-def step(x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """As m2rnn_step. Called directly: PyTorch's dispatcher costs more than the step."""
-    y = torch.empty((len(x), 1, len(weights.norm)), dtype=weights.norm.dtype)
-    last, after = None if past is None else torch.empty(past.shape), torch.empty(state.shape)
-    heads, unit_keys, *parameters, eps = weights
-    inputs = *plain(x), *heads, unit_keys, *floats(*parameters), eps, *plain(past, state)
-    call_checked(_native.m2rnn_step, *inputs, y, last, after)
-    return y, last, after
 
 
 @torch.library.register_fake("matrixstate::m2rnn_scan_cpu")

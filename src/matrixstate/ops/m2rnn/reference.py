@@ -3,17 +3,26 @@
 import torch
 from torch import Tensor
 
+from matrixstate.errors import ShapeError
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, widened
 from matrixstate.ops._gradient import clamp_gradient
+from matrixstate.ops._heads import share
+from matrixstate.ops._plain import unsupported
+from matrixstate.ops.conv import causal_conv
+from matrixstate.ops.m2rnn.weights import M2RNNWeights
+
+__all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
-
-
+@widened
 def m2rnn_scan(
     q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, grad_clip: float | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """q, k [B,T,H,K], v [B,T,H,V], w [H,V,V], f [B,T,H], state [B,H,K,V] -> y [B,T,H,V], state."""
+    """q [B,T,Hq,K], k [B,T,Hk,K], v [B,T,Hv,V], w [Hw,V,V], f [B,T,Hf], state [B,H,K,V], reset [B,T] -> y [B,T,H,V] in
+    the dtype of q, state.
+    """
+    H = state.shape[1]
+    (q, k, v, f), w = (share(a, 2, H) for a in (q, k, v, f)), share(w, 0, H)
     h, out = state, []
     steps = zip(
         *(a.unbind(dim=1) for a in (q[..., None, :], k[..., None], v[..., None, :], f[..., None, None])), strict=True
@@ -26,3 +35,56 @@ def m2rnn_scan(
             h = clamp_gradient(h, f_t < 1, grad_clip)
         out.append(q_t @ h)
     return torch.cat(out, dim=2).transpose(1, 2), h
+
+
+def m2rnn_step(
+    x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The definition of the step, by the ops that it stands for."""
+    channels = _check_step("m2rnn_step", x, weights, past, state)
+    _, H, K, V = state.shape
+    x = x.to(state.dtype)
+    log_rate, bias, norm = (a.to(state.dtype) for a in (weights.log_rate, weights.bias, weights.norm))
+    (heads_q, heads_k, heads_v), forget_heads = weights.heads, len(bias)
+    mixed, z, gate = x.split((channels, forget_heads, x.shape[2] - channels - forget_heads), dim=-1)
+    if weights.conv is not None:
+        mixed, past = causal_conv(mixed, weights.conv, state=past, activation="silu", backend="reference")
+    parts = mixed.split((heads_q * K, heads_k * K, heads_v * V), dim=-1)
+    q, k, v = (a.unflatten(-1, (-1, n)) for a, n in zip(parts, (K, K, V), strict=True))
+    if weights.unit_keys:
+        q, k = torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(k, dim=-1)
+    f = torch.exp(-log_rate.exp() * torch.nn.functional.softplus(z + bias))
+    y, state = m2rnn_scan(q, k, v, weights.w, f, state, None, None)
+    if weights.residual is not None:
+        y = y + weights.residual * v.repeat_interleave(H // heads_v, dim=2)
+    gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
+    y = (y * torch.nn.functional.silu(gate)).flatten(2)
+    return torch.nn.functional.rms_norm(y, (H * V,), norm, weights.eps).to(weights.norm.dtype), past, state
+
+
+def _check_step(op: str, x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor) -> int:
+    """Checks shapes and head counts; returns C."""
+    expect_floating(op, "x", x, "B 1 C+Hf+Hg·V")
+    expect_floating(op, "state", state, "B H K V")
+    B, H, K, V = state.shape
+    (q, k, v), f, w = weights.heads, weights.log_rate.shape[0], weights.w.shape[0]
+    channels = (q + k) * K + v * V
+    g = (x.shape[2] - channels - f) // max(V, 1)
+    if not all(n > 0 and H % n == 0 for n in (q, k, v, f, w, g)):
+        raise ShapeError(f"{op}: every head count must divide {H}, got q {q}, k {k}, v {v}, f {f}, w {w}, gate {g}")
+    expect(op, "x", x, (x.shape[0], 1, channels + f + g * V), x)
+    dtype = accumulation_dtype(x.dtype)
+    expect(op, "state", state, (x.shape[0], H, K, V), x, dtype)
+    shapes = {"log_rate": (f,), "bias": (f,), "w": (w, V, V), "residual": (H, V), "norm": (H * V,)}
+    for name, shape in shapes.items():
+        tensor = getattr(weights, name)
+        if tensor is not None:
+            expect(op, name, tensor, shape, x, tensor.dtype)
+    if (weights.conv is None) != (past is None):
+        raise ShapeError(f"{op}: past must be given where weights.conv is, and only there")
+    if weights.conv is not None and past is not None:
+        expect_floating(op, "conv", weights.conv, "C taps")
+        taps = weights.conv.shape[1]
+        expect(op, "conv", weights.conv, (channels, max(taps, 1)), x, weights.conv.dtype)
+        expect(op, "past", past, (B, taps - 1, channels), x, dtype)
+    return channels

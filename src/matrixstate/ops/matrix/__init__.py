@@ -1,15 +1,21 @@
 """Scans of matrices along the sequence: the running product of the MRU, and the oracle of every linear recurrence."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.matrix.scan import scaled_scan, scan
+from matrixstate.ops._checks import (
+    accumulation_dtype,
+    expect,
+    expect_flags,
+    expect_floating,
+    expect_pair,
+    first_state,
+    identities,
+)
+from matrixstate.ops._dispatch import implementation
 from matrixstate.ops.matrix.schedules import SCHEDULES
 
 METHODS = ("auto", *SCHEDULES)
@@ -60,9 +66,7 @@ def matrix_scan(
     Source: M. Levi, mru-lm, README, "Explanation" and "Efficient Scan".
     """
     op = "matrix_scan"
-    chosen, method = _check(op, x, reset, method, backend)
-    B, T, H, D = x.shape[:4]
-    dtype = accumulation_dtype(x.dtype)
+    B, T, H, D = _check(op, x, reset, method)
     R = D
     if v is not None:
         expect_floating(op, "v", v, "B T H R D")
@@ -73,16 +77,13 @@ def matrix_scan(
         R = state.shape[-2]
         if reset is not None and R != D:
             raise ShapeError(f"{op}: reset without v needs a state of R = D = {D} rows, got R = {R}")
-    if state is None:
-        state = _identity(x, dtype) if v is None else x.new_zeros(B, H, R, D, dtype=dtype)
-    expect(op, "state", state, (B, H, R, D), x, dtype)
+    if state is None and v is None:
+        state = identities(x, (B, H, D, D))
+    state = first_state(op, state, (B, H, R, D), x)
+    run = implementation(op, backend, x.device.type, x.dtype, method)
     if T == 0:
         return x.new_zeros(B, 0, H, R, D), state
-    if chosen == "cpu":
-        h, last, _ = torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)
-        return h, last
-    h = scan(x.to(dtype), None if v is None else v.to(dtype), state, reset, method)
-    return h.to(x.dtype), h[:, -1].clone()  # a view would keep all of h alive
+    return run(x, v, state, reset, method)
 
 
 def scaled_matrix_scan(
@@ -118,47 +119,32 @@ def scaled_matrix_scan(
     differentiable, on the reference any number of times; how H splits into them does not change what flows into x.
     """
     op = "scaled_matrix_scan"
-    chosen, method = _check(op, x, reset, method, backend)
-    B, T, H, D = x.shape[:4]
-    dtype = accumulation_dtype(x.dtype)
+    B, T, H, D = _check(op, x, reset, method)
     if state is None:
-        state = ScaledState(_identity(x, dtype), x.new_zeros(B, H, dtype=torch.int32))
-    if not isinstance(state, tuple) or len(state) != 2:
-        raise ShapeError(f"{op}: state must be a ScaledState, got {type(state).__name__}")
-    state = ScaledState(*state)
-    expect_floating(op, "state.matrix", state.matrix, "B H R D")
-    R = state.matrix.shape[-2]
-    expect(op, "state.matrix", state.matrix, (B, H, R, D), x, dtype)
-    expect(op, "state.exponent", state.exponent, (B, H), x, torch.int32)
+        state = ScaledState(identities(x, (B, H, D, D)), x.new_zeros(B, H, dtype=torch.int32))
+    expect_pair(op, state, "a ScaledState")
+    matrix, exponent = state
+    expect_floating(op, "state.matrix", matrix, "B H R D")
+    R = matrix.shape[-2]
+    first_state(op, matrix, (B, H, R, D), x, "state.matrix")
+    expect(op, "state.exponent", exponent, (B, H), x, torch.int32)
     if reset is not None and R != D:
         raise ShapeError(f"{op}: reset needs a state of R = D = {D} rows, got R = {R}")
+    run = implementation(op, backend, x.device.type, x.dtype, method)
     if T == 0:
-        return x.new_zeros(B, 0, H, R, D), x.new_zeros(B, 0, H, dtype=dtype), state
-    if chosen == "cpu":
-        m, last, e = torch.ops.matrixstate.matrix_scan_cpu(x, None, state.matrix, state.exponent, reset)
-        h, size = torch.ops.matrixstate.matrix_normalise_cpu(m, x.dtype)
-    else:
-        m, e = scaled_scan(x.to(dtype), state.matrix, state.exponent, reset, method)
-        last = m[:, -1].clone()
-        size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(dtype).tiny) / math.sqrt(D)
-        h = (m / size[..., None, None]).to(x.dtype)
-    return h, e.to(dtype) * math.log(2) + size.log(), ScaledState(last, e[:, -1].clone())
+        no_scales = x.new_zeros(B, 0, H, dtype=accumulation_dtype(x.dtype))
+        return x.new_zeros(B, 0, H, R, D), no_scales, ScaledState(matrix, exponent)
+    h, log_scale, matrix, exponent = run(x, matrix, exponent, reset, method)
+    return h, log_scale, ScaledState(matrix, exponent)
 
 
-def _check(op: str, x: Tensor, reset: Tensor | None, method: str, backend: str) -> tuple[str, str]:
-    """Checks what both scans share; returns the backend and, for the reference, the method that "auto" stands for."""
+def _check(op: str, x: Tensor, reset: Tensor | None, method: str) -> tuple[int, int, int, int]:
+    """Checks what both scans share; returns B, T, H, D."""
     expect_floating(op, "x", x, "B T H D D")
     if x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
         raise ShapeError(f"{op}: x must be [B, T, H, D, D] with D >= 1, got {list(x.shape)}")
-    expect_reset(op, reset, x)
+    expect_flags(op, x, reset=reset)
     if method not in METHODS:
         raise ShapeError(f"{op}: method must be one of {', '.join(METHODS)}, got {method!r}")
-    chosen = choose(op, backend, x.device.type, x.dtype, method)
-    if method == "auto":
-        method = "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"
-    return chosen, method
-
-
-def _identity(x: Tensor, dtype: torch.dtype) -> Tensor:
-    B, _, H, D, _ = x.shape
-    return torch.eye(D, dtype=dtype, device=x.device).expand(B, H, D, D)
+    B, T, H, D, _ = x.shape
+    return B, T, H, D

@@ -8,12 +8,29 @@ from torch import Tensor
 from matrixstate import _native
 from matrixstate.ops import _cpu
 from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
+from matrixstate.ops.matrix.scan import log_scales
+
+__all__ = ["matrix_scan", "scaled_matrix_scan", "unsupported"]
 
 
 def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
     if method not in ("auto", "sequential"):
         return f"multiplies one step after another, which is not method {method!r}"
     return _cpu.unsupported(device, dtype)
+
+
+def matrix_scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
+    """As the reference."""
+    return torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)[:2]
+
+
+def scaled_matrix_scan(
+    x: Tensor, matrix: Tensor, exponent: Tensor, reset: Tensor | None, method: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As the reference."""
+    m, last, exponents = torch.ops.matrixstate.matrix_scan_cpu(x, None, matrix, exponent, reset)
+    h, size = torch.ops.matrixstate.matrix_normalise_cpu(m, x.dtype)
+    return h, log_scales(size, exponents), last, exponents[:, -1].clone()
 
 
 def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

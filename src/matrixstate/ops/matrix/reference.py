@@ -1,43 +1,41 @@
-"""The definition of the matrix scans: plain PyTorch, one step after another. Its gradient is autograd's."""
+"""The backend of the matrix scans in plain PyTorch: `definition.py`, by any schedule."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from matrixstate.ops._checks import widened
+from matrixstate.ops._plain import unsupported
+from matrixstate.ops.matrix.scan import log_scales, scaled_scan, scan
 
-def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
-    return None
+__all__ = ["matrix_scan", "scaled_matrix_scan", "unsupported"]
 
 
-def matrix_scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, start: Tensor) -> Tensor:
-    """x [B,T,H,D,D], v [B,T,H,R,D] or None, state and start [B,H,R,D], reset [B,T] or None -> h [B,T,H,R,D].
-
-    `start` is the state that a reset puts in place of the one carried so far.
+@widened
+def matrix_scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
+    """x [B,T,H,D,D], v [B,T,H,R,D] or None, state [B,H,R,D], reset [B,T] or None -> h [B,T,H,R,D] in the dtype of x,
+    state. `method` is "auto" or one of `SCHEDULES`.
     """
-    h, out = state, []
-    added = [None] * x.shape[1] if v is None else v.unbind(dim=1)
-    for t, (x_t, v_t) in enumerate(zip(x.unbind(dim=1), added, strict=True)):
-        if reset is not None:
-            h = torch.where(reset[:, t, None, None, None], start, h)
-        h = h @ x_t
-        if v_t is not None:
-            h = h + v_t
-        out.append(h)
-    return torch.stack(out, dim=1)
+    h = scan(x, v, state, reset, _schedule(method, x))
+    return h, h[:, -1].clone()  # a view would keep all of h alive
 
 
-def scaled_matrix_scan(x: Tensor, state: Tensor, log_scale: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x [B,T,H,D,D], state [B,H,R,D], log_scale [B,H] -> h [B,T,H,R,D] of norm sqrt(D), log_scale [B,T,H]."""
-    start = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(state) if reset is not None else state
-    root, out = math.sqrt(x.shape[-1]), []
-    for t, x_t in enumerate(x.unbind(dim=1)):
-        if reset is not None:
-            state = torch.where(reset[:, t, None, None, None], start, state)
-            log_scale = torch.where(reset[:, t, None], torch.zeros_like(log_scale), log_scale)
-        state = state @ x_t
-        norm = torch.linalg.matrix_norm(state)
-        state, log_scale = state * (root / norm)[..., None, None], log_scale + (norm / root).log()
-        out.append((state, log_scale))
-    h, scales = zip(*out, strict=True)
-    return torch.stack(h, dim=1), torch.stack(scales, dim=1)
+@widened
+def scaled_matrix_scan(
+    x: Tensor, matrix: Tensor, exponent: Tensor, reset: Tensor | None, method: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x [B,T,H,D,D], matrix [B,H,R,D], exponent [B,H] -> h [B,T,H,R,D] in the dtype of x, log_scale [B,T,H], and the
+    last matrix and exponent.
+    """
+    m, e = scaled_scan(x, matrix, exponent, reset, _schedule(method, x))
+    last = m[:, -1].clone()
+    size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(m.dtype).tiny) / math.sqrt(x.shape[-1])
+    return m / size[..., None, None], log_scales(size, e), last, e[:, -1].clone()
+
+
+def _schedule(method: str, x: Tensor) -> str:
+    """What "auto" stands for: the least work on a CPU and for few steps, a short chain of products elsewhere."""
+    if method != "auto":
+        return method
+    return "sequential" if x.device.type == "cpu" or x.shape[1] <= 16 else "brent_kung"

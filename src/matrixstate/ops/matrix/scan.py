@@ -4,11 +4,13 @@ The carried state is a pair (m, e) with H = m·2^e. The plain scan has no e; the
 m to e, which is exact in binary floating point. README.md derives both passes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from matrixstate.ops._checks import full_precision
-from matrixstate.ops.matrix import reference
+from matrixstate.ops.matrix import definition
 from matrixstate.ops.matrix.schedules import SCHEDULES, Combine, Elements
 
 
@@ -25,6 +27,11 @@ def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None
     """
     with full_precision(x):
         return _Scan.apply(x, None, state, exponent, reset, method)
+
+
+def log_scales(size: Tensor, exponent: Tensor) -> Tensor:
+    """log(size·2^exponent), in the dtype of `size`."""
+    return exponent.to(size.dtype) * math.log(2) + size.log()
 
 
 class _Scan(torch.autograd.Function):
@@ -98,7 +105,7 @@ def _rescale(m: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
 def _sequential(x, v, state, exponent, reset, method):
     start = state if reset is None else _start(state, v is not None)
     if exponent is None:
-        return reference.matrix_scan(x, v, state, reset, start), None
+        return definition.matrix_scan(x, v, state, reset, start), None
     m, e, out = state, exponent, []
     for t in range(x.shape[1]):
         if reset is not None:

@@ -2,17 +2,12 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.matrix import METHODS, ScaledState
-from matrixstate.ops.mru import composed, reference
-from matrixstate.ops.mru.builders import BUILDERS
-
-READOUTS = ("state", "normalised", "bounded")
+from matrixstate.ops._checks import expect_flags
+from matrixstate.ops._dispatch import implementation
+from matrixstate.ops.matrix import ScaledState
+from matrixstate.ops.mru.checks import check_inputs, first_state
 
 
 def mru_scan(
@@ -66,88 +61,10 @@ def mru_scan(
     Source: M. Levi, mru-lm; decay, write and read-outs as in our README.
     """
     op = "mru_scan"
-    B, T, H, D, dtype = _check(op, elements, down, v, decay, builder, rescale, readout, bound, method)
-    expect_reset(op, reset, elements)
-    expect_reset(op, mask, elements, "mask")
-    state = _first_state(op, elements, state, (B, H, D, D), dtype, rescale, written=v is not None)
-    chosen = choose(op, backend, elements.device.type, elements.dtype, builder, method)
+    B, T, H, D = check_inputs(op, elements, down, v, decay, builder, rescale, readout, bound, method)
+    expect_flags(op, elements, reset=reset, mask=mask)
+    state = first_state(op, elements, state, (B, H, D, D), rescale, written=v is not None)
+    run = implementation(op, backend, elements.device.type, elements.dtype, builder, method)
     if T == 0:
         return elements.new_zeros(B, 0, H, D, down.shape[-1]), state
-    if chosen != "cpu":
-        run = reference.mru_scan if chosen == "reference" else composed.mru_scan
-        options = {"builder": builder, "rescale": rescale, "readout": readout, "bound": bound, "method": method}
-        return run(elements, down, v, decay, state, reset, mask, **options)
-    matrix, exponent = state if isinstance(state, tuple) else (state, None)
-    decay = None if decay is None else decay.to(dtype)
-    inputs = elements, v, decay, down.to(dtype), matrix
-    keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in inputs)
-    y, last, last_exponent, *_ = torch.ops.matrixstate.mru_scan_cpu(
-        *inputs, exponent, reset, mask, builder, readout, bound, keep
-    )
-    return y, ScaledState(last, last_exponent) if rescale else last
-
-
-def _check(
-    op: str,
-    elements: Tensor,
-    down: Tensor,
-    v: Tensor | None,
-    decay: Tensor | None,
-    builder: str,
-    rescale: bool,
-    readout: str,
-    bound: float,
-    method: str,
-) -> tuple[int, int, int, int, torch.dtype]:
-    """Checks everything but the state and the flags; returns B, T, H, D and the state's dtype."""
-    for name, value, known in (
-        ("builder", builder, BUILDERS),
-        ("readout", readout, READOUTS),
-        ("method", method, METHODS),
-    ):
-        if value not in known:
-            raise ShapeError(f"{op}: {name} must be one of {', '.join(known)}, got {value!r}")
-    expect_floating(op, "elements", elements, "B T H n")
-    expect_floating(op, "down", down, "H D C")
-    B, T, H, _ = elements.shape
-    D, C = down.shape[1:]
-    if D == 0 or C == 0:
-        raise ShapeError(f"{op}: down must be [H, D, C] with D and C at least 1, got {list(down.shape)}")
-    expect(op, "down", down, (H, D, C), elements, down.dtype)
-    expect(op, "elements", elements, (B, T, H, BUILDERS[builder].elements(D)), elements)
-    if v is not None:
-        expect(op, "v", v, (B, T, H, D, D), elements)
-    if decay is not None:
-        expect_floating(op, "decay", decay, "B T H")
-        expect(op, "decay", decay, (B, T, H), elements, decay.dtype)
-    if rescale and v is not None:
-        raise ShapeError(f"{op}: rescale must be False where v is given, got True")
-    if not bound > 0:
-        raise ShapeError(f"{op}: bound must be positive, got {bound}")
-    return B, T, H, D, accumulation_dtype(elements.dtype)
-
-
-def _first_state(
-    op: str,
-    like: Tensor,
-    state: Tensor | ScaledState | None,
-    shape: tuple[int, int, int, int],
-    dtype: torch.dtype,
-    rescale: bool,
-    written: bool,
-) -> Tensor | ScaledState:
-    """The state, checked, or the default one."""
-    if state is None:
-        identity = torch.eye(shape[-1], dtype=dtype, device=like.device).expand(shape)
-        matrix = like.new_zeros(shape, dtype=dtype) if written else identity
-        return ScaledState(matrix, like.new_zeros(shape[:2], dtype=torch.int32)) if rescale else matrix
-    if not rescale:
-        if not isinstance(state, Tensor):
-            raise ShapeError(f"{op}: state must be a tensor where rescale is False, got {type(state).__name__}")
-        expect(op, "state", state, shape, like, dtype)
-        return state
-    if not isinstance(state, tuple) or len(state) != 2:
-        raise ShapeError(f"{op}: state must be a ScaledState where rescale is True, got {type(state).__name__}")
-    expect(op, "state.matrix", state[0], shape, like, dtype)
-    expect(op, "state.exponent", state[1], shape[:2], like, torch.int32)
-    return ScaledState(*state)
+    return run(elements, down, v, decay, state, reset, mask, builder, readout, bound, method)

@@ -2,13 +2,10 @@
 
 from functools import partial
 
-import torch
-
+from matrixstate.ops._plain import unsupported
 from matrixstate.ops.mru import reference
 
-
-def unsupported(device: str, dtype: torch.dtype, *details: str) -> str | None:
-    return None
-
+__all__ = ["mru_scan", "mru_step", "unsupported"]
 
 mru_scan = partial(reference.mru_scan, backend="auto")
+mru_step = partial(reference.mru_step, backend="auto")

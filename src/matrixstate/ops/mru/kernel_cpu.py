@@ -15,11 +15,14 @@ from matrixstate.ops._cpu import (
     differentiable_once,
     floats,
     fresh,
+    needs_gradient,
     operator,
     plain,
 )
 from matrixstate.ops.matrix import ScaledState
-from matrixstate.ops.mru.step import MRUWeights
+from matrixstate.ops.mru.weights import MRUWeights, State
+
+__all__ = ["mru_scan", "mru_step", "unsupported"]
 
 BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru/mru.h, as are these
 READOUTS = ("state", "normalised", "bounded")
@@ -31,6 +34,50 @@ def unsupported(device: str, dtype: torch.dtype, builder: str = "ldu", method: s
     if method not in ("auto", "sequential"):
         return f"multiplies one step after another, which is not method {method!r}"
     return _cpu.unsupported(device, dtype)
+
+
+def mru_scan(
+    elements: Tensor,
+    down: Tensor,
+    v: Tensor | None,
+    decay: Tensor | None,
+    state: State,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    builder: str,
+    readout: str,
+    bound: float,
+    method: str,
+) -> tuple[Tensor, State]:
+    """As the reference, in one kernel."""
+    matrix, exponent = state if isinstance(state, tuple) else (state, None)
+    decay = None if decay is None else decay.to(torch.float32)
+    inputs = elements, v, decay, down.to(torch.float32), matrix
+    options = builder, readout, bound, needs_gradient(*inputs)
+    y, last, last_exponent, *_ = torch.ops.matrixstate.mru_scan_cpu(*inputs, exponent, reset, mask, *options)
+    return y, last if exponent is None else ScaledState(last, last_exponent)
+
+
+def mru_step(
+    elements: Tensor,
+    value: Tensor | None,
+    forget: Tensor | None,
+    gate: Tensor | None,
+    weights: MRUWeights,
+    past: Tensor | None,
+    state: State,
+) -> tuple[Tensor, Tensor | None, State]:
+    """As the reference. Called directly: PyTorch's dispatcher costs more than the step."""
+    matrix, exponent = state if isinstance(state, tuple) else (state, None)
+    builder, _, readout, bound, *parameters, eps, balanced = weights
+    dtype = elements.dtype if weights.norm is None else weights.norm.dtype
+    y = torch.empty((len(elements), 1, weights.down.numel()), dtype=dtype)
+    last, after = None if past is None else torch.empty(past.shape), torch.empty(matrix.shape)
+    after_exponent = None if exponent is None else torch.empty(exponent.shape, dtype=torch.int32)
+    options = BUILDERS.index(builder), READOUTS.index(readout), bound, balanced
+    inputs = *plain(elements, value, forget, gate), *options, *floats(*parameters), eps, *plain(past, matrix, exponent)
+    call_checked(_native.mru_step, *inputs, y, last, after, after_exponent)
+    return y, last, after if after_exponent is None else ScaledState(after, after_exponent)
 
 
 def _outputs(elements: Tensor, down: Tensor, state: Tensor, scaled: bool, keep: bool) -> tuple[Tensor, ...]:
@@ -108,28 +155,6 @@ def _backward(
 def _gradients(elements: Tensor, v: Tensor | None, decay: Tensor | None, down: Tensor, state: Tensor) -> tuple:
     given = (elements, v, decay, down, state)
     return tuple(fresh(down, 0) if tensor is None else fresh(tensor) for tensor in given)
-
-
-def step(
-    elements: Tensor,
-    value: Tensor | None,
-    forget: Tensor | None,
-    gate: Tensor | None,
-    weights: MRUWeights,
-    past: Tensor | None,
-    state: Tensor | ScaledState,
-) -> tuple[Tensor, Tensor | None, Tensor | ScaledState]:
-    """As mru_step. Called directly: PyTorch's dispatcher costs more than the step."""
-    matrix, exponent = state if isinstance(state, tuple) else (state, None)
-    builder, _, readout, bound, *parameters, eps, balanced = weights
-    dtype = elements.dtype if weights.norm is None else weights.norm.dtype
-    y = torch.empty((len(elements), 1, weights.down.numel()), dtype=dtype)
-    last, after = None if past is None else torch.empty(past.shape), torch.empty(matrix.shape)
-    after_exponent = None if exponent is None else torch.empty(exponent.shape, dtype=torch.int32)
-    options = BUILDERS.index(builder), READOUTS.index(readout), bound, balanced
-    inputs = *plain(elements, value, forget, gate), *options, *floats(*parameters), eps, *plain(past, matrix, exponent)
-    call_checked(_native.mru_step, *inputs, y, last, after, after_exponent)
-    return y, last, after if after_exponent is None else ScaledState(after, after_exponent)
 
 
 @torch.library.register_fake("matrixstate::mru_scan_cpu")

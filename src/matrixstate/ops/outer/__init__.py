@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops import _rank_one
 from matrixstate.ops._checks import (
     accumulation_dtype,
     expect,
-    expect_any,
+    expect_flags,
     expect_floating,
-    expect_reset,
-    full_precision,
+    expect_optional,
+    first_state,
 )
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.outer import chunked, reference
+from matrixstate.ops._dispatch import implementation
 
 
 def outer_scan(
@@ -66,26 +64,14 @@ def outer_scan(
     Mamba-2 (decay per head); Peng et al. 2024, RWKV-6 (read before, bonus).
     """
     op = "outer_scan"
-    dtype = _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk)
-    B, T, H, K = q.shape
-    V = v.shape[-1]
-    expect_reset(op, reset, q)
-    if state is None:
-        state = q.new_zeros(B, H, K, V, dtype=dtype)
-    expect(op, "state", state, (B, H, K, V), q, dtype)
-    chosen = choose(op, backend, q.device.type, q.dtype)
+    _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk)
+    (B, T, H, K), V = q.shape, v.shape[-1]
+    expect_flags(op, q, reset=reset)
+    state = first_state(op, state, (B, H, K, V), q)
+    run = implementation(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
-    if chosen == "cpu":
-        decays = {"log_decay": log_decay, "log_decay_v": log_decay_v, "log_input": log_input}
-        return _rank_one.scan(op, q, k, v, state, reset, **decays, bonus=bonus, read_before=read == "pre")
-    if log_decay is not None and log_decay.ndim == 3:
-        log_decay = log_decay[..., None]
-    wide = [None if x is None else x.to(dtype) for x in (q, k, v, log_decay, log_decay_v, log_input, bonus)]
-    run = {"reference": reference.outer_scan, "chunked": chunked.outer_scan}[chosen]
-    with full_precision(q):
-        y, last = run(*wide, read, state, reset, min(chunk, T))  # type: ignore[arg-type]
-    return y.to(q.dtype), last
+    return run(q, k, v, log_decay, log_decay_v, log_input, bonus, read, state, reset, chunk)
 
 
 def linear_attention(
@@ -115,7 +101,8 @@ def linear_attention(
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eq. 18-20.
     """
     op = "linear_attention"
-    dtype = _check(op, q, k, v, log_decay, None, None, None, "post", chunk)
+    _check(op, q, k, v, log_decay, None, None, None, "post", chunk)
+    dtype = accumulation_dtype(q.dtype)
     if state is not None:
         expect(op, "state", state, (*q.shape[::2], q.shape[3], v.shape[3] + 1), q, dtype)
     ones = torch.ones(*v.shape[:-1], 1, dtype=dtype, device=v.device)
@@ -127,25 +114,20 @@ def linear_attention(
     return (y[..., :-1] / weights.masked_fill(weights == 0, 1)).to(q.dtype), state
 
 
-def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> torch.dtype:
+def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> None:
+    """Checks all inputs but the state and the resets."""
     expect_floating(op, "q", q, "B T H K")
     expect_floating(op, "v", v, "B T H V")
-    B, T, H, K = q.shape
-    V = v.shape[-1]
+    (B, T, H, K), V = q.shape, v.shape[-1]
     expect(op, "k", k, (B, T, H, K), q)
     expect(op, "v", v, (B, T, H, V), q)
-    if log_decay is not None:
-        expect_any(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
-    if log_decay_v is not None:
-        expect_any(op, "log_decay_v", log_decay_v, q, (B, T, H, V))
-    if log_input is not None:
-        expect_any(op, "log_input", log_input, q, (B, T, H))
+    expect_optional(op, "log_decay", log_decay, q, (B, T, H), (B, T, H, K))
+    expect_optional(op, "log_decay_v", log_decay_v, q, (B, T, H, V))
+    expect_optional(op, "log_input", log_input, q, (B, T, H))
+    expect_optional(op, "bonus", bonus, q, (H, K))
     if read not in ("post", "pre"):
         raise ShapeError(f"{op}: read must be post or pre, got {read!r}")
-    if bonus is not None:
-        expect_any(op, "bonus", bonus, q, (H, K))
-        if read != "pre":
-            raise ShapeError(f'{op}: bonus must be None unless read is "pre", got {list(bonus.shape)}')
+    if bonus is not None and read != "pre":
+        raise ShapeError(f'{op}: bonus must be None unless read is "pre", got {list(bonus.shape)}')
     if chunk < 1:
         raise ShapeError(f"{op}: chunk must be at least 1, got {chunk}")
-    return accumulation_dtype(q.dtype)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from matrixstate.ops._checks import widened
 from matrixstate.ops._chunks import BLOCK, decay_sums, decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._plain import unsupported
+
+__all__ = ["outer_scan", "unsupported"]
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
-
-
+@widened
 def outer_scan(
     q: Tensor,
     k: Tensor,
@@ -28,8 +29,11 @@ def outer_scan(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """q, k [B,T,H,K], v [B,T,H,V], log_decay [B,T,H,1 or K], state [B,H,K,V] -> y [B,T,H,V], state."""
+    """As the reference. README.md, "By chunks", derives it."""
     T = q.shape[1]
+    chunk = min(chunk, T)
+    if log_decay is not None and log_decay.ndim == 3:
+        log_decay = log_decay[..., None]
     own = None  # what a step reads of itself, where the state is read before it
     if read == "pre" and bonus is not None:
         own = (q * k * bonus).sum(dim=-1, keepdim=True) * v

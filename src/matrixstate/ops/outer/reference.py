@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops._checks import widened
+from matrixstate.ops._plain import unsupported
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+__all__ = ["outer_scan", "unsupported"]
 
 
+@widened
 def outer_scan(
     q: Tensor,
     k: Tensor,
@@ -21,11 +23,15 @@ def outer_scan(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """q, k [B,T,H,K], v [B,T,H,V], log_decay [B,T,H,1 or K], state [B,H,K,V] -> y [B,T,H,V], state."""
+    """q, k [B,T,H,K], v, log_decay_v [B,T,H,V], log_decay [B,T,H] or [B,T,H,K], log_input [B,T,H], bonus [H,K],
+    state [B,H,K,V], reset [B,T] -> y [B,T,H,V] in the dtype of q, state. `read` and None as in the op; `chunk` is for
+    the backends that compute by chunks.
+    """
     S, out = state, []
-    kept_k, kept_v = _steps(log_decay, q), _steps(log_decay_v, q)
-    inputs = _steps(log_input, q)
-    steps = zip(*(x.unbind(dim=1) for x in (q, k, v)), kept_k, kept_v, inputs, strict=True)
+    if log_decay is not None and log_decay.ndim == 3:
+        log_decay = log_decay[..., None]
+    optional = (_steps(x, q) for x in (log_decay, log_decay_v, log_input))
+    steps = zip(*(x.unbind(dim=1) for x in (q, k, v)), *optional, strict=True)
     for t, (q_t, k_t, v_t, g_t, g_v, i_t) in enumerate(steps):
         if reset is not None:
             S = S.masked_fill(reset[:, t, None, None, None], 0)
@@ -41,4 +47,5 @@ def outer_scan(
 
 
 def _steps(x: Tensor | None, q: Tensor) -> tuple[Tensor | None, ...]:
+    """x at every step; as many None where there is no x."""
     return (None,) * q.shape[1] if x is None else x.unbind(dim=1)

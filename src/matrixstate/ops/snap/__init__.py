@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, expect_reset, full_precision
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.snap import reference
+from matrixstate.ops._checks import expect, expect_flags, expect_floating, expect_pair, first_state, identities
+from matrixstate.ops._dispatch import implementation
 
 
 class SnapState(NamedTuple):
@@ -72,24 +71,15 @@ def snap_scan(
         raise ShapeError(f"{op}: every must be at least 1, got {every}")
     expect(op, "keys", keys, (G, M, H // G, D, D), x, keys.dtype)
     expect(op, "values", values, tuple(keys.shape), keys)
-    expect_reset(op, reset, x)
-    expect_reset(op, mask, x, "mask")
-    dtype = accumulation_dtype(x.dtype)
+    expect_flags(op, x, reset=reset, mask=mask)
     if state is None:
-        identity = torch.eye(D, dtype=dtype, device=x.device).expand(B, H, D, D)
-        state = SnapState(identity, torch.zeros(B, dtype=torch.int32, device=x.device))
-    if not isinstance(state, tuple) or len(state) != 2:
-        raise ShapeError(f"{op}: state must be a SnapState, got {type(state).__name__}")
+        state = SnapState(identities(x, (B, H, D, D)), torch.zeros(B, dtype=torch.int32, device=x.device))
+    expect_pair(op, state, "a SnapState")
     matrix, phase = state
-    expect(op, "state.matrix", matrix, (B, H, D, D), x, dtype)
+    first_state(op, matrix, (B, H, D, D), x, "state.matrix")
     expect(op, "state.phase", phase, (B,), x, torch.int32)
-    chosen = choose(op, backend, x.device.type, x.dtype)
+    run = implementation(op, backend, x.device.type, x.dtype)
     if T == 0:
         return x.new_zeros(B, 0, H, D, D), SnapState(matrix, phase)
-    keys, values = keys.to(dtype), values.to(dtype)
-    if chosen == "cpu":
-        h, last, after = torch.ops.matrixstate.snap_scan_cpu(x, keys, values, matrix, phase, every, mask, reset)
-    else:
-        with full_precision(x):
-            h, last, after = reference.snap_scan(x.to(dtype), keys, values, matrix, phase, every, mask, reset)
-    return h.to(x.dtype), SnapState(last, after)
+    h, last, after = run(x, keys, values, matrix, phase, every, mask, reset)
+    return h, SnapState(last, after)

@@ -8,7 +8,23 @@ from torch import Tensor
 from matrixstate import _native
 from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator, unsupported
 
-__all__ = ["unsupported"]
+__all__ = ["snap_scan", "unsupported"]
+
+
+def snap_scan(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    matrix: Tensor,
+    phase: Tensor,
+    every: int,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As the reference."""
+    keys, values = keys.to(torch.float32), values.to(torch.float32)
+    h, last, after = torch.ops.matrixstate.snap_scan_cpu(x, keys, values, matrix, phase, every, mask, reset)
+    return h.to(x.dtype), last, after  # backward needs h in float32
 
 
 def _outputs(x: Tensor, matrix: Tensor, phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from matrixstate.ops._checks import widened
+from matrixstate.ops._plain import unsupported
 
-def unsupported(device: str, dtype: torch.dtype) -> None:
-    return None
+__all__ = ["snap_scan", "unsupported"]
 
 
 def unit(m: Tensor) -> Tensor:
@@ -21,6 +22,7 @@ def retrieve(m: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return unit(torch.einsum("bgm,gmhij->bghij", weights, values).flatten(1, 2))
 
 
+@widened
 def snap_scan(
     x: Tensor,
     keys: Tensor,
@@ -31,7 +33,9 @@ def snap_scan(
     mask: Tensor | None,
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h [B, T, H, D, D], the last one, and the last phase. Arguments as in `snap_scan`, all of one dtype."""
+    """x [B,T,H,D,D], keys and values [G,M,H/G,D,D], matrix [B,H,D,D], phase [B], mask and reset [B,T] or None
+    -> h [B,T,H,D,D] in the dtype of x, the last matrix, the last phase.
+    """
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     h, out = matrix, []
     for t in range(x.shape[1]):
