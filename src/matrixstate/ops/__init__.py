@@ -1,4 +1,24 @@
-"""Pure functions on tensors. Every op: `y, state = op(inputs..., state=None, *, reset=None, backend="auto")`."""
+"""Pure functions on tensors, with one signature on every backend.
+
+    y, state = op(inputs..., state=None, *, reset=None, backend="auto")
+
+What holds for all of them:
+
+* A state is what the last call returned, or None for the op's default. It is differentiable, has at least the precision
+  of float32, and never changes its type. A sequence may be split into calls anywhere: outputs, states and gradients are
+  the same.
+* `reset` [B, T] bool is True at a document's first step: the state is reset to the default before that step, and no
+  gradient passes. `mask` [B, T] bool, where an op takes one, is False at padding: a padded step leaves the state
+  unchanged, bit for bit, and its y is undefined.
+* Sums, decays and states are in at least float32, inside autocast too; y has the dtype of the inputs. float64 inputs
+  are computed in float64.
+* `backend="auto"` takes the first backend of `OPS[op]` that can run the inputs; a name takes that one or raises
+  `BackendUnavailable` with its reason. `prefer` changes what "auto" takes.
+* Inputs are never written, and T = 0 is legal. Wrong shapes, dtypes and devices raise `ShapeError`.
+
+Each folder has the op's functions (`__init__.py`), its definition (`reference.py`), further backends, and a README that
+derives the formulas. Units that several ops share are the modules with an underscore.
+"""
 
 from matrixstate.ops._checks import accumulation_dtype
 from matrixstate.ops._dispatch import OPS, backends, prefer

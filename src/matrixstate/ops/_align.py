@@ -1,11 +1,11 @@
-"""Moving the real steps of every row to the end of the sequence, so that padding anywhere is padding on the left."""
+"""Moves the real steps of every row to the end of the sequence, so that any padding becomes padding on the left."""
 
 import torch
 from torch import Tensor
 
 
 def right_align(real: Tensor) -> Tensor:
-    """real [B, N] bool -> order [B, N] int64: the padded steps first, then the real ones, each in their order."""
+    """real [B, N] bool -> order [B, N] int64: the padded steps first, then the real ones, both in their own order."""
     return torch.argsort(real.to(torch.uint8), dim=1, stable=True)
 
 
@@ -16,5 +16,5 @@ def along(x: Tensor, order: Tensor) -> Tensor:
 
 
 def undo(order: Tensor) -> Tensor:
-    """The order that puts every step back where it was."""
+    """The inverse of `order`: it moves every step back to its place."""
     return torch.argsort(order, dim=1)

@@ -1,9 +1,10 @@
-"""What the chunked forms of the linear recurrences share: cutting time into chunks, and products under decay.
+"""What the chunked forms of the linear recurrences share: chunks of the sequence, and products under decay.
 
-In a chunk, c_t is the sum of the logarithms of the decays up to and with step t. A step j <= t is seen at t through
-e^{c_t - c_j}, which is at most 1; but e^{c_t} and e^{-c_j} by themselves leave float32 once the sum passes 88. A scalar
-decay is applied to the finished products. A decay per channel must be split between the factors: it is, block of steps
-by block, around the block's start s, where both c_t - c_s and c_s - c_j are at most 0.
+In a chunk, let c_t be the sum of the logarithms of the decays up to and including step t. What step j wrote reaches
+step t >= j with the factor e^{c_t - c_j}, which is at most 1. The factors e^{c_t} and e^{-c_j} alone leave the range
+of float32 once the sum passes 88. A scalar decay is therefore applied to the finished products. A decay per channel
+stands inside the sum over channels and must be split between the two sides: it is split block by block of steps, at the
+block's start s, where both c_t - c_s and c_s - c_j are at most 0.
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-BLOCK = 16  # steps within which a decay per channel is applied to every pair
+BLOCK = 16  # steps within which a decay per channel is computed for every pair
 
 
 def to_chunks(x: Tensor, chunk: int, fill: float = 0.0) -> Tensor:
@@ -29,27 +30,27 @@ def from_chunks(y: Tensor, length: int) -> Tensor:
 
 
 def decay_sums(log_decay: Tensor, chunk: int) -> Tensor:
-    """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and with each step of a chunk.
+    """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and including each step of a chunk.
 
-    What decays to zero in one step needs no larger number to say so, and a sum with it then still tells its neighbours'
-    decays: a float32 of 1e6 no longer holds hundredths.
+    They are clamped at a logarithm whose exponential is already zero: the decay is the same, and the sum with it still
+    resolves the decays of the steps around it (a float32 near 1e6 has no hundredths).
     """
     numbers = torch.finfo(log_decay.dtype)
-    nothing = math.log(numbers.smallest_normal * numbers.eps) - 1  # e^nothing is zero
-    return to_chunks(log_decay.clamp_min(nothing), chunk).cumsum(dim=3)
+    least = math.log(numbers.smallest_normal * numbers.eps) - 1  # below the smallest subnormal number
+    return to_chunks(log_decay.clamp_min(least), chunk).cumsum(dim=3)
 
 
 def seen(documents: Tensor | None, chunk: int, strict: bool, device: torch.device) -> Tensor:
     """[..., chunk, chunk] bool: which steps j a step t sees: j <= t (or <, if strict) of the same document.
 
-    documents: [B, 1, n, chunk], how many resets lie before a step in its chunk, or None.
+    documents: [B, 1, n, chunk], the number of resets in the chunk up to and including a step, or None.
     """
     causal = torch.ones(chunk, chunk, dtype=torch.bool, device=device).tril(-1 if strict else 0)
     return causal if documents is None else causal & (documents[..., :, None] == documents[..., None, :])
 
 
 def decayed_products(a: Tensor, b: Tensor, at_a: Tensor | None, at_b: Tensor | None, mask: Tensor) -> Tensor:
-    """sum over channels of a_t e^{at_a[t] - at_b[j]} b_j, for the pairs of `mask`; zero elsewhere.
+    """sum over channels of a_t e^{at_a[t] - at_b[j]} b_j for the pairs (t, j) of `mask`; zero elsewhere.
 
     Args:
         a, b: [..., C, K].
@@ -81,6 +82,9 @@ def decayed_products(a: Tensor, b: Tensor, at_a: Tensor | None, at_b: Tensor | N
 
 
 def _pairs(a: Tensor, b: Tensor, at_a: Tensor, at_b: Tensor) -> Tensor:
-    """`decayed_products` of a block, every pair for itself; pairs with j > t may hold anything finite."""
+    """`decayed_products` within a block, pair by pair.
+
+    Pairs with j > t are masked later; the clamp keeps their exponentials finite.
+    """
     decay = (at_a[..., :, None, :] - at_b[..., None, :, :]).clamp_max(0).exp()
     return torch.einsum("...tk,...jk,...tjk->...tj", a, b, decay)

@@ -1,4 +1,4 @@
-"""What the compiled kernels of all ops share on their Python side."""
+"""What the kernels of all ops share on their Python side: registration with PyTorch, and calls of the native module."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,27 +11,28 @@ from torch.autograd import forward_ad
 from matrixstate.errors import ShapeError
 
 _LIBRARY = torch.library.Library("matrixstate", "FRAGMENT")
-INSIDE = (
+PRIVATE = (  # names of torch._C that `differentiable` needs
     "_after_autograd_keyset",
     "_AutoDispatchBelowAutograd",
     "_any_requires_grad",
     "_are_functorch_transforms_active",
 )
-Lengths = tuple[int | None, ...] | None  # of those arguments that are lists; None where no argument can be
-_KERNELS: dict[str, Callable[..., Any]] = {}  # of every operator, on the CPU
+Lengths = tuple[int | None, ...] | None  # an argument's length if it is a list, else None; None if no argument can be
+_KERNELS: dict[str, Callable[..., Any]] = {}  # the function behind every operator
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    """Why the compiled kernels cannot run such inputs; None if they can."""
+    """Why the kernels cannot run such inputs; None if they can."""
     if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return f"needs torch.float32 or torch.bfloat16 on cpu, got {dtype} on {device}"
     return None
 
 
 def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function of tensors as the operator matrixstate::`name` on the CPU, its schema from its annotations.
+    """A decorator that registers a function as the operator matrixstate::`name` on the CPU, with the schema of its
+    annotations.
 
-    As torch.library.custom_op does, which also imports the whole compiler at the first call: that takes seconds.
+    It does what torch.library.custom_op does without importing the compiler, which takes seconds at the first call.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,33 +46,39 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def refuse_tangents(op: str, arguments: Iterable[Any]) -> None:
-    """Forward-mode differentiation would take the outputs of a kernel for constants."""
-    if forward_ad._current_level < 0:
+    """Raises where an argument has a tangent: forward-mode differentiation would take a kernel's outputs for constants.
+
+    Outside forward mode the private level answers at once; a release without it asks every tensor.
+    """
+    if getattr(forward_ad, "_current_level", 0) < 0:
         return
     if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in arguments):
         raise NotImplementedError(f"{op}: backend cpu has no forward-mode derivatives; backend='reference' has")
 
 
-def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[Any, tuple, Any], None]) -> None:
+def differentiable(name: str, backward: Callable[..., tuple], save: Callable[[Any, tuple, Any], None]) -> None:
     """Makes matrixstate::`name` differentiable; arguments as those of torch.library.register_autograd.
 
-    Its calls cost a third: where nothing but the CPU is left to dispatch to, they go straight to the kernel. The
-    operator may take and return lists of tensors. Where a release of PyTorch has not what this needs of its
-    inside, register_autograd does the work.
+    A call that saves for the backward pass takes less than half the time that register_autograd needs: where only the
+    CPU is left to dispatch to, it calls the kernel directly. The operator may also take and return lists of tensors,
+    and torch.func and torch.vmap accept it. This needs private parts of PyTorch. In a release without the names in
+    `PRIVATE`, register_autograd is used: the same results and gradients, slower, while torch.func of a kernel raises a
+    RuntimeError of PyTorch's (backend="reference" remains).
     """
-    if not all(hasattr(torch._C, inside) for inside in INSIDE):
-        torch.library.register_autograd(f"matrixstate::{name}", backward, setup_context=keep)
+    if not all(hasattr(torch._C, private) for private in PRIVATE):
+        torch.library.register_autograd(f"matrixstate::{name}", backward, setup_context=save)
         return
     operator, kernel = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
     after_autograd, cpu = torch._C._after_autograd_keyset, torch._C.DispatchKey.CPU
     takes_lists = any(str(argument.type) == "List[Tensor]" for argument in operator._schema.arguments)
-    lists = str(operator._schema.returns[0].type) == "List[Tensor]"
+    returns_list = str(operator._schema.returns[0].type) == "List[Tensor]"
 
     def below(keys: Any, *arguments: Any) -> Any:
+        """The operator without its gradient: what is below autograd in the dispatcher's order."""
         keys &= after_autograd
         if keys.highestPriorityTypeId() == cpu:
             return kernel(*arguments)
-        with torch._C._AutoDispatchBelowAutograd():  # something traces, fakes or transforms it
+        with torch._C._AutoDispatchBelowAutograd():  # a tracer, a fake tensor or a transform is next
             return operator.redispatch(keys, *arguments)
 
     class Differentiable(torch.autograd.Function):
@@ -79,8 +86,8 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
         def forward(ctx: Any, keys: Any, lengths: Lengths, *flat: Any) -> tuple:
             ctx.lengths, arguments = lengths, flat if lengths is None else _unflatten(flat, lengths)
             output = below(keys, *arguments)
-            keep(ctx, arguments, output)
-            return tuple(output) if lists else output
+            save(ctx, arguments, output)
+            return tuple(output) if returns_list else output
 
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor | None) -> tuple:
@@ -96,7 +103,7 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
             output = _apply_at_one_level(Differentiable, keys, lengths, *flat)
         else:
             output = Differentiable.apply(keys, lengths, *flat)
-        return list(output) if lists else output
+        return list(output) if returns_list else output
 
     Differentiable.__name__ = f"Differentiable_{name}"  # what the nodes of a graph are called
     _LIBRARY.impl(name, run, "Autograd", with_keyset=True)
@@ -104,13 +111,14 @@ def differentiable(name: str, backward: Callable[..., tuple], keep: Callable[[An
 
 
 def _flatten(arguments: Iterable[Any]) -> tuple[list[Any], Lengths]:
-    """The arguments with the parts of lists in their place, since autograd looks into no list; and their lengths."""
+    """The arguments with lists replaced by their parts, as autograd finds no tensors in lists; and their lengths."""
     arguments = tuple(arguments)
     flat = [part for a in arguments for part in (a if isinstance(a, list) else (a,))]
     return flat, tuple(len(a) if isinstance(a, list) else None for a in arguments)
 
 
 def _unflatten(flat: Iterable[Any], lengths: tuple[int | None, ...]) -> tuple[Any, ...]:
+    """The inverse of `_flatten`."""
     parts = iter(flat)
     return tuple(next(parts) if n is None else [next(parts) for _ in range(n)] for n in lengths)
 
@@ -118,9 +126,10 @@ def _unflatten(flat: Iterable[Any], lengths: tuple[int | None, ...]) -> tuple[An
 def _apply_at_one_level(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """`function.apply` inside torch.func.grad, vjp or jacrev.
 
-    There the dispatcher has already unwrapped the tensors of the transform's level, and what is below it is dispatched
-    again, to the next level. `Function.apply` would start over from the outermost level, which needs a
-    `setup_context`; its base class records the node at this level alone.
+    There the dispatcher has already unwrapped the tensors of the transform's level, and what is below is dispatched
+    again, to the next level. `Function.apply` would start again at the outermost level, which needs a `setup_context`;
+    the method of its base class records the node at this level alone. It is private too: in a release without it,
+    torch.func.grad of a kernel raises an ImportError, and ordinary gradients do not come here.
     """
     from torch._functorch.utils import enable_single_level_autograd_function
 
@@ -129,7 +138,10 @@ def _apply_at_one_level(function: type[torch.autograd.Function], *arguments: Any
 
 
 def _over_samples(operator: Any, keys: Any, *arguments: Any) -> Any:
-    """The rule of torch.vmap for every operator: one sample after another, the results stacked."""
+    """The rule of torch.vmap for every operator: one sample after another, the results stacked.
+
+    It needs private parts of PyTorch; in a release without them torch.vmap of a kernel raises an ImportError.
+    """
     from torch._functorch.autograd_function import custom_function_call_vmap_helper
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
@@ -153,7 +165,7 @@ def _over_samples(operator: Any, keys: Any, *arguments: Any) -> Any:
 
 
 def differentiable_once(name: str, op: str) -> None:
-    """Says of matrixstate::`name`, the backward of `op`, that it has no backward itself."""
+    """Lets second derivatives of `op` raise: matrixstate::`name`, its backward pass, has no backward pass itself."""
 
     def refuse(ctx: Any, *gradients: Tensor) -> tuple:
         raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
@@ -167,7 +179,7 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 
 
 def dense(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors as the native side takes them: contiguous and without a graph. Most are so already."""
+    """The tensors contiguous and without a graph, as the native module takes them; themselves where they are so."""
     return [t if t is None or _is_dense(t) else t.detach().contiguous() for t in tensors]
 
 
@@ -176,17 +188,20 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def plain(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors contiguous and not lazily negated, which the dispatcher would else see to; mostly themselves."""
+    """The tensors contiguous and not lazily negated, for calls that bypass the dispatcher, which would ensure that."""
     return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
 
 def floats(*parameters: Tensor | None) -> list[Tensor | None]:
-    """The same in float32, for parameters."""
+    """`plain`, and in float32: for parameters, which may be in half precision."""
     return plain(*(None if p is None else p.to(torch.float32) for p in parameters))
 
 
 def call_checked(function: Callable[..., None], *arguments: Any) -> None:
-    """Calls the native side outside of PyTorch's dispatcher. It checks what it is given, much faster than we could."""
+    """Calls a function of the native module without PyTorch's dispatcher.
+
+    The function checks shapes and dtypes itself, much faster than Python could; what it finds becomes a `ShapeError`.
+    """
     try:
         function(*arguments, torch.get_num_threads())
     except ValueError as error:

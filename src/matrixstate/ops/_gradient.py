@@ -1,11 +1,11 @@
-"""An identity whose backward pass clamps the gradient."""
+"""Clamping of a gradient within a recurrence."""
 
 import torch
 from torch import Tensor
 
 
 def clamp_gradient(h: Tensor, where: Tensor, bound: float) -> Tensor:
-    """`h` unchanged; in the backward pass its gradient is clamped to [-bound, bound] `where` that is true."""
+    """`h` unchanged; in the backward pass its gradient is clamped to [-bound, bound] where `where` is True."""
     return _ClampGradient.apply(h, where, bound)
 
 
@@ -14,7 +14,7 @@ class _ClampGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(h, where, bound):
-        return h.view_as(h)
+        return h.view_as(h)  # not h itself: autograd would not call backward for an input returned as it is
 
     @staticmethod
     def setup_context(ctx, inputs, output):

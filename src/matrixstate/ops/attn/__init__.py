@@ -13,7 +13,7 @@ from matrixstate.ops._dispatch import implementation
 
 
 class AttentionState(NamedTuple):
-    """The keys and values seen so far, the latest at the end. It grows with the sequence, up to window - 1."""
+    """Keys and values of earlier steps, the latest at the end. It grows with the sequence, up to window - 1 steps."""
 
     k: Tensor  # [B, S, G, K] at least float32
     v: Tensor  # [B, S, G, V] at least float32
@@ -41,12 +41,13 @@ def attention(
         q: [B, T, H, K] floating point, T >= 0.
         k: [B, T, G, K], dtype of `q`.
         v: [B, T, G, V], dtype of `q`.
-        state: what the last call returned. Default: nothing seen.
+        state: what the last call returned. Default: no earlier steps.
         window: how many steps a query sees, itself included, >= 1. Default: all.
         scale: default 1/sqrt(K).
-        mask: [B, T] bool, True at real steps. A padded step is as if it were not there; its y means nothing.
+        mask: [B, T] bool, True at real steps. A padded step is left out: no step attends to it, and its y is undefined.
             Default: all real.
-        reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
+        reset: [B, T] bool. True at a document's first step: no step attends to an earlier document. Ignored at padded
+            steps.
         backend: "sdpa" (PyTorch's fused form, no double backward on a CPU), "reference", or "auto": the first.
 
     Returns:
@@ -76,7 +77,7 @@ def attention(
     run = implementation(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
-    if mask is not None:  # a NaN at a padded step would get through a weight of zero, here and in the gradients
+    if mask is not None:  # a weight of zero would not hide a NaN at a padded step, nor in the gradients
         q, k, v = (a.masked_fill(~mask[..., None, None], 0) for a in (q, k, v))
     keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)
     allowed = None
@@ -106,7 +107,7 @@ def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
 def _is_full(S: int, length: Tensor) -> bool:
     """Whether every row can see all S cached steps, so that a single new step needs no mask."""
     if torch.compiler.is_compiling() or length.device.type != "cpu":
-        return False  # to ask would stop the device
+        return False  # reading the lengths would synchronise with the device, or break the graph
     return all(n == S for n in length.tolist())
 
 
@@ -134,7 +135,7 @@ def _allowed(S: int, T: int, length: Tensor, window: int | None, mask: Tensor | 
 def _remember(
     keys: Tensor, values: Tensor, S: int, length: Tensor, window: int | None, mask: Tensor | None, reset: Tensor | None
 ) -> AttentionState:
-    """What the next call needs: the valid steps at the end, those before the last reset no longer counted."""
+    """The state after the call: the valid steps moved to the end, those before the last reset no longer counted."""
     steps = keys.shape[1]
     if mask is None and reset is None and window is None:
         return AttentionState(keys, values, length + (steps - S))

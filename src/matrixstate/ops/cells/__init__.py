@@ -19,10 +19,10 @@ from matrixstate.ops._heads import most_heads
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries."""
+    """The state of an LSTM."""
 
-    h: Tensor  # [B, H, d], what is shown
-    c: Tensor  # [B, H, d], what is kept
+    h: Tensor  # [B, H, d], the output
+    c: Tensor  # [B, H, d], the cell
 
 
 def rnn_scan(
@@ -37,17 +37,19 @@ def rnn_scan(
 ) -> tuple[Tensor, Tensor]:
     """h_t = tanh(h_{t-1} w + x_t).
 
-    Sizes: B batch, T sequence, H heads, d channels of a head; H = 1 is the dense classic. H is the largest of the head
-    counts; a tensor with G heads, G a divisor of H, is shared by contiguous groups.
+    Sizes: B batch, T sequence, H heads, d channels of a head; H = 1 is the usual dense cell. H is the largest of the
+    head counts; a tensor with G heads, G a divisor of H, is shared by contiguous groups.
 
     Args:
         x: [B, T, Hx, d] floating point, T >= 0.
         w: [Hw, d, d] floating point.
         state: [B, H, d], dtype of `x` but at least float32. h_0. Default: zeros.
         grad_clip: c > 0. In the backward pass the whole gradient of each h_t is clamped elementwise to [-c, c] once.
-        mask: [B, T] bool, True at real steps. A padded step changes no bit of the state. Default: all real.
-        reset: [B, T] bool. True starts a document: that step goes on from zeros. Ignored at padded steps.
-        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
+        mask: [B, T] bool, True at real steps. A padded step leaves the state unchanged, bit for bit. Default: all
+            real.
+        reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it. Ignored at padded
+            steps.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
 
     Returns:
         y: [B, T, H, d], dtype of `x`. Every h_t. Sums are in at least float32.
@@ -84,7 +86,7 @@ def gru_scan(
     reset: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """f = s(h wf + xf), r = s(h wr + xr), h <- f h + (1 - f) tanh((h r) w + x), with s the logistic function.
+    """f = s(h wf + xf), r = s(h wr + xr), h <- f h + (1 - f) tanh((h r) w + x), with s the logistic sigmoid.
 
     Args:
         x, xf, xr: [B, T, H·, d] floating point, one dtype. Inputs of candidate, forget gate and reset gate.

@@ -1,6 +1,6 @@
-"""The kernels of the cells (csrc/cells/) as PyTorch operators, which save their gates for the backward pass.
+"""The kernels of the cells (csrc/cells/) as PyTorch operators.
 
-The weights' gradient is one product per gate over all steps, left to PyTorch.
+The gradient of a gate's weights is one product over all steps, which is left to PyTorch.
 """
 
 from typing import Any
@@ -24,8 +24,10 @@ from matrixstate.ops._heads import share
 
 __all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
 
-KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")  # in the order of csrc/cells/cells.h, as are these
-GATES, KEPT = (1, 3, 3, 4), (1, 3, 4, 5)
+# Each in the order of csrc/cells/cells.h.
+KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")
+GATES = (1, 3, 3, 4)  # with the candidate
+SAVED = (1, 3, 4, 5)  # numbers per unit and step that the backward pass needs
 
 
 @widened
@@ -97,17 +99,19 @@ def _run(
 
 
 def _kind(op: str, bias: Tensor | None) -> int:
+    """Index into KINDS; a GRU with a bias is one that resets after the product."""
     return KINDS.index(op if bias is None or op != "gru_scan" else "gru_scan_after")
 
 
-def _outputs(kind: int, x: list[Tensor], h: Tensor, c: Tensor | None, keep: bool) -> tuple[Tensor, ...]:
+def _outputs(kind: int, x: list[Tensor], h: Tensor, c: Tensor | None, save: bool) -> tuple[Tensor, ...]:
+    """Uninitialised: y, the last h and c, the saved gates, and c before every step (the last two of an LSTM alone)."""
     (B, T), (_, H, d) = x[0].shape[:2], h.shape
-    steps = T if keep else min(T, 1)
+    steps = T if save else min(T, 1)
     return (
         fresh(h, B, T, H, d),
         fresh(h),
         fresh(h, 0) if c is None else fresh(c),
-        fresh(h, steps, KEPT[kind], B, H, d),
+        fresh(h, steps, SAVED[kind], B, H, d),
         fresh(h, 0) if c is None else fresh(h, steps, B, H, d),
     )
 
@@ -122,12 +126,17 @@ def _forward(
     mask: Tensor | None,
     reset: Tensor | None,
     clip: float,
-    keep: bool,
+    save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, the last h and c, every step's gates and its c before the step; those of one step unless `keep`."""
+    """y, the last h and c, and saved for the backward pass the gates of every step and c before it.
+
+    Without `save` the kernel overwrites the gates of one step.
+    """
     kind = _kind(op, bias)
-    y, last_h, last_c, gates, cells = outputs = _outputs(kind, x, h, c, keep)
-    rows = [(a if a.stride(-1) == 1 else a.contiguous()).detach() for a in x]  # read where they are
+    y, last_h, last_c, gates, cells = outputs = _outputs(kind, x, h, c, save)
+    rows = [
+        (a if a.stride(-1) == 1 else a.contiguous()).detach() for a in x
+    ]  # not copied: they may be views of one projection
     of_c = (None, None) if c is None else (last_c, cells)
     _native.cell_forward(
         *(kind, rows),
@@ -153,7 +162,7 @@ def _backward(
     dlast_h: Tensor,
     dlast_c: Tensor | None,
 ) -> list[Tensor]:
-    """The gradients of w, bias, h and c (empty where absent), and then of each x."""
+    """The gradients of w, bias, h and c (empty where one is None), and then of each x."""
     kind = _kind(op, bias)
     has_c = dlast_c is not None
     dx, dh, dc = [fresh(y) for _ in range(GATES[kind])], fresh(h), fresh(h) if has_c else fresh(h, 0)
@@ -166,17 +175,17 @@ def _backward(
     before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step [B, T, H, d]
     if reset is not None:
         before = before.masked_fill_(reset[..., None, None], 0)
-    lefts, rights = [before] * len(dx), list(dx)
+    lefts, rights = [before] * len(dx), list(dx)  # of the products that give the weights' gradients
     r = gates[:, 1].transpose(0, 1) if op == "gru_scan" else None
     if r is not None and bias is None:  # the candidate's weights multiply r h
         lefts[2] = before * r
     elif r is not None:  # r multiplies what they and the bias give
         rights[2] = dx[2] * r
     dbias = fresh(h, 0) if bias is None else rights[2].sum(dim=(0, 1))
-    return [_over_all(lefts, rights), dbias, dh, dc, *dx]
+    return [_over_steps(lefts, rights), dbias, dh, dc, *dx]
 
 
-def _over_all(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
+def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """The products of pairs [B, T, H, d] summed over all steps and rows, side by side: [H, d, G·d]."""
     H, d = lefts[0].shape[2:]
     out = fresh(lefts[0], H, d, len(lefts) * d)
@@ -187,8 +196,8 @@ def _over_all(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     return out
 
 
-def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, keep):
-    return _outputs(_kind(op, bias), x, h, c, keep)
+def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, save):
+    return _outputs(_kind(op, bias), x, h, c, save)
 
 
 def _fake_backward(op, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast_h, dlast_c):
@@ -196,7 +205,7 @@ def _fake_backward(op, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast
     return gradients + [fresh(y) for _ in range(GATES[_kind(op, bias)])]
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     ctx.op, _, w, bias, h, c, mask, reset, ctx.clip, _ = inputs
     y, _, _, gates, cells = output
     ctx.save_for_backward(w, bias, h, mask, reset, y, gates, cells)
@@ -204,7 +213,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, *kept: Tensor | None) -> tuple:
+def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, *saved: Tensor | None) -> tuple:
     w, bias, h, mask, reset, y, gates, cells = ctx.saved_tensors
     dy, dh = (torch.zeros_like(like) if d is None else d for d, like in ((dy, y), (dh, h)))
     dc = (torch.zeros_like(h) if dc is None else dc) if ctx.has_c else None
@@ -214,12 +223,12 @@ def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | 
 
 
 def _register(op: str) -> None:
-    """Registers the operators of one op, so that its errors and profiles bear its name."""
+    """Registers the operators of one op, so that errors and profiles name it."""
     operator(f"{op}_cpu")(_forward)
     operator(f"{op}_cpu_backward")(_backward)
     torch.library.register_fake(f"matrixstate::{op}_cpu")(_fake_forward)
     torch.library.register_fake(f"matrixstate::{op}_cpu_backward")(_fake_backward)
-    differentiable(f"{op}_cpu", _differentiate, _keep_for_backward)
+    differentiable(f"{op}_cpu", _differentiate, _save_for_backward)
     differentiable_once(f"{op}_cpu_backward", op)
 
 

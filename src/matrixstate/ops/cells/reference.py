@@ -108,7 +108,9 @@ def _scan(
         after = step(*state, *now)
         if grad_clip is not None:
             after = tuple(clamp_gradient(s, torch.ones_like(s, dtype=torch.bool), grad_clip) for s in after)
-        if mask is not None:  # selected, not mixed: a padded step passes the state on bit for bit
+        if (
+            mask is not None
+        ):  # selected, not multiplied: a padded step leaves the state unchanged bit for bit, even beside a NaN
             real = mask[:, t, None, None]
             after = tuple(torch.where(real, a, s) for a, s in zip(after, state, strict=True))
         state = after

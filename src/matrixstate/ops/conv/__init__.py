@@ -29,14 +29,14 @@ def causal_conv(
 
     Args:
         x: [B, T, C] floating point, T >= 0.
-        weight: [C, K] floating point, K >= 1. The last column is the present step's.
+        weight: [C, K] floating point, K >= 1. The last column multiplies the current step.
         bias: [C] floating point. Default: none.
         state: [B, K-1, C], dtype of `x` but at least float32. The last K-1 inputs. Default: zeros.
         activation: "silu" for u·sigmoid(u) of every sum, in the same pass over memory. Default: none.
-        mask: [B, T] bool, True at real steps. A padded step is as if it were not there: it neither reads nor
-            shifts the state; its y means nothing. Default: all real.
-        reset: [B, T] bool. True starts a document: nothing before that step is seen. Ignored at padded steps.
-        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
+        mask: [B, T] bool, True at real steps. A padded step is left out: it neither reads nor shifts the state, and its
+            y is undefined. Default: all real.
+        reset: [B, T] bool. True at a document's first step: no input before it is read. Ignored at padded steps.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
 
     Returns:
         y: [B, T, C], dtype of `x`. Sums are in at least float32.
@@ -77,7 +77,7 @@ def causal_conv(
 def _padding_to_the_front(
     x: Tensor, state: Tensor, mask: Tensor, reset: Tensor | None, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The steps of state and x in `order`, which puts padding first and as zeros, cut again into x and state."""
+    """The steps of state and x in `order`, which moves padding to the front, as zeros; split into x and state again."""
     past = state.shape[1]
     real = pad(mask, (past, 0), value=True)
     steps = along(torch.cat([state, x.to(state.dtype)], dim=1).masked_fill(~real[..., None], 0), order)

@@ -1,4 +1,4 @@
-"""The compiled causal convolution (csrc/conv/) as PyTorch operators."""
+"""The kernel of the causal convolution (csrc/conv/) as PyTorch operators, and that of a gated one for one token."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def _(x, weight, bias, state, reset, silu, dy, dlast):
     return fresh(x), fresh(weight), fresh(weight, 0 if bias is None else len(bias)), fresh(state)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.silu = inputs
     ctx.save_for_backward(*tensors)
     ctx.set_materialize_grads(False)
@@ -93,5 +93,5 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
     return dx, dweight, None if bias is None else dbias, dstate, None, None
 
 
-differentiable("causal_conv_cpu", _differentiate, _keep_for_backward)
+differentiable("causal_conv_cpu", _differentiate, _save_for_backward)
 differentiable_once("causal_conv_cpu_backward", "causal_conv")

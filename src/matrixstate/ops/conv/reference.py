@@ -18,8 +18,8 @@ def causal_conv(
     """
     T, K = x.shape[1], weight.shape[1]
     inputs = torch.cat([state, x], dim=1)
-    document = None
-    if reset is not None:  # 0 for what came in with the state, then one more at every reset
+    document = None  # of every input
+    if reset is not None:  # 0 for the inputs in the state, then one more at every reset
         document = torch.nn.functional.pad(reset.long().cumsum(dim=1), (K - 1, 0))
     y = x * weight[:, K - 1]
     for lag in range(1, K):

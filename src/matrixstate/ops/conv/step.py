@@ -1,4 +1,4 @@
-"""One token through a gated short convolution: what generation calls once per layer and token."""
+"""One token through a gated short convolution: generation calls it once per layer and token."""
 
 from torch import Tensor
 
@@ -10,13 +10,13 @@ def gated_conv_step(
 ) -> tuple[Tensor, Tensor]:
     """y = RMSNorm(silu(conv(x)) ∘ silu(gate)) for one token.
 
-    For inference: it has no gradient. The same numbers as `causal_conv` and what a layer puts around it, which round
-    in between where x is bfloat16.
+    For inference: it has no gradient. The result is that of `causal_conv` and the rest of the layer, which round in
+    between where x is bfloat16.
 
     Args:
         x: [B, 1, C] floating point.
         gate: [B, 1, C], dtype of `x`.
-        weight: [C, K] floating point, K >= 1. The last column is the present step's.
+        weight: [C, K] floating point, K >= 1. The last column multiplies the current step.
         norm: [C] floating point.
         past: [B, K-1, C], dtype of `x` but at least float32. The last inputs.
         eps: added to the mean square.
@@ -24,13 +24,13 @@ def gated_conv_step(
 
     Returns:
         y: [B, 1, C], dtype of `norm`.
-        past: as given, one token later.
+        past: after this token.
 
     Raises:
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·C·(K + 3) multiply-adds, in one call of about 5 µs beside them.
+    Cost: B·C·(K + 3) multiply-adds, and about 5 µs for the call.
     """
     run = implementation("causal_conv", backend, x.device.type, x.dtype, function="gated_conv_step")
     return run(

@@ -33,16 +33,16 @@ def delta_scan(
     Sizes: B batch, T sequence, H heads, K key width, V value width, m micro-steps.
 
     Args:
-        q: [B, T, H, K] floating point, T >= 0. Reads after a step's last micro-step; not scaled.
+        q: [B, T, H, K] floating point, T >= 0. Reads the state after a step's last micro-step; not scaled.
         k, read: [B, T·m, H, K], dtype of `q`. One row per micro-step.
-        write: [B, T·m, H, K], dtype of `q`. Default: -k, as in every delta rule; cheaper than giving that.
+        write: [B, T·m, H, K], dtype of `q`. Default: -k, as in every delta rule; cheaper than to pass that.
         v: [B, T·m, H, V], dtype of `q`.
         log_decay: [B, T, H] or [B, T, H, K], natural logarithm g of the decay, <= 0; acts on the first micro-step of a
             step. Default: none.
         micro_steps: m, how many rank-one updates a step makes.
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
-        reset: [B, T] bool. True starts a document: that step goes on from zeros.
-        chunk: steps per chunk of the chunked form; the result does not depend on it.
+        reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it.
+        chunk: steps per chunk of the chunked form, >= 1; it changes the result by rounding only.
         backend: "cpu" (compiled), "chunked" (products of matrices and a triangular system, for any device),
             "reference", or "auto": the first of them that can run.
 
@@ -54,8 +54,8 @@ def delta_scan(
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: 4·B·T·m·H·K·V multiply-adds step by step, 3 without `write`. Nothing bounds the state for any read and write:
-    the rules below do.
+    Cost: 4·B·T·m·H·K·V multiply-adds step by step, 3 without `write`. Arbitrary read and write may let the state
+    grow without bound; the rules below do not.
     Source: Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule" (WY form); RWKV-7, KDA and others
     are further choices of read and write.
     """
@@ -79,12 +79,12 @@ def delta_rule(
     chunk: int = 64,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """S_t = (I - beta_t k_t k_tᵀ) S_{t-1} + beta_t k_t v_tᵀ: replaces what the state holds for a key by a value.
+    """S_t = (I - beta_t k_t k_tᵀ) S_{t-1} + beta_t k_t v_tᵀ: replaces the value that the state holds for a key.
 
     Args:
         q, k: [B, T, H, K]. Keys should have length 1.
         v: [B, T, H, V].
-        beta: [B, T, H] in (0, 2), how much is replaced; above 1 the transition has a negative eigenvalue.
+        beta: [B, T, H] in (0, 2), the part that is replaced; above 1 the transition has a negative eigenvalue.
         state, reset, chunk, backend: as in `delta_scan`.
 
     Returns:

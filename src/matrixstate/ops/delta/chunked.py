@@ -1,4 +1,4 @@
-"""The diagonal-plus-rank-one recurrence chunk by chunk: a triangular system within a chunk (the WY form).
+"""The diagonal-plus-rank-one recurrence in chunked form: a triangular system within a chunk (the WY form).
 
 A number that is not finite spreads as in ops/outer/chunked.py.
 """
@@ -93,7 +93,7 @@ def _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> 
         q_into = q_into.masked_fill((documents > 0)[..., None], 0)
         past = (documents < documents[..., -1:])[..., None]
         writes, keys = writes.masked_fill(past, 0), keys.masked_fill(past, 0)
-    fixed = q_keys @ v + q_writes @ of_keys  # what y has that does not depend on the chunk's start
+    fixed = q_keys @ v + q_writes @ of_keys  # the part of y that does not depend on the state before the chunk
     added = keys.mT @ v + writes.mT @ of_keys
     y, S = [], state
     for c in range(q.shape[2]):
@@ -104,7 +104,7 @@ def _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> 
 
 
 def _per_row(log_decay: Tensor | None, reset: Tensor | None, micro_steps: int) -> tuple[Tensor | None, Tensor | None]:
-    """Decays and resets of every row: those of a step stand at its first micro-step."""
+    """Decays and resets of every row: those of a step act at its first micro-step."""
     if micro_steps > 1 and log_decay is not None:
         log_decay = pad(log_decay[:, :, None], (0, 0, 0, 0, 0, micro_steps - 1)).flatten(1, 2)
     if micro_steps > 1 and reset is not None:

@@ -22,7 +22,7 @@ def delta_scan(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """As the reference. The kernel counts the micro-steps itself and has chunks of its own, of a fixed size."""
+    """As the reference. `micro_steps` is found from the shapes; `chunk` is unused, as in `outer_scan`."""
     return run("delta_scan", q, k, v, state, reset, read=read, write=write, log_decay=log_decay)
 
 
@@ -37,5 +37,5 @@ def gated_delta_product(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """As the reference. One array of keys instead of three, see README.md, "The rules themselves"."""
+    """As the reference. One array of keys is read instead of three: README.md, "The rules themselves"."""
     return run("delta_scan", q, k, v, state, reset, beta=beta, log_decay=log_decay)

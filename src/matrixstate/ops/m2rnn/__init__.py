@@ -25,18 +25,18 @@ def m2rnn_scan(
     tensor with G heads, G a divisor of H, is shared by contiguous groups: head n uses n // (H/G).
 
     Args:
-        q: [B, T, Hq, K] floating point, T >= 0. Read-out; not scaled.
+        q: [B, T, Hq, K] floating point, T >= 0. Reads the state; not scaled.
         k: [B, T, Hk, K], dtype of `q`.
         v: [B, T, Hv, V], dtype of `q`.
         w: [Hw, V, V] floating point. Acts on the state from the right, so the K rows of the state never mix.
-        f: [B, T, Hf] floating point, probability: the share of the old state that is kept. 1 is no step at
-            all: the state, and in the backward pass its gradient, pass exactly as they are.
+        f: [B, T, Hf] floating point in [0, 1], the forget gate. At 1 the state, and in the backward pass its gradient,
+            pass unchanged, bit for bit: the step is the identity.
         state: [B, H, K, V], dtype of `q` but at least float32. h_0. Default: zeros.
-        grad_clip: c > 0. Forward changes nothing; backward clamps the whole gradient of each h_t elementwise to
-            [-c, c] once, before it goes on to step t's inputs. The gradients of q and of `state` are not clamped.
-            Default: no clamping.
-        reset: [B, T] bool. True starts a document: that step goes on from zeros.
-        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
+        grad_clip: c > 0. In the backward pass the whole gradient of each h_t is clamped elementwise to [-c, c] once,
+            before it passes to the inputs of step t. The gradients of q and of `state` are not clamped, nor is any
+            where f_t = 1. Default: no clamping.
+        reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -46,7 +46,8 @@ def m2rnn_scan(
         ShapeError: a shape, dtype or device other than the above, or head counts that do not divide.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·T·H·K·V·(V + 3) multiply-adds and B·T·H·K·V tanh; backward of the reference keeps every state.
+    Cost: B·T·H·K·V·(V + 3) multiply-adds and B·T·H·K·V tanh; the reference saves every state for the backward
+    pass.
     Source: Mishra et al., "M²RNN: Non-Linear RNNs with Matrix-Valued States for Scalable Language Modeling".
     """
     op = "m2rnn_scan"

@@ -1,4 +1,4 @@
-"""The compiled M²RNN recurrence (csrc/m2rnn/) as PyTorch operators."""
+"""The kernel of the M²RNN recurrence (csrc/m2rnn/) as PyTorch operators, and that of one token through a layer."""
 
 from typing import Any
 
@@ -27,10 +27,9 @@ __all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
 def m2rnn_scan(
     q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, grad_clip: float | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """As the reference. The kernel shares heads itself."""
+    """As the reference. The kernel reads shared heads where they are."""
     inputs = q, k, v, w.to(torch.float32), f.to(torch.float32), state
-    save = needs_gradient(*inputs)
-    y, last, _ = torch.ops.matrixstate.m2rnn_scan_cpu(*inputs, reset, grad_clip or 0.0, save)
+    y, last, _ = torch.ops.matrixstate.m2rnn_scan_cpu(*inputs, reset, grad_clip or 0.0, needs_gradient(*inputs))
     return y, last
 
 
@@ -46,21 +45,24 @@ def m2rnn_step(
     return y, last, after
 
 
-def _outputs(q: Tensor, v: Tensor, state: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(q: Tensor, v: Tensor, state: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     B, T, V, H, K = *v.shape[:2], v.shape[3], *state.shape[1:3]
-    intervals = -(-T // _native.M2RNN_INTERVAL) if keep else 0
+    intervals = -(-T // _native.M2RNN_INTERVAL) if save else 0
     return fresh(q, B, T, H, V), fresh(state), fresh(state, B, H, intervals, K, V)
 
 
 @operator("m2rnn_scan_cpu")
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, reset: Tensor | None, clip: float, keep: bool
+    q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor, reset: Tensor | None, clip: float, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the last state, and the states every few steps (none unless `keep`) from which backward starts again."""
-    y, last, kept = _outputs(q, v, state, keep)
+    """y, the last state, and saved for the backward pass the states every few steps, from which it recomputes the rest.
+
+    Without `save` none are saved.
+    """
+    y, last, saved = _outputs(q, v, state, save)
     inputs = dense(q, k, v, w, f, state, reset)
-    _native.m2rnn_forward(*inputs, y, last, kept if keep else None, torch.get_num_threads())
-    return y, last, kept
+    _native.m2rnn_forward(*inputs, y, last, saved if save else None, torch.get_num_threads())
+    return y, last, saved
 
 
 @operator("m2rnn_scan_cpu_backward")
@@ -71,37 +73,37 @@ def _backward(
     w: Tensor,
     f: Tensor,
     reset: Tensor | None,
-    kept: Tensor,
+    saved: Tensor,
     dy: Tensor,
     dlast: Tensor,
     clip: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v, w, f and the first state. `clip` 0: none is clamped."""
+    """The gradients of q, k, v, w, f and the first state. `clip` 0 stands for no clamping."""
     gradients = [fresh(tensor) for tensor in (q, k, v, w, f, dlast)]
-    inputs = dense(q, k, v, w, f, reset, kept, dy, dlast)
+    inputs = dense(q, k, v, w, f, reset, saved, dy, dlast)
     _native.m2rnn_backward(*inputs, clip, *gradients, torch.get_num_threads())
     return tuple(gradients)  # type: ignore[return-value]
 
 
 @torch.library.register_fake("matrixstate::m2rnn_scan_cpu")
-def _(q, k, v, w, f, state, reset, clip, keep):
-    return _outputs(q, v, state, keep)
+def _(q, k, v, w, f, state, reset, clip, save):
+    return _outputs(q, v, state, save)
 
 
 @torch.library.register_fake("matrixstate::m2rnn_scan_cpu_backward")
-def _(q, k, v, w, f, reset, kept, dy, dlast, clip):
+def _(q, k, v, w, f, reset, saved, dy, dlast, clip):
     return tuple(fresh(tensor) for tensor in (q, k, v, w, f, dlast))
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     q, k, v, w, f, _, reset, ctx.clip, _ = inputs
-    y, last, kept = output
-    ctx.save_for_backward(q, k, v, w, f, reset, kept)
+    y, last, saved = output
+    ctx.save_for_backward(q, k, v, w, f, reset, saved)
     ctx.set_materialize_grads(False)
     ctx.like = y.shape, last.shape, last.dtype
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Tensor | None) -> tuple:
+def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dsaved: Tensor | None) -> tuple:
     q, *_ = saved = ctx.saved_tensors
     y_shape, state_shape, state_dtype = ctx.like
     dy = q.new_zeros(y_shape) if dy is None else dy
@@ -110,16 +112,16 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dkept: Ten
     return *gradients, None, None, None
 
 
-differentiable("m2rnn_scan_cpu", _differentiate, _keep_for_backward)
+differentiable("m2rnn_scan_cpu", _differentiate, _save_for_backward)
 differentiable_once("m2rnn_scan_cpu_backward", "m2rnn_scan")
 
 
 @register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)
 def _forward_flops(q, k, v, w, f, state, *options, **shapes) -> int:
-    """Those of the matrix products alone, as PyTorch counts the reference's."""
+    """The FLOPs of the matrix products alone, as PyTorch counts the reference's."""
     return 2 * q[1] * state.numel() * (state[-1] + 1)
 
 
 @register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu_backward)
-def _backward_flops(q, k, v, w, f, reset, kept, dy, dlast, *options, **shapes) -> int:
+def _backward_flops(q, k, v, w, f, reset, saved, dy, dlast, *options, **shapes) -> int:
     return 2 * _forward_flops(q, k, v, w, f, dlast)

@@ -1,4 +1,4 @@
-"""What an M²RNN layer hands to `m2rnn_step`."""
+"""The parameters that an M²RNN layer passes to `m2rnn_step`."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class M2RNNWeights(NamedTuple):
-    """What an M²RNN layer has between its projections. Tensors are floating point."""
+    """The parameters and options of an M²RNN layer between its projections. Tensors are floating point."""
 
     heads: tuple[int, int, int]  # of q, k and v
     unit_keys: bool  # scale q and k to length 1

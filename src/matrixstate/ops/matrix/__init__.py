@@ -1,4 +1,4 @@
-"""Scans of matrices along the sequence: the running product of the MRU, and the oracle of every linear recurrence."""
+"""Scans of matrices along the sequence: the product of the MRU, and the most general linear recurrence."""
 
 from typing import NamedTuple
 
@@ -43,15 +43,15 @@ def matrix_scan(
 
     Args:
         x: [B, T, H, D, D] floating point, T >= 0.
-        v: [B, T, H, R, D], dtype of `x`. What every step adds. Default: nothing.
+        v: [B, T, H, R, D], dtype of `x`. Added at every step. Default: nothing is added.
         state: [B, H, R, D], dtype of `x` but at least float32. H_0. Default: zeros where `v` is given, else the
             identity (R = D).
-        reset: [B, T] bool. True starts a document: that step goes on from the default state. Without `v` this
-            needs R = D.
+        reset: [B, T] bool. True at a document's first step: the state is reset to the default before it. Without `v`
+            this requires R = D.
         method: the order of the products, see `schedules`; all agree to rounding. "auto" is "sequential" on a CPU
             and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere. The
-            compiled kernel knows the former only, so another method runs on the reference.
-        backend: "auto" takes the first that can run; a name from `OPS` takes that one or fails.
+            kernel has the former only: "auto" as backend then takes the reference for the others.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
 
     Returns:
         h: [B, T, H, R, D], dtype of `x`. Every H_t. Sums are in at least float32.
@@ -61,8 +61,8 @@ def matrix_scan(
         ShapeError: a shape, dtype or device other than the above, or an unknown method.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Backward keeps x and h only; on the reference it is again differentiable. Norms grow or vanish as products do: for
-    long products without `v` use `scaled_matrix_scan`.
+    Only x and h are saved for the backward pass; that of the reference is differentiable again. Norms of long products
+    overflow or vanish: without `v`, use `scaled_matrix_scan` for them.
     Source: M. Levi, mru-lm, README, "Explanation" and "Efficient Scan".
     """
     op = "matrix_scan"
@@ -103,7 +103,8 @@ def scaled_matrix_scan(
     Args:
         x: [B, T, H, D, D] floating point, T >= 0.
         state: what the last call returned. Default: the identity, R = D.
-        reset: [B, T] bool. True starts a document: that step goes on from the identity. Needs R = D.
+        reset: [B, T] bool. True at a document's first step: the state is reset to the identity before it. Requires
+            R = D.
         method, backend: as in `matrix_scan`.
 
     Returns:
@@ -114,9 +115,9 @@ def scaled_matrix_scan(
     Raises:
         ShapeError, BackendUnavailable: as `matrix_scan`.
 
-    Cost: that of `matrix_scan` and one pass over h. The state is rescaled at every step by a power of two, which
-    rounds nothing, so the products are those of the plain scan wherever that does not overflow. Both results are
-    differentiable, on the reference any number of times; how H splits into them does not change what flows into x.
+    Cost: that of `matrix_scan` and one pass over h. The state is rescaled at every step by a power of two, which is
+    exact: the products are those of the plain scan wherever that does not overflow. h and log_scale are differentiable,
+    on the reference any number of times; the gradient of x does not depend on how H is split between them.
     """
     op = "scaled_matrix_scan"
     B, T, H, D = _check(op, x, reset, method)

@@ -1,4 +1,4 @@
-"""The compiled matrix scans (csrc/matrix/) as PyTorch operators."""
+"""The kernels of the matrix scans (csrc/matrix/) as PyTorch operators."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor,
 def _forward(
     x: Tensor, v: Tensor | None, state: Tensor, exponent: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h, the last state, and the exponent of every h (none without `exponent`)."""
+    """h, the last state, and the exponent of every h (empty without `exponent`, where nothing is rescaled)."""
     h, last, exponents = _outputs(x, state, exponent)
     inputs = dense(x, v, state, exponent, reset)
     _native.matrix_forward(*inputs, h, last, None if exponent is None else exponents, torch.get_num_threads())
@@ -62,7 +62,7 @@ def _backward(
     dlast: Tensor,
     has_v: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, v (empty without it) and the first state."""
+    """The gradients of x, v (empty where there is none) and the first state."""
     dx, dv, dstate = gradients = _gradients(x, state, h, has_v)
     inputs = dense(x, state, exponent, reset, h, None if exponent is None else exponents, dh, dlast)
     _native.matrix_backward(*inputs, dx, dv if has_v else None, dstate, torch.get_num_threads())
@@ -113,7 +113,7 @@ def _(x, state, exponent, reset, h, exponents, dh, dlast, has_v):
     return _gradients(x, state, h, has_v)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, v, state, exponent, reset = inputs
     h, _, exponents = output
     ctx.save_for_backward(x, state, exponent, reset, h, exponents)
@@ -130,7 +130,7 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
     return dx, dv if ctx.has_v else None, dstate, None, None
 
 
-def _keep_matrices(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _save_matrices(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(inputs[0], output[1])
     ctx.dtype = inputs[1]
     ctx.set_materialize_grads(False)
@@ -143,7 +143,7 @@ def _differentiate_normalised(ctx: Any, dh: Tensor | None, dsize: Tensor | None)
     return torch.ops.matrixstate.matrix_normalise_cpu_backward(m, size, dh, dsize), None
 
 
-differentiable("matrix_normalise_cpu", _differentiate_normalised, _keep_matrices)
+differentiable("matrix_normalise_cpu", _differentiate_normalised, _save_matrices)
 differentiable_once("matrix_normalise_cpu_backward", "scaled_matrix_scan")
-differentiable("matrix_scan_cpu", _differentiate, _keep_for_backward)
+differentiable("matrix_scan_cpu", _differentiate, _save_for_backward)
 differentiable_once("matrix_scan_cpu_backward", "matrix_scan, scaled_matrix_scan")

@@ -1,7 +1,8 @@
-"""The matrix scans by any schedule, with a backward pass that keeps only the inputs and the states.
+"""The matrix scans by any schedule, with a backward pass for which only the inputs and the states are saved.
 
 The carried state is a pair (m, e) with H = m·2^e. The plain scan has no e; the scaled scan moves powers of two from
-m to e, which is exact in binary floating point. README.md derives both passes.
+m to e, which changes the exponent field of floating-point numbers alone and so rounds nothing. README.md derives both
+passes.
 """
 
 import math
@@ -46,7 +47,9 @@ class _Scan(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         (x, v, state, exponent, reset, method), (m, e) = inputs, output
         shift = None
-        if exponent is not None and e is not None:  # m_t = m_{t-1} (x_t 2^shift_t): the product that was really formed
+        if (
+            exponent is not None and e is not None
+        ):  # m_t = m_{t-1} (x_t 2^shift_t): the product that the forward pass formed
             before = torch.cat([exponent[:, None], e[:, :-1]], dim=1)
             shift = (before if reset is None else before.masked_fill(reset[..., None], 0)) - e
             ctx.mark_non_differentiable(e)
@@ -73,7 +76,10 @@ class _Scan(torch.autograd.Function):
 
 
 def _adjoint(x: Tensor, dm: Tensor, reset: Tensor | None, method: str) -> Tensor:
-    """g_t = dm_t + g_{t+1} x_{t+1}^T, nothing passing a reset: the same affine scan, run backwards in time."""
+    """g_t = dm_t + g_{t+1} x_{t+1}ᵀ, zero past a reset: an affine matrix scan over the flipped sequence (README.md).
+
+    The last step has no successor: it gets x = 0 and a reset, so that g_T = dm_T.
+    """
     shifted = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1).mT.flip(1)
     cut = None if reset is None else torch.cat([reset[:, 1:], torch.ones_like(reset[:, :1])], dim=1).flip(1)
     g, _ = _Scan.apply(shifted, dm.flip(1), torch.zeros_like(dm[:, 0]), None, cut, method)
@@ -81,6 +87,7 @@ def _adjoint(x: Tensor, dm: Tensor, reset: Tensor | None, method: str) -> Tensor
 
 
 def _wide(reset: Tensor) -> Tensor:
+    """reset [B, T] with the axes of a sequence of matrices."""
     return reset[:, :, None, None, None]
 
 
@@ -92,12 +99,15 @@ def _start(state: Tensor, affine: bool) -> Tensor:
 
 
 def _times_power(m: Tensor, k: Tensor) -> Tensor:
-    """m [..., R, D] times 2^k, k [...] int32. Not torch.ldexp(m, k): its gradient is zero for negative integers."""
+    """m [..., R, D] times 2^k, k [...] int32, exactly. Not torch.ldexp(m, k): its gradient is zero for negative k."""
     return m * torch.ldexp(torch.ones_like(k, dtype=m.dtype), k)[..., None, None]
 
 
 def _rescale(m: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """The same m·2^e with the largest entry of m in [1/2, 1), by powers of two: no rounding."""
+    """The same m·2^e with the largest entry of m in [1/2, 1).
+
+    The factor is a power of two, so nothing is rounded; the clamp keeps it a normal number in float32.
+    """
     moved = torch.frexp(m.abs().amax(dim=(-2, -1))).exponent.clamp(-126, 126)
     return _times_power(m, -moved), e + moved
 
@@ -118,7 +128,7 @@ def _sequential(x, v, state, exponent, reset, method):
 
 
 def _parallel(x, v, state, exponent, reset, method):
-    """The first element takes in the state, so that every prefix is the state after that step."""
+    """The first element is multiplied by the state, so that every prefix of the product is the state after its step."""
     if v is None and state.shape[-2] != state.shape[-1]:
         v = torch.zeros(*x.shape[:3], *state.shape[-2:], dtype=x.dtype, device=x.device)
     first = state if reset is None else torch.where(_wide(reset)[:, 0], _start(state, v is not None), state)
@@ -145,7 +155,7 @@ def _product(left: Elements, right: Elements) -> Elements:
 
 
 def _affine(left: Elements, right: Elements) -> Elements:
-    """(A, b) stands for h -> h A + b."""
+    """The composition of affine maps: (A, b) is h -> h A + b."""
     return left[0] @ right[0], left[1] @ right[0] + right[1]
 
 
@@ -154,7 +164,7 @@ def _scaled_product(left: Elements, right: Elements) -> Elements:
 
 
 def _segmented(combine: Combine) -> Combine:
-    """`combine` for elements whose last part is a flag that says: nothing from the left passes here."""
+    """`combine` for elements whose last part is a reset: where it is set, nothing from the left passes."""
 
     def combined(left: Elements, right: Elements) -> Elements:
         cut = right[-1]

@@ -1,10 +1,10 @@
-"""Five orders in which to take all prefixes of an associative product.
+"""Five orders in which to compute all prefixes of an associative product.
 
 Elements are tuples of tensors that share axes 0 (batch) and 1 (sequence, length T). `combine(left, right)` takes two
 such tuples of equal length along axis 1 and returns left·right, elementwise along the sequence. Each schedule returns
-the inclusive prefixes e_1, e_1·e_2, ..., as a new tuple; its inputs are left as they were.
+the inclusive prefixes e_1, e_1·e_2, ..., as a new tuple; its inputs are not written.
 
-Depth is the number of calls of `combine` that wait for one another, work the number of element pairs combined.
+Depth is the number of calls of `combine` that depend on one another, work the number of element pairs combined.
 
 | schedule       | depth                | work                  | source                          |
 |----------------|----------------------|-----------------------|---------------------------------|
@@ -48,7 +48,7 @@ def sequential(combine: Combine, elements: Elements) -> Elements:
 
 
 def hillis_steele(combine: Combine, elements: Elements) -> Elements:
-    """Every element takes in the one `stride` before it, for doubling strides."""
+    """Every element is multiplied by the one `stride` before it, for doubling strides."""
     out = _copy(elements)
     length, stride = out[0].shape[1], 1
     while stride < length:
@@ -58,7 +58,7 @@ def hillis_steele(combine: Combine, elements: Elements) -> Elements:
 
 
 def sklansky(combine: Combine, elements: Elements) -> Elements:
-    """The right half of every block takes in the last prefix of the left half, for doubling blocks."""
+    """The right half of every block is multiplied by the last prefix of its left half, for doubling blocks."""
     out = _copy(elements)
     length, half = out[0].shape[1], 1
     position = torch.arange(length, device=out[0].device)

@@ -33,20 +33,22 @@ def mru_scan(
     Args:
         elements: [B, T, H, n] floating point, T >= 0; n is that of `BUILDERS[builder]` for order D.
         down: [H, D, C] floating point, C >= 1. W_down.
-        v: [B, T, H, D, D], dtype of `elements`. What every step adds. Default: nothing. Not with `rescale`.
+        v: [B, T, H, D, D], dtype of `elements`. Added at every step. Default: nothing is added. Not with `rescale`.
         state: what the last call returned: a tensor [B, H, D, D], dtype of `elements` but at least float32, or with
             `rescale` a `ScaledState`. Default: zeros where `v` is given, else the identity.
         builder: how elements become X_t, a name of `BUILDERS`.
-        decay: [B, T, H] floating point. f_t, the factor of the state before. Default: 1.
+        decay: [B, T, H] floating point. f_t, the decay of the state. Default: ones.
         rescale: carry H as m·2^e, which never overflows.
-        readout: what W_down sees: "state" H, "normalised" H sqrt(D)/|H|, or "bounded", the latter times
+        readout: what W_down multiplies: "state" H, "normalised" H sqrt(D)/|H|, or "bounded", the latter times
             exp(bound·tanh(log(|H|/sqrt(D))/bound)).
         bound: positive, for the bounded read-out.
-        mask: [B, T] bool. False is padding, a step that leaves the state as it is. Its own y means nothing.
-        reset: [B, T] bool. True starts a document: that step goes on from the default state.
-        method: the order of the products, as in `matrix_scan`. The fused kernel knows the sequential one only.
-        backend: "auto" takes the first that can run: "cpu" is fused and knows the builders reshape_identity, ldu and
-            cayley; "composed" goes part by part with the fastest `matrix_scan`. A name takes that one or fails.
+        mask: [B, T] bool, True at real steps. A padded step leaves the state unchanged, bit for bit; its y is
+            undefined. Default: all real.
+        reset: [B, T] bool. True at a document's first step: the state is reset to the default before it.
+        method: the order of the products, as in `matrix_scan`. The fused kernel has the sequential one only.
+        backend: "auto" takes the first that can run: "cpu" is one fused kernel for the builders reshape_identity, ldu
+            and cayley; "composed" computes part by part with the fastest `matrix_scan`. A name takes that one or
+            raises.
 
     Returns:
         y: [B, T, H, D, C], dtype of `elements`. Sums are in at least float32.
@@ -56,9 +58,9 @@ def mru_scan(
         ShapeError: a shape, dtype or device other than the above, or an unknown option.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·T·H·D²·(D + C) multiply-adds and the making of X_t (D³ for ldu and cayley). Backward of the fused kernel
-    keeps the inputs and every 16th state; the other backends keep every X_t and H_t.
-    Source: M. Levi, mru-lm; decay, write and read-outs as in our README.
+    Cost: B·T·H·D²·(D + C) multiply-adds and the construction of X_t (D³ for ldu and cayley). The fused kernel saves the
+    inputs and every 16th state for the backward pass, the other backends every X_t and H_t.
+    Source: M. Levi, mru-lm. Decay, v and read-outs are derived in README.md.
     """
     op = "mru_scan"
     B, T, H, D = check_inputs(op, elements, down, v, decay, builder, rescale, readout, bound, method)

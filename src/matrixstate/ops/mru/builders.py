@@ -1,8 +1,8 @@
-"""How the matrix recurrent unit makes a matrix of a token: pure functions from free elements to square matrices.
+"""Builders: pure functions from the free elements of a token to the square matrix of the matrix recurrent unit.
 
-Every builder takes elements [..., n] in row-major order and gives matrices [..., D, D]. n is D² ("full") or
-D(D-1)/2, the strictly lower triangle row by row ("skew"). Zero elements give the identity, but for `householder`, whose
-D reflections give minus the identity. Sources: M. Levi, mru-lm, README and create_state_matrix.ipynb.
+Every builder takes elements [..., n] in row-major order and returns matrices [..., D, D]. n is D² ("full") or
+D(D-1)/2, the strictly lower triangle row by row ("skew"). Zero elements give the identity, except for `householder`,
+whose D reflections give minus the identity. Sources: M. Levi, mru-lm, README and create_state_matrix.ipynb.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from matrixstate.ops._checks import accumulation_dtype, full_precision
 
 
 class Builder(NamedTuple):
-    """One way to make state matrices."""
+    """One way to build state matrices."""
 
     build: Callable[[Tensor, int], Tensor]
     elements: Callable[[int], int]  # how many free elements a matrix of that order has
@@ -134,7 +134,7 @@ def ldu_newton_schulz(elements: Tensor, order: int) -> Tensor:
     """One Newton-Schulz step from S = `ldu` towards orthogonality, rescaled to a determinant near 1.
 
     S (I + E/2) with E = I - SᵀS/|S|². The eigenvalues of E/2 have the mean m = (D-1)/(2D) and some variance s, so
-    log det(I + E/2) is about D (log(1+m) - s/(2(1+m)²)); the scale takes that back.
+    log det(I + E/2) is about D (log(1+m) - s/(2(1+m)²)); the scale compensates for that.
     """
     matrix = ldu(elements, order)
     error = _identity(matrix, order) - matrix.mT @ matrix / matrix.square().sum(dim=(-2, -1), keepdim=True)

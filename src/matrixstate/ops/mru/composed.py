@@ -1,4 +1,4 @@
-"""The MRU part by part, as the reference computes it, over the fastest scan of matrices that can run."""
+"""The MRU part by part as the reference computes it, but with the fastest backend of every part."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The compiled, fused MRU (csrc/mru/) as PyTorch operators."""
+"""The fused kernel of the MRU (csrc/mru/) as PyTorch operators, and that of one token through a layer."""
 
 from typing import Any
 
@@ -24,7 +24,8 @@ from matrixstate.ops.mru.weights import MRUWeights, State
 
 __all__ = ["mru_scan", "mru_step", "unsupported"]
 
-BUILDERS = ("reshape_identity", "ldu", "cayley")  # in the order of csrc/mru/mru.h, as are these
+# Each in the order of csrc/mru/mru.h.
+BUILDERS = ("reshape_identity", "ldu", "cayley")
 READOUTS = ("state", "normalised", "bounded")
 
 
@@ -80,9 +81,9 @@ def mru_step(
     return y, last, after if after_exponent is None else ScaledState(after, after_exponent)
 
 
-def _outputs(elements: Tensor, down: Tensor, state: Tensor, scaled: bool, keep: bool) -> tuple[Tensor, ...]:
+def _outputs(elements: Tensor, down: Tensor, state: Tensor, scaled: bool, save: bool) -> tuple[Tensor, ...]:
     B, T, H, D, C = *elements.shape[:3], *down.shape[1:]
-    intervals = -(-T // _native.MRU_INTERVAL) if keep else 0
+    intervals = -(-T // _native.MRU_INTERVAL) if save else 0
     rows = B if scaled else 0
     return (
         fresh(elements, B, T, H, D, C),
@@ -106,19 +107,19 @@ def _forward(
     builder: str,
     readout: str,
     bound: float,
-    keep: bool,
+    save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, the last state and its exponent, and the states every few steps (none unless `keep`) with theirs.
+    """y, the last state and its exponent, and for the backward pass the states every few steps and their exponents.
 
-    Without `exponent` nothing is rescaled and exponents are empty.
+    Without `save` none are saved; without `exponent` nothing is rescaled and exponents are empty.
     """
     scaled = exponent is not None
-    y, last, last_exponent, kept, kept_exponent = outputs = _outputs(elements, down, state, scaled, keep)
+    y, last, last_exponent, saved, saved_exponent = outputs = _outputs(elements, down, state, scaled, save)
     _native.mru_forward(
         *dense(elements, v, decay, down, reset, mask, state, exponent),
         *(BUILDERS.index(builder), READOUTS.index(readout), bound),
         *(y, last, last_exponent if scaled else None),
-        *(kept if keep else None, kept_exponent if keep and scaled else None),
+        *(saved if save else None, saved_exponent if save and scaled else None),
         torch.get_num_threads(),
     )
     return outputs  # type: ignore[return-value]
@@ -132,18 +133,18 @@ def _backward(
     down: Tensor,
     reset: Tensor | None,
     mask: Tensor | None,
-    kept: Tensor,
-    kept_exponent: Tensor | None,
+    saved: Tensor,
+    saved_exponent: Tensor | None,
     builder: str,
     readout: str,
     bound: float,
     dy: Tensor,
     dlast: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of elements, v and decay (empty without them), down and the first state."""
+    """The gradients of elements, v and decay (empty where there are none), down and the first state."""
     delements, dv, ddecay, ddown, dstate = gradients = _gradients(elements, v, decay, down, dlast)
     _native.mru_backward(
-        *dense(elements, v, decay, down, reset, mask, kept, kept_exponent),
+        *dense(elements, v, decay, down, reset, mask, saved, saved_exponent),
         *(BUILDERS.index(builder), READOUTS.index(readout), bound),
         *dense(dy, dlast),
         *(delements, None if v is None else dv, None if decay is None else ddecay, ddown, dstate),
@@ -158,21 +159,21 @@ def _gradients(elements: Tensor, v: Tensor | None, decay: Tensor | None, down: T
 
 
 @torch.library.register_fake("matrixstate::mru_scan_cpu")
-def _(elements, v, decay, down, state, exponent, reset, mask, builder, readout, bound, keep):
-    return _outputs(elements, down, state, exponent is not None, keep)
+def _(elements, v, decay, down, state, exponent, reset, mask, builder, readout, bound, save):
+    return _outputs(elements, down, state, exponent is not None, save)
 
 
 @torch.library.register_fake("matrixstate::mru_scan_cpu_backward")
-def _(elements, v, decay, down, reset, mask, kept, kept_exponent, builder, readout, bound, dy, dlast):
+def _(elements, v, decay, down, reset, mask, saved, saved_exponent, builder, readout, bound, dy, dlast):
     return _gradients(elements, v, decay, down, dlast)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     elements, v, decay, down, _, exponent, reset, mask, *options, _ = inputs
-    y, last, last_exponent, kept, kept_exponent = output
+    y, last, last_exponent, saved, saved_exponent = output
     ctx.options = options
-    ctx.save_for_backward(elements, v, decay, down, reset, mask, kept, None if exponent is None else kept_exponent)
-    ctx.mark_non_differentiable(last_exponent, kept_exponent)
+    ctx.save_for_backward(elements, v, decay, down, reset, mask, saved, None if exponent is None else saved_exponent)
+    ctx.mark_non_differentiable(last_exponent, saved_exponent)
     ctx.set_materialize_grads(False)
     ctx.like = y.shape, last.shape
 
@@ -188,17 +189,17 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) 
     return *wanted, None, None, None, None, None, None, None
 
 
-differentiable("mru_scan_cpu", _differentiate, _keep_for_backward)
+differentiable("mru_scan_cpu", _differentiate, _save_for_backward)
 differentiable_once("mru_scan_cpu_backward", "mru_scan")
 
 
 @register_flop_formula(torch.ops.matrixstate.mru_scan_cpu)
 def _forward_flops(elements, v, decay, down, state, exponent, reset, mask, builder, *options, **shapes) -> int:
-    """Those of the matrix products alone, as PyTorch counts the reference's."""
+    """The FLOPs of the matrix products alone, as PyTorch counts the reference's."""
     B, T, H, D, C = *elements[:3], *down[1:]
     return 2 * B * T * H * D * D * (D + C + (D if builder == "ldu" else 0))
 
 
 @register_flop_formula(torch.ops.matrixstate.mru_scan_cpu_backward)
-def _backward_flops(elements, v, decay, down, reset, mask, kept, exponent, builder, *options, **shapes) -> int:
+def _backward_flops(elements, v, decay, down, reset, mask, saved, exponent, builder, *options, **shapes) -> int:
     return 2 * _forward_flops(elements, v, decay, down, None, exponent, reset, mask, builder)

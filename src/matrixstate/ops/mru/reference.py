@@ -1,4 +1,4 @@
-"""The definition of the MRU: plain PyTorch, one part after another. Its gradient is that of the parts."""
+"""The definition of the MRU: plain PyTorch, part by part. Its gradient is that of the parts."""
 
 import math
 
@@ -57,7 +57,7 @@ def mru_scan(
 
 
 def _read(h: Tensor, log_scale: Tensor | None, readout: str, bound: float) -> Tensor:
-    """What W_down sees of every state h [B, T, H, D, D] or, with log_scale [B, T, H], e^log_scale h."""
+    """What W_down multiplies: the read-out of states h [B,T,H,D,D] or, with log_scale [B,T,H], of e^log_scale h."""
     if log_scale is not None:
         scale = log_scale
     elif readout == "state":

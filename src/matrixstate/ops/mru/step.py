@@ -1,4 +1,4 @@
-"""One token through an MRU layer, but for its projections: what generation calls once per layer and token."""
+"""One token through an MRU layer except for its projections: generation calls it once per layer and token."""
 
 from torch import Tensor
 
@@ -21,9 +21,8 @@ def mru_step(
     """y = RMSNorm((read(h) W_down + skip ∘ v) ∘ silu(gate)) with h = f·state·X(elements) + v, for one token.
 
     v is the value after the convolution and silu, f = exp(-e^log_rate softplus(forget + bias)), and balanced weights
-    write sqrt(1 - f²) v. For inference: it
-    has no gradient. The same numbers as `causal_conv`, `mru_scan` and what a layer puts around them, which round in
-    between where the inputs are bfloat16.
+    write sqrt(1 - f²) v. For inference: it has no gradient. The result is that of `causal_conv`, `mru_scan` and the
+    rest of the layer, which round in between where the inputs are bfloat16.
 
     Sizes: B batch, H heads, D order of the state, C channels of each of its rows after W_down.
 
@@ -39,14 +38,13 @@ def mru_step(
 
     Returns:
         y: [B, 1, H·D·C], dtype of `weights.norm`, or of `elements` without a norm.
-        past: as given, one token later.
-        state: as given, one token later.
+        past, state: after this token.
 
     Raises:
         ShapeError: a shape, dtype or device other than the above, or a part without its weights.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: that of one step of `mru_scan`, in one call of about 10 µs beside it.
+    Cost: that of one step of `mru_scan`, and about 10 µs for the call.
     """
     device, dtype = elements.device.type, elements.dtype
     run = implementation("mru_scan", backend, device, dtype, weights.builder, function="mru_step")

@@ -37,17 +37,17 @@ def outer_scan(
     Sizes: B batch, T sequence, H heads, K key width, V value width.
 
     Args:
-        q: [B, T, H, K] floating point, T >= 0. Read-out; not scaled.
+        q: [B, T, H, K] floating point, T >= 0. Reads the state; not scaled.
         k: [B, T, H, K], dtype of `q`.
         v: [B, T, H, V], dtype of `q`.
         log_decay: [B, T, H] or [B, T, H, K], natural logarithm g of the decay of the rows, <= 0. Default: no decay.
         log_decay_v: [B, T, H, V], natural logarithm g' of the decay of the columns, <= 0. Default: no decay.
-        log_input: [B, T, H], natural logarithm i of the input's weight. Default: 1.
-        bonus: [H, K], only with read="pre". What a step reads of itself.
+        log_input: [B, T, H], natural logarithm i of the input's weight. Default: zeros, a weight of 1.
+        bonus: [H, K], only with read="pre": the weight with which a step reads its own input. Default: zeros.
         read: "post", or "pre": y_t = q_tᵀ (S_{t-1} + diag(bonus) k_t v_tᵀ).
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
-        reset: [B, T] bool. True starts a document: that step goes on from zeros.
-        chunk: steps per chunk of the chunked form; the result does not depend on it.
+        reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it.
+        chunk: steps per chunk of the chunked form, >= 1; it changes the result by rounding only.
         backend: "cpu" (compiled), "chunked" (products of matrices, for any device), "reference", or "auto": the first
             of them that can run.
 
@@ -94,10 +94,12 @@ def linear_attention(
         log_decay, reset, chunk, backend: as in `outer_scan`.
 
     Returns:
-        y: [B, T, H, V], dtype of `q`. Zeros where nothing was seen yet.
-        state: [B, H, K, V + 1].
+        y: [B, T, H, V], dtype of `q`. Zeros where the weights sum to zero.
+        state: [B, H, K, V + 1], to be passed to the next call.
 
-    Exact: the sum of weights is carried as one more column of values, each of them 1.
+    Raises: as `outer_scan`.
+
+    The sum of weights is carried as one more column of values, all of them 1: exact on every backend.
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eq. 18-20.
     """
     op = "linear_attention"

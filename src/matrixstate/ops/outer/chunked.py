@@ -1,7 +1,7 @@
-"""The outer-product recurrence chunk by chunk: products of matrices within a chunk, one step per chunk between them.
+"""The outer-product recurrence in chunked form: products of matrices within a chunk, one step per chunk between them.
 
-A number that is not finite spreads over its chunk, backwards in time and past resets too: what is not seen is
-multiplied by zero.
+A number that is not finite spreads over its whole chunk, to earlier steps and other documents too, since what a step
+does not see is multiplied by zero.
 """
 
 import torch
@@ -34,7 +34,7 @@ def outer_scan(
     chunk = min(chunk, T)
     if log_decay is not None and log_decay.ndim == 3:
         log_decay = log_decay[..., None]
-    own = None  # what a step reads of itself, where the state is read before it
+    own = None  # what a step reads of its own input by the bonus
     if read == "pre" and bonus is not None:
         own = (q * k * bonus).sum(dim=-1, keepdim=True) * v
     if log_input is not None:
@@ -43,7 +43,7 @@ def outer_scan(
     upto = None if log_decay is None else decay_sums(log_decay, chunk)
     upto_v = None if log_decay_v is None else decay_sums(log_decay_v, chunk)
     documents = None if reset is None else to_chunks(reset[..., None].long(), chunk).cumsum(dim=-1)
-    reader, reader_v = upto, upto_v  # up to where the state has decayed when a step reads it
+    reader, reader_v = upto, upto_v  # the decay of the state at the moment when a step reads it
     if read == "pre":
         reader, reader_v = (None if x is None else _before(x) for x in (upto, upto_v))
     mask = seen(documents, chunk, read == "pre", q.device)
@@ -63,7 +63,7 @@ def outer_scan(
 
 
 def _before(upto: Tensor) -> Tensor:
-    """The sums up to the step before."""
+    """The sums up to and including the step before."""
     return pad(upto[..., :-1, :], (0, 0, 1, 0))
 
 
@@ -77,7 +77,7 @@ def _within(
     upto_v: Tensor | None,
     mask: Tensor,
 ) -> Tensor:
-    """What steps of a chunk read of each other [B,H,n,C,V]."""
+    """What the steps of a chunk read of one another [B,H,n,C,V]."""
     scalar = upto is not None and upto.shape[-1] == 1
     at_q, at_k = (x.squeeze(-1) if x is not None and scalar else x for x in (reader, upto))
     weights = decayed_products(q, k, at_q, at_k, mask)
@@ -106,7 +106,9 @@ def _between(
     upto_v: Tensor | None,
     documents: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """How each chunk reads the state before it, what it adds to the state, and what it keeps of it."""
+    """Between chunks: queries of the state before the chunk, what the chunk adds to it, and its decay over the chunk by
+    row and by column.
+    """
     into = q if reader is None else q * reader.exp()
     keys = k if upto is None else k * (upto[..., -1:, :] - upto).exp()
     values = v if upto_v is None else v * (upto_v[..., -1:, :] - upto_v).exp()
@@ -115,6 +117,6 @@ def _between(
     if documents is not None:
         into = into.masked_fill((documents > 0)[..., None], 0)
         keys = keys.masked_fill((documents < documents[..., -1:])[..., None], 0)
-        fresh = (documents[..., -1] > 0)[..., None]
-        keep = (torch.ones_like(k[..., 0, :1]) if keep is None else keep).masked_fill(fresh, 0)
+        restarted = (documents[..., -1] > 0)[..., None]
+        keep = (torch.ones_like(k[..., 0, :1]) if keep is None else keep).masked_fill(restarted, 0)
     return into, keys.mT @ values, keep, keep_v

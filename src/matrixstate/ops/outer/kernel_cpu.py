@@ -23,6 +23,6 @@ def outer_scan(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """As the reference. The kernel has chunks of its own, of a fixed size."""
+    """As the reference. `chunk` is unused: the kernel's backward pass has chunks of a fixed size."""
     decays = {"log_decay": log_decay, "log_decay_v": log_decay_v, "log_input": log_input}
     return run("outer_scan", q, k, v, state, reset, **decays, bonus=bonus, read_before=read == "pre")

@@ -1,4 +1,4 @@
-"""The product of matrices that corrects its own errors: every few steps it snaps towards a learned codebook."""
+"""The product of matrices that corrects its own errors: every few steps the state snaps towards a learned codebook."""
 
 from typing import NamedTuple
 
@@ -37,14 +37,14 @@ def snap_scan(
 
     Args:
         x: [B, T, H, D, D] floating point, T >= 0.
-        keys: [G, M, H/G, D, D] floating point, G a divisor of H, M >= 1. What a state is compared with, by the inner
-            product over the heads of its group; their length sets how sharply.
-        values: [G, M, H/G, D, D], dtype of `keys`. What it becomes a mixture of.
+        keys: [G, M, H/G, D, D] floating point, G a divisor of H, M >= 1. A state is compared with them by the inner
+            product over the heads of its group; the longer they are, the sharper the softmax.
+        values: [G, M, H/G, D, D], dtype of `keys`. A corrected state is a mixture of them.
         state: what the last call returned. Default: the identity at phase 0.
         every: c, at least 1: steps from one correction to the next, counted from the start of a document.
-        mask: [B, T] bool. False is padding: nothing changes and nothing is counted.
-        reset: [B, T] bool. True starts a document: that step goes on from the identity at phase 0.
-        backend: "auto" takes the first that can run: "cpu" (compiled), "reference". A name takes that one or fails.
+        mask: [B, T] bool, True at real steps. A padded step leaves the state unchanged and is not counted.
+        reset: [B, T] bool. True at a document's first step: the state is reset to the identity at phase 0 before it.
+        backend: "auto" takes the first that can run: "cpu" (compiled), "reference". A name takes that one or raises.
 
     Returns:
         h: [B, T, H, D, D], dtype of `x`. H_t, of norm sqrt(D).
@@ -54,7 +54,7 @@ def snap_scan(
         ShapeError: a shape, dtype or device other than the above. BackendUnavailable: no allowed backend can run these.
 
     Cost: B·T·H·D³ multiply-adds, and 2·B·(T/c)·M·H·D² for the corrections. Between corrections the steps are
-    associative; the kernel takes them one after another. Backward keeps x and h.
+    associative; the kernel computes them one after another. x and h are saved for the backward pass.
     Source: the retrieval is that of modern Hopfield networks (Ramsauer et al.); that an affine recurrence which tracks
     exactly cannot contract its errors is argued by Chung et al.
     """

@@ -1,4 +1,4 @@
-"""The compiled snap_scan (csrc/snap/) as PyTorch operators."""
+"""The kernel of `snap_scan` (csrc/snap/) as PyTorch operators."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def snap_scan(
     """As the reference."""
     keys, values = keys.to(torch.float32), values.to(torch.float32)
     h, last, after = torch.ops.matrixstate.snap_scan_cpu(x, keys, values, matrix, phase, every, mask, reset)
-    return h.to(x.dtype), last, after  # backward needs h in float32
+    return h.to(x.dtype), last, after  # the operator returns float32, which its backward pass needs
 
 
 def _outputs(x: Tensor, matrix: Tensor, phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +63,7 @@ def _backward(
     dh: Tensor,
     dlast: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, keys and values (a row's share each) and the first state."""
+    """The gradients of x, of keys and values (a part per row of the batch, to be summed), and of the first state."""
     gradients = _gradients(x, keys, matrix)
     inputs = dense(x, keys, values, matrix, phase)
     _native.snap_backward(*inputs, every, *dense(mask, reset, h, dh, dlast), *gradients, torch.get_num_threads())
@@ -71,8 +71,8 @@ def _backward(
 
 
 def _gradients(x: Tensor, keys: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    share = fresh(keys, len(x), *keys.shape)
-    return fresh(x), share, fresh(share), fresh(matrix)
+    parts = fresh(keys, len(x), *keys.shape)
+    return fresh(x), parts, fresh(parts), fresh(matrix)
 
 
 @torch.library.register_fake("matrixstate::snap_scan_cpu")
@@ -85,7 +85,7 @@ def _(x, keys, values, matrix, phase, every, mask, reset, h, dh, dlast):
     return _gradients(x, keys, matrix)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     x, keys, values, matrix, phase, ctx.every, mask, reset = inputs
     h, last, after = output
     ctx.save_for_backward(x, keys, values, matrix, phase, mask, reset, h)
@@ -105,5 +105,5 @@ def _differentiate(ctx: Any, dh: Tensor | None, dlast: Tensor | None, _: None) -
     return dx, dkeys.sum(0), dvalues.sum(0), dmatrix, None, None, None, None
 
 
-differentiable("snap_scan_cpu", _differentiate, _keep_for_backward)
+differentiable("snap_scan_cpu", _differentiate, _save_for_backward)
 differentiable_once("snap_scan_cpu_backward", "snap_scan")

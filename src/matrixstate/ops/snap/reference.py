@@ -1,4 +1,4 @@
-"""The definition of snap_scan, one step after another."""
+"""The definition of `snap_scan`: plain PyTorch, one step after another. Its gradient is autograd's."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ __all__ = ["snap_scan", "unsupported"]
 
 
 def unit(m: Tensor) -> Tensor:
-    """m [..., D, D] scaled to the Frobenius norm of the identity, sqrt(D); zeros stay zeros."""
+    """m [..., D, D] scaled to the Frobenius norm of the identity, sqrt(D); a zero matrix stays zero."""
     size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(m.dtype).tiny) / m.shape[-1] ** 0.5
     return m / size[..., None, None]
 
