@@ -112,7 +112,7 @@ def _fits(tensor: Tensor, shapes: tuple[tuple[int, ...], ...], like: Tensor) -> 
 
 
 def _found(tensor: Tensor, like: Tensor | None = None) -> str:
-    """What stands in the place of a tensor; with its device where `like` is given."""
+    """What was given in place of the expected tensor; with its device where `like` is given."""
     if not isinstance(tensor, Tensor):
         return repr(tensor)
     return f"{tensor.dtype} {list(tensor.shape)}" + ("" if like is None else f" on {tensor.device}")

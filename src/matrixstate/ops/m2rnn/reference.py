@@ -40,7 +40,7 @@ def m2rnn_scan(
 def m2rnn_step(
     x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The definition of the step, by the ops that it stands for."""
+    """The definition of the step: the ops that it replaces, one after another."""
     channels = _check_step("m2rnn_step", x, weights, past, state)
     _, H, K, V = state.shape
     x = x.to(state.dtype)

@@ -169,10 +169,10 @@ def _segmented(combine: Combine) -> Combine:
     def combined(left: Elements, right: Elements) -> Elements:
         cut = right[-1]
         both = combine(left[:-1], right[:-1])
-        kept = tuple(
+        parts = tuple(
             torch.where(cut.reshape(*cut.shape, *[1] * (b.ndim - 2)), r, b)
             for r, b in zip(right[:-1], both, strict=True)
         )
-        return *kept, left[-1] | cut
+        return *parts, left[-1] | cut
 
     return combined

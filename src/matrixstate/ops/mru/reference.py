@@ -83,7 +83,7 @@ def mru_step(
     *,
     backend: str = "reference",
 ) -> tuple[Tensor, Tensor | None, State]:
-    """The definition of the step, by the ops that it stands for; `backend` is theirs."""
+    """The definition of the step: the ops that it replaces, one after another. `backend` is theirs."""
     check_step("mru_step", elements, value, forget, gate, weights, past, state)
     dtype, D = accumulation_dtype(elements.dtype), weights.down.shape[1]
     added = decay = None

@@ -40,6 +40,7 @@ def outer_scan(
     if log_input is not None:
         k = k * log_input.exp()[..., None]
     q, k, v = (to_chunks(x, chunk) for x in (q, k, v))
+    # [B,H,n,chunk,...]: logarithms of decays summed up to a step; the number of resets up to it
     upto = None if log_decay is None else decay_sums(log_decay, chunk)
     upto_v = None if log_decay_v is None else decay_sums(log_decay_v, chunk)
     documents = None if reset is None else to_chunks(reset[..., None].long(), chunk).cumsum(dim=-1)
@@ -48,14 +49,13 @@ def outer_scan(
         reader, reader_v = (None if x is None else _before(x) for x in (upto, upto_v))
     mask = seen(documents, chunk, read == "pre", q.device)
     y = _within(q, k, v, reader, upto, reader_v, upto_v, mask)
-    into, writes, keep, keep_v = _between(q, k, v, reader, upto, upto_v, documents)
-    carried = []
-    S = state
+    into, writes, decay, decay_v = _between(q, k, v, reader, upto, upto_v, documents)
+    carried, S = [], state
     for c in range(q.shape[2]):
         carried.append(S)
-        S = writes[:, :, c] + (S if keep is None else S * keep[:, :, c, :, None]) * (
-            1 if keep_v is None else keep_v[:, :, c, None, :]
-        )
+        S = S if decay is None else S * decay[:, :, c, :, None]
+        S = S if decay_v is None else S * decay_v[:, :, c, None, :]
+        S = writes[:, :, c] + S
     read_out = into @ torch.stack(carried, dim=2)
     y = y + (read_out if reader_v is None else read_out * reader_v.exp())
     y = from_chunks(y, T)
@@ -112,11 +112,11 @@ def _between(
     into = q if reader is None else q * reader.exp()
     keys = k if upto is None else k * (upto[..., -1:, :] - upto).exp()
     values = v if upto_v is None else v * (upto_v[..., -1:, :] - upto_v).exp()
-    keep = None if upto is None else upto[..., -1, :].exp()
-    keep_v = None if upto_v is None else upto_v[..., -1, :].exp()
+    decay = None if upto is None else upto[..., -1, :].exp()
+    decay_v = None if upto_v is None else upto_v[..., -1, :].exp()
     if documents is not None:
         into = into.masked_fill((documents > 0)[..., None], 0)
         keys = keys.masked_fill((documents < documents[..., -1:])[..., None], 0)
         restarted = (documents[..., -1] > 0)[..., None]
-        keep = (torch.ones_like(k[..., 0, :1]) if keep is None else keep).masked_fill(restarted, 0)
-    return into, keys.mT @ values, keep, keep_v
+        decay = (torch.ones_like(k[..., 0, :1]) if decay is None else decay).masked_fill(restarted, 0)
+    return into, keys.mT @ values, decay, decay_v
