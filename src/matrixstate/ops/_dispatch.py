@@ -26,9 +26,9 @@ class Backend:
     * `unsupported(device, dtype, *details) -> str | None`: why it cannot run such inputs, a sentence for the user, or
       None if it can. Details are the options of a call on which that depends; without them it answers for the defaults.
     * a function with the op's own name, and one for every other function of the op's folder that asks for this op (a
-      rule of `delta_scan`, the single step of a layer). It takes inputs that are checked and complete: a state, T >= 1.
-      Its signature and results are the same in every backend of the op; the reference documents them. Conversion to a
-      dtype to compute in is its own affair.
+      rule of `delta_scan`, the single step of a layer). Its signature and results are the same in every backend of the
+      op; the reference documents them. It takes checked inputs, a state and T >= 1, and converts them to the dtype that
+      it computes in. The step of a layer alone leaves its checks to the backend: the kernel makes them faster.
     """
 
     name: str  # what a caller passes as backend=

@@ -17,8 +17,7 @@ from matrixstate.ops.matrix.schedules import SCHEDULES, Combine, Elements
 
 def scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> Tensor:
     """x [B,T,H,D,D], v [B,T,H,R,D] or None, state [B,H,R,D] -> h [B,T,H,R,D]. T >= 1. Any order of derivatives."""
-    with full_precision(x):
-        return _Scan.apply(x, v, state, None, reset, method)[0]
+    return _Scan.apply(x, v, state, None, reset, method)[0]
 
 
 def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
@@ -26,8 +25,7 @@ def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None
 
     T >= 1. Any order of derivatives; the split of H into m and e is held constant.
     """
-    with full_precision(x):
-        return _Scan.apply(x, None, state, exponent, reset, method)
+    return _Scan.apply(x, None, state, exponent, reset, method)
 
 
 def log_scales(size: Tensor, exponent: Tensor) -> Tensor:
@@ -47,9 +45,8 @@ class _Scan(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         (x, v, state, exponent, reset, method), (m, e) = inputs, output
         shift = None
-        if (
-            exponent is not None and e is not None
-        ):  # m_t = m_{t-1} (x_t 2^shift_t): the product that the forward pass formed
+        if exponent is not None and e is not None:
+            # m_t = m_{t-1} (x_t 2^shift_t) is the product that the forward pass formed, see README.md
             before = torch.cat([exponent[:, None], e[:, :-1]], dim=1)
             shift = (before if reset is None else before.masked_fill(reset[..., None], 0)) - e
             ctx.mark_non_differentiable(e)
@@ -59,7 +56,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dm, _):
         x, state, m, shift, reset = ctx.saved_tensors
-        with full_precision(x):
+        with full_precision(x):  # autocast may be on where backward is called
             formed = x if shift is None else _times_power(x, shift)
             before = torch.cat([state[:, None], m[:, :-1]], dim=1)
             if reset is not None:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from matrixstate.ops._cpu import unsupported
-from matrixstate.ops._rank_one_cpu import register, run
+from matrixstate.ops._rank_one.kernel_cpu import register, run
 
 __all__ = ["outer_scan", "unsupported"]
 
