@@ -1,7 +1,7 @@
 """What all ops check, in errors that name function, argument, expected and got; and the precision in which they sum."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def full_precision(like: Tensor) -> AbstractContextManager:
     """A context in which autocast does not lower the precision of an op's own products."""
+    if not torch.amp.is_autocast_available(like.device.type):  # as on "meta"
+        return nullcontext()
     return torch.autocast(like.device.type, enabled=False)
 
 
