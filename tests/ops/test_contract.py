@@ -171,6 +171,17 @@ def test_autocast_does_not_lower_the_precision(case):
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
+@pytest.mark.parametrize("case", [c for c in CASES if c.backend == "reference"], ids=str, indirect=True)
+def test_the_reference_runs_on_any_device(case):
+    """The device is "meta", which has no autocast either."""
+    drawn = case.sequence(7, case.dtype), case.fixed(case.dtype)
+    expected = case.run(*drawn, None)
+    on_meta = ({name: value.to("meta") for name, value in group.items()} for group in drawn)
+    for got, wanted in zip(case.run(*on_meta, None), expected, strict=True):
+        assert got.device.type == "meta"
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+
+
 @everywhere
 def test_memory_layout_does_not_matter(case):
     sequence, fixed, state = case.sequence(7, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
