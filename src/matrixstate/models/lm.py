@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ConfigError, ShapeError
+from matrixstate.layers.linear import Linear
 from matrixstate.layers.mixer import State
 from matrixstate.layers.moe import MoE
 from matrixstate.layers.positions import count_positions
@@ -44,7 +45,7 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(block, config) for block in config.layers)
         self.norm = make_norm(config)
-        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.head = Linear(config.width, config.vocabulary, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
         else:

@@ -27,6 +27,7 @@ from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
+from matrixstate.ops.linear import linear
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import m2rnn_step
 from matrixstate.ops.m2rnn.weights import M2RNNWeights
@@ -56,6 +57,7 @@ __all__ = [
     "gated_delta_product",
     "gated_delta_rule",
     "gru_scan",
+    "linear",
     "linear_attention",
     "lstm_scan",
     "m2rnn_scan",

@@ -9,6 +9,7 @@ from torch.nn.functional import logsigmoid, silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
+from matrixstate.layers.linear import Linear
 from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, make_config, positive, zero_padding
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
@@ -66,7 +67,7 @@ class GLA(KeyValueMixer):
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V)
         self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
-        self.decay = nn.Sequential(projection(width, config.rank), nn.Linear(config.rank, H * K))
+        self.decay = nn.Sequential(projection(width, config.rank), Linear(config.rank, H * K))
         self.gate = projection(width, H * V)
         self.norm = RMSNorm(V)
         self.output = projection(H * V, width)

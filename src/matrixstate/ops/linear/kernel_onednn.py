@@ -1,0 +1,147 @@
+"""float32 products by oneDNN, which PyTorch has on board but passes over for MKL.
+
+PyTorch has no public way to oneDNN's products of dense float32 tensors. The operator used here is private to it; where
+a release has it no more, or with another schema, `unsupported` says so and `linear` takes PyTorch's own product.
+"""
+
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from matrixstate.errors import BackendUnavailable
+
+SCHEMA = (
+    "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
+)
+INSIDE = ("_are_functorch_transforms_active", "_len_torch_dispatch_stack")
+LEAST = 1 << 21
+"""Multiply-adds from which on a product and its gradients are faster, the way there included."""
+
+
+def unsupported(device: str, dtype: torch.dtype) -> str | None:
+    """Why oneDNN cannot compute such products here, or would not be faster; None if neither."""
+    wanted = os.environ.get("MATRIXSTATE_LINEAR", "auto")
+    if wanted not in ("auto", "onednn", "reference"):
+        raise BackendUnavailable(f"MATRIXSTATE_LINEAR: expected one of auto, onednn, reference, got {wanted!r}")
+    if device != "cpu" or dtype != torch.float32:
+        return f"needs torch.float32 on cpu, got {dtype} on {device}"
+    if wanted == "reference":
+        return "MATRIXSTATE_LINEAR is reference"
+    return missing() or (slower(*processor()) if wanted == "auto" else None)
+
+
+def missing() -> str | None:
+    """What this release of PyTorch lacks; None if nothing."""
+    if not torch.backends.mkldnn.is_available():
+        return f"torch {torch.__version__} is built without oneDNN"
+    packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if packet is None or str(packet.default._schema) != SCHEMA:
+        return f"torch {torch.__version__} does not have the operator {SCHEMA}"
+    lacking = [name for name in INSIDE if not hasattr(torch._C, name)]
+    lacking += [] if hasattr(forward_ad, "_current_level") else ["forward_ad._current_level"]
+    return f"torch {torch.__version__} does not have {', '.join(lacking)}" if lacking else None
+
+
+def slower(vendor: str, family: int) -> str | None:
+    """Why PyTorch's own product is as fast on a processor; None if it is not.
+
+    That is MKL's, which uses AVX-512 on Intel's processors only. AMD's compute 512 bits at once from Zen 5 on (family
+    26); Zen 4 takes two turns of 256, so that MKL loses nothing there.
+    """
+    if vendor != "AuthenticAMD" or family < 26:
+        return (
+            f"faster than torch.mm on AMD processors from family 26 (Zen 5) on; this one is {vendor}, family {family}"
+        )
+    capability = torch.backends.cpu.get_cpu_capability()
+    return None if capability == "AVX512" else f"faster than torch.mm with AVX512; PyTorch uses {capability} here"
+
+
+@cache
+def processor() -> tuple[str, int]:
+    """Vendor and family of the processor, as CPUID names them; "unknown" and 0 where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = platform.processor()  # on Windows, "AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD"
+    vendor = re.search(r"AuthenticAMD|GenuineIntel", text)
+    family = re.search(r"(?:cpu family\s*:|Family)\s*(\d+)", text)
+    return vendor.group() if vendor else "unknown", int(family.group(1)) if family else 0
+
+
+def takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is faster for x [..., K] and weight [N, K], and nothing but numbers is asked for."""
+    if not _is_plain(x) or not _is_plain(weight) or weight.ndim != 2 or _is_transformed():
+        return False
+    N, K = weight.shape
+    if x.shape[-1] != K or min(N, K) < 4 or max(N, K) < 64:  # copies of narrow factors cost more than is gained
+        return False
+    M = x.numel() // K
+    return M >= 16 and M * N * K >= LEAST
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is a dense float32 tensor on the CPU, and of no subclass, which would have a meaning of its own."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+    )
+
+
+def _is_transformed() -> bool:
+    """Whether autocast, torch.func, forward-mode differentiation or a mode that sees every operator is at work.
+
+    They know PyTorch's own products and have rules for them.
+    """
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., K], weight [N, K], bias [N] or None -> [..., N]."""
+    y = product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[0])
+    return y if bias is None else y + bias
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ of a [M, K] and b [N, K]."""
+    return _Product.apply(a, b) if torch.is_grad_enabled() else _multiply(a, b)
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    # The operator copies an a that is not contiguous. It reads b by rows or by columns, but not with other strides.
+    if not b.is_contiguous() and not b.mT.is_contiguous():
+        b = b.contiguous()
+    return torch.ops.mkldnn._linear_pointwise.default(a, b, None, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """Its gradients are such products too, so that they have gradients themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, a, b):
+        ctx.save_for_backward(a, b)
+        return _multiply(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy):
+        a, b = ctx.saved_tensors
+        da = product(dy, b.mT) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return da, None
+        # dyᵀ a: the first factor of a product is copied here, so that is to be the narrower one.
+        if a.shape[1] < dy.shape[1]:
+            return da, product(a.mT, dy.mT).mT.contiguous()
+        return da, product(dy.mT, a.mT)
