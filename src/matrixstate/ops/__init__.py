@@ -27,7 +27,7 @@ from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
-from matrixstate.ops.linear import linear
+from matrixstate.ops.linear_map import linear
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import m2rnn_step
 from matrixstate.ops.m2rnn.weights import M2RNNWeights

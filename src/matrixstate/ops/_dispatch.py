@@ -68,7 +68,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "causal_conv": (_cpu("conv"), _reference("conv")),
     "delta_scan": (_cpu("delta"), _chunked("delta"), _reference("delta")),
     "gru_scan": (_cpu("cells"), _reference("cells")),
-    "linear": (Backend("onednn", "matrixstate.ops.linear.kernel_onednn"), _reference("linear")),
+    "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
     "lstm_scan": (_cpu("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.ops._dispatch import choose
-from matrixstate.ops.linear import kernel_onednn, reference
+from matrixstate.ops.linear_map import kernel_onednn, reference
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
