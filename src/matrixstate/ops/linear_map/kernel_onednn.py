@@ -4,6 +4,7 @@ PyTorch has no public way to oneDNN's products of dense float32 tensors. The ope
 a release has it no more, or with another schema, `unsupported` says so and `linear` takes PyTorch's own product.
 """
 
+import math
 import os
 import platform
 import re
@@ -115,13 +116,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a bᵀ of a [M, K] and b [N, K]."""
-    return _Product.apply(a, b) if torch.is_grad_enabled() else _multiply(a, b)
+def product(a: Tensor, b: Tensor, longest: int = 192) -> Tensor:
+    """a bᵀ of a [M, K] and b [N, K], its sums cut into equal parts of at most `longest` terms."""
+    return _Product.apply(a, b, longest) if torch.is_grad_enabled() else _multiply(a, b, longest)
 
 
-def _multiply(a: Tensor, b: Tensor) -> Tensor:
-    # The operator copies an a that is not contiguous. It reads b by rows or by columns, but not with other strides.
+def _multiply(a: Tensor, b: Tensor, longest: int) -> Tensor:
+    """oneDNN adds up to 1,024 terms one after another; MKL, 192, and so errs less."""
+    K = a.shape[1]
+    size = math.ceil(K / math.ceil(K / longest))
+    total, *parts = (_call(*pair) for pair in zip(a.split(size, dim=1), b.split(size, dim=1), strict=True))
+    for part in parts:
+        total += part
+    return total
+
+
+def _call(a: Tensor, b: Tensor) -> Tensor:
+    # The operator copies an `a` that is not contiguous. A `b` it reads by rows or by columns; with any other strides it
+    # falls back to loops that take a thousand times as long.
     if not b.is_contiguous() and not b.mT.is_contiguous():
         b = b.contiguous()
     return torch.ops.mkldnn._linear_pointwise.default(a, b, None, "none", [], "")
@@ -131,17 +143,18 @@ class _Product(torch.autograd.Function):
     """Its gradients are such products too, so that they have gradients themselves."""
 
     @staticmethod
-    def forward(ctx: Any, a, b):
+    def forward(ctx: Any, a, b, longest):
         ctx.save_for_backward(a, b)
-        return _multiply(a, b)
+        return _multiply(a, b, longest)
 
     @staticmethod
     def backward(ctx: Any, dy):
         a, b = ctx.saved_tensors
         da = product(dy, b.mT) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return da, None
-        # dyᵀ a: the first factor of a product is copied here, so that is to be the narrower one.
+            return da, None, None
+        # dyᵀ a. Longer sums, since no layer goes on from its rounding. The first factor of a product is copied here, so
+        # that is to be the narrower one.
         if a.shape[1] < dy.shape[1]:
-            return da, product(a.mT, dy.mT).mT.contiguous()
-        return da, product(dy.mT, a.mT)
+            return da, product(a.mT, dy.mT, longest=384).mT.contiguous(), None
+        return da, product(dy.mT, a.mT, longest=384), None
