@@ -14,7 +14,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: st
         x: [..., K] floating point.
         weight: [N, K], dtype of `x`.
         bias: [N], dtype of `x`. Default: none.
-        backend: "onednn" (float32 on a CPU, from 2 million multiply-adds on; neither under autocast, which has a dtype
+        backend: "onednn" (float32 on a CPU, from 8 million multiply-adds on; neither under autocast, which has a dtype
             of its own, nor where torch.compile traces, whose compiler fuses what it knows), "reference", or "auto": the
             first that can run.
 

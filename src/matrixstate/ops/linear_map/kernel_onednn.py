@@ -22,7 +22,7 @@ SCHEMA = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
 )
 INSIDE = ("_are_functorch_transforms_active", "_len_torch_dispatch_stack")
-LEAST = 1 << 21
+LEAST = 1 << 23
 """Multiply-adds from which on a product and its gradients are faster, the way there included."""
 
 
@@ -81,10 +81,10 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     if not _is_plain(x) or not _is_plain(weight) or weight.ndim != 2 or _is_transformed():
         return False
     N, K = weight.shape
-    if x.shape[-1] != K or min(N, K) < 4 or max(N, K) < 64:  # copies of narrow factors cost more than is gained
+    if x.shape[-1] != K or min(N, K) < 48:  # copies of narrow factors cost more than is gained
         return False
     M = x.numel() // K
-    return M >= 16 and M * N * K >= LEAST
+    return M >= 128 and M * N * K >= LEAST
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -124,6 +124,8 @@ def product(a: Tensor, b: Tensor, longest: int = 192) -> Tensor:
 def _multiply(a: Tensor, b: Tensor, longest: int) -> Tensor:
     """oneDNN adds up to 1,024 terms one after another; MKL, 192, and so errs less."""
     K = a.shape[1]
+    if longest >= K:
+        return _call(a, b)
     size = math.ceil(K / math.ceil(K / longest))
     total, *parts = (_call(*pair) for pair in zip(a.split(size, dim=1), b.split(size, dim=1), strict=True))
     for part in parts:
