@@ -18,6 +18,7 @@ What holds for all of them:
 
 Each folder has the op's functions (`__init__.py`), its definition (`reference.py`), further backends, and a README that
 derives the formulas. Units that several ops share are the modules with an underscore.
+`linear`, which has no state, is torch.nn.functional.linear with a choice of backends.
 """
 
 from matrixstate.ops._checks import accumulation_dtype
