@@ -1,22 +1,21 @@
 """Linear maps, by the faster of the libraries that PyTorch has on board."""
 
-import torch
 from torch import Tensor
+from torch.nn.functional import linear as plain
 
-from matrixstate.ops._dispatch import choose
-from matrixstate.ops.linear_map import kernel_onednn, reference
+from matrixstate.ops._dispatch import implementation
+from matrixstate.ops.linear_map.regime import regime_of
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
-    """y = x weightᵀ + bias, as torch.nn.functional.linear, which sees to everything but large products.
+    """y = x weightᵀ + bias, as torch.nn.functional.linear, with a choice of backends for large products.
 
     Args:
         x: [..., K] floating point.
         weight: [N, K], dtype of `x`.
         bias: [N], dtype of `x`. Default: none.
-        backend: "onednn" (float32 on a CPU, from 8 million multiply-adds on; neither under autocast, which has a dtype
-            of its own, nor where torch.compile traces, whose compiler fuses what it knows), "reference", or "auto": the
-            first that can run.
+        backend: "onednn" (float32 on a CPU, from 8 million multiply-adds on; not under autocast, torch.func or
+            torch.compile, which have rules for PyTorch's own products), "reference", or "auto": the first that can run.
 
     Returns:
         [..., N], dtype of `x`.
@@ -27,11 +26,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: st
 
     Cost: N·K multiply-adds for each vector of `x`.
     """
-    if torch.compiler.is_compiling():
-        return reference.linear(x, weight, bias)
-    if x.numel() * weight.shape[0] < kernel_onednn.LEAST and backend == "auto":  # a step of one token is in a hurry
-        return reference.linear(x, weight, bias)
-    chosen = choose("linear", backend, x.device.type, x.dtype)
-    if chosen == "onednn" and kernel_onednn.takes(x, weight):
-        return kernel_onednn.linear(x, weight, bias)
-    return reference.linear(x, weight, bias)
+    regime = regime_of(x, weight)
+    if regime == "small" and backend == "auto":  # as dispatch would choose; without it, for steps of one token
+        return plain(x, weight, bias)
+    return implementation("linear", backend, x.device.type, x.dtype, regime)(x, weight, bias)

@@ -14,20 +14,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from matrixstate.errors import BackendUnavailable
+from matrixstate.ops.linear_map.regime import LEAST, lacking
 
 SCHEMA = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
 )
-INSIDE = ("_are_functorch_transforms_active", "_len_torch_dispatch_stack")
-LEAST = 1 << 23
-"""Multiply-adds from which on a product and its gradients are faster, the way there included."""
+REFUSED = {
+    "small": f"takes products of at least {LEAST:,} multiply-adds, 128 vectors and 48 channels on either side",
+    "traced": "torch.compile and torch.export have rules for PyTorch's own products",
+    "transformed": "autocast, torch.func and dispatch modes have rules for PyTorch's own products",
+}
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    """Why oneDNN cannot compute such products here, or would not be faster; None if neither."""
+def unsupported(device: str, dtype: torch.dtype, regime: str = "large") -> str | None:
+    """Why oneDNN cannot compute such products here, or would not be faster; None if neither.
+
+    regime: what `regime_of` says of the inputs.
+    """
     wanted = os.environ.get("MATRIXSTATE_LINEAR", "auto")
     if wanted not in ("auto", "onednn", "reference"):
         raise BackendUnavailable(f"MATRIXSTATE_LINEAR: expected one of auto, onednn, reference, got {wanted!r}")
@@ -35,7 +40,7 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
         return f"needs torch.float32 on cpu, got {dtype} on {device}"
     if wanted == "reference":
         return "MATRIXSTATE_LINEAR is reference"
-    return missing() or (slower(*processor()) if wanted == "auto" else None)
+    return missing() or REFUSED.get(regime) or (slower(*processor()) if wanted == "auto" else None)
 
 
 def missing() -> str | None:
@@ -45,9 +50,8 @@ def missing() -> str | None:
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if packet is None or str(packet.default._schema) != SCHEMA:
         return f"torch {torch.__version__} does not have the operator {SCHEMA}"
-    lacking = [name for name in INSIDE if not hasattr(torch._C, name)]
-    lacking += [] if hasattr(forward_ad, "_current_level") else ["forward_ad._current_level"]
-    return f"torch {torch.__version__} does not have {', '.join(lacking)}" if lacking else None
+    names = lacking()
+    return f"torch {torch.__version__} does not have {', '.join(names)}" if names else None
 
 
 def slower(vendor: str, family: int) -> str | None:
@@ -74,40 +78,6 @@ def processor() -> tuple[str, int]:
     vendor = re.search(r"AuthenticAMD|GenuineIntel", text)
     family = re.search(r"(?:cpu family\s*:|Family)\s*(\d+)", text)
     return vendor.group() if vendor else "unknown", int(family.group(1)) if family else 0
-
-
-def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is faster for x [..., K] and weight [N, K], and nothing but numbers is asked for."""
-    if not _is_plain(x) or not _is_plain(weight) or weight.ndim != 2 or _is_transformed():
-        return False
-    N, K = weight.shape
-    if x.shape[-1] != K or min(N, K) < 48:  # copies of narrow factors cost more than is gained
-        return False
-    M = x.numel() // K
-    return M >= 128 and M * N * K >= LEAST
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is a dense float32 tensor on the CPU, and of no subclass, which would have a meaning of its own."""
-    return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.dtype == torch.float32
-        and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-    )
-
-
-def _is_transformed() -> bool:
-    """Whether autocast, torch.func, forward-mode differentiation or a mode that sees every operator is at work.
-
-    They know PyTorch's own products and have rules for them.
-    """
-    return (
-        torch.is_autocast_enabled("cpu")
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or forward_ad._current_level >= 0
-    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

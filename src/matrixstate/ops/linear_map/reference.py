@@ -1,10 +1,13 @@
 """The definition of a linear map: PyTorch's. Its gradient is autograd's."""
 
-import torch
-from torch.nn.functional import linear
+from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["linear"]
+from matrixstate.ops._plain import unsupported
+
+__all__ = ["linear", "unsupported"]
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
-    return None
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., K], weight [N, K], bias [N] or None -> [..., N]."""
+    return functional.linear(x, weight, bias)
