@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from matrixstate.evaluation import equivalence
 from matrixstate.evaluation.equivalence import certify, example_model
 from matrixstate.layers import MLPConfig, MoEConfig
 from matrixstate.mixers import (
@@ -132,3 +133,19 @@ def test_a_model_that_amplifies_roundings_agrees():
     config = preset("single-mru")
     kinds = tuple({dataclasses.replace(block, repeat=1): None for block in config.blocks})
     assert failing(example_model(dataclasses.replace(config, blocks=kinds, vocabulary=65)), 65, 24) == set()
+
+
+def test_plain_pytorch_runs_more_often_before_a_way_is_reported(monkeypatch):
+    """Twice for a way that passes; for one that fails, sixteen times, once for each of the three kinds of sequences."""
+    runs, nudged = [], equivalence._nudged
+    monkeypatch.setattr(equivalence, "_nudged", lambda model, seed: runs.append(seed) or nudged(model, seed))
+    model, tokens = (
+        example_model(dataclasses.replace(preset("shakespeare-conv-small"), vocabulary=65)),
+        torch.randint(65, (2, 12)),
+    )
+    assert all(row.passes for row in certify(model, tokens, compiled=False))
+    assert runs == [0, 0, 0]
+    runs.clear()
+    monkeypatch.setattr(equivalence, "is_as_good", lambda *_: False)
+    assert not any(row.passes for row in certify(model, tokens, compiled=False))
+    assert runs == [0, *range(2, 16)] * 3
