@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from matrixstate.ops._checks import widened
 from matrixstate.ops._chunks import decay_sums, decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._dynamic import is_dynamic, over_chunks
 from matrixstate.ops._plain import unsupported
 from matrixstate.ops.delta.rules import as_key_and_read
 
@@ -60,6 +61,8 @@ def _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> 
     of read with write and with k. README.md, "By chunks", derives it.
     """
     T = q.shape[1]
+    if is_dynamic(T):
+        return _over_chunks(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk)
     rows = min(chunk, T) * micro_steps
     if log_decay is not None and log_decay.ndim == 3:
         log_decay = log_decay[..., None]
@@ -84,6 +87,17 @@ def _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> 
         S = decay[:, :, c, :, None] * S + writes[:, :, c].mT @ (of_state[:, :, c] @ S) + added[:, :, c]
     whole = from_chunks(torch.stack(y, dim=2) + fixed, T * micro_steps)
     return whole[:, micro_steps - 1 :: micro_steps], S
+
+
+def _over_chunks(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk) -> tuple[Tensor, Tensor]:
+    """`_scan` of a sequence of dynamic length; the rows of a step are an axis of their own meanwhile."""
+    rows = [x.unflatten(1, (-1, micro_steps)) for x in (k, v, read, write)]
+
+    def run(q, log_decay, reset, k, v, read, write, state):
+        k, v, read, write = (x.flatten(1, 2) for x in (k, v, read, write))
+        return _scan(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk)
+
+    return over_chunks(run, (q, log_decay, reset, *rows), state, chunk)
 
 
 def _solve(

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from matrixstate.ops._checks import widened
 from matrixstate.ops._chunks import BLOCK, decay_sums, decayed_products, from_chunks, seen, to_chunks
+from matrixstate.ops._dynamic import is_dynamic, over_chunks
 from matrixstate.ops._plain import unsupported
 
 __all__ = ["outer_scan", "unsupported"]
@@ -31,6 +32,13 @@ def outer_scan(
 ) -> tuple[Tensor, Tensor]:
     """As the reference. README.md, "By chunks", derives it."""
     T = q.shape[1]
+    if is_dynamic(T):
+        inputs = (q, k, v, log_decay, log_decay_v, log_input, reset)
+
+        def run(q, k, v, log_decay, log_decay_v, log_input, reset, state):
+            return outer_scan(q, k, v, log_decay, log_decay_v, log_input, bonus, read, state, reset, chunk)
+
+        return over_chunks(run, inputs, state, chunk)
     chunk = min(chunk, T)
     if log_decay is not None and log_decay.ndim == 3:
         log_decay = log_decay[..., None]
