@@ -1,4 +1,4 @@
-"""Reporters for tests: they do something at a step, or remember what they were told."""
+"""Reporters for tests: they act at a step, or record what was reported."""
 
 
 class Listener:
@@ -29,7 +29,7 @@ class At(Listener):
 
 
 class Memory(Listener):
-    """Remembers warnings, and readings as (step, readings)."""
+    """Records warnings, and readings as (step, readings)."""
 
     def __init__(self):
         self.warnings, self.readings = [], []

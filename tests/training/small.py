@@ -18,7 +18,7 @@ def text_file(directory: Path) -> Path:
 
 
 def small_config(directory: Path, steps: int = 12, dropout: float = 0.1, **training) -> TextRunConfig:
-    """A two-block model with dropout, so that random state matters too."""
+    """A config of a two-block model with dropout, so that the random state matters too."""
     blocks = (
         BlockConfig(M2RNNConfig(heads=2, key_size=3, value_size=5), MLPConfig(hidden=20)),
         BlockConfig(GatedConvConfig(), None),

@@ -1,4 +1,4 @@
-"""Checkpoints are complete or not there, damage is named, and nothing is ever unpickled."""
+"""Checkpoints are complete or absent, damage is named, and nothing is ever unpickled."""
 
 import contextlib
 import dataclasses
@@ -47,17 +47,17 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
     config = small_config(tmp_path, steps=40, checkpoint_every=3, evaluate_every=2, keep=2, learning_rate=0.3)
     run = start(tmp_path / "run", config)
     train(run)
-    looks = {m["step"]: m["validation_loss"] for m in run.metrics() if "validation_loss" in m and m["step"] < 40}
+    evaluations = {m["step"]: m["validation_loss"] for m in run.metrics() if "validation_loss" in m and m["step"] < 40}
     best = read_best(run.checkpoints)
-    assert best.nats_per_token == min(looks.values())
-    assert looks[best.step] == best.nats_per_token
+    assert best.nats_per_token == min(evaluations.values())
+    assert evaluations[best.step] == best.nats_per_token
     steps = [int(path.name[5:]) for path in list_checkpoints(run.checkpoints)]
     assert len(steps) == (2 if best.step in (39, 40) else 3)
     assert steps[-2:] == [39, 40]
     assert best.step in steps
     model = load_model(run, "best")
-    kept = load_file(run.checkpoints / f"step-{best.step:08d}" / "model.safetensors")
-    assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
+    saved = load_file(run.checkpoints / f"step-{best.step:08d}" / "model.safetensors")
+    assert all(torch.equal(p, saved[name]) for name, p in model.named_parameters())
 
 
 def test_a_checkpoint_can_be_named(run):
@@ -73,7 +73,7 @@ def test_a_missing_best_is_named(run):
         find_checkpoint(run.checkpoints, "best")
 
 
-def test_a_copy_beside_the_checkpoints_is_none(run):
+def test_a_copy_among_the_checkpoints_is_ignored(run):
     shutil.copytree(run.checkpoints / "step-00000008", run.checkpoints / "step-00000008.bak")
     assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000004", "step-00000008"]
     assert find_checkpoint(run.checkpoints)[0].name == "step-00000008"
@@ -135,7 +135,7 @@ def test_no_usable_checkpoint_names_every_damage(run):
         find_checkpoint(run.checkpoints)
 
 
-def test_a_cut_last_line_of_the_metrics_is_forgotten(run):
+def test_a_truncated_last_line_of_the_metrics_is_ignored(run):
     expected = losses(run)
     path = run.directory / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 9, "lo')

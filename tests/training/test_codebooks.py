@@ -1,4 +1,4 @@
-"""Codebooks made of a model's own states: what they hold, that they correct, and where they are refused."""
+"""Codebooks made of a model's own states: their values, their effect, and where they are refused."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from matrixstate.layers import MLPConfig
 from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import TaskRunConfig, TaskTrainingConfig, start, train
-from matrixstate.training.correction import READ, find_codes, with_codebooks, with_correction
+from matrixstate.training.correction import CODES_STEP, find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import correct_run, load_task_model
 
 PLAIN = MRUConfig(heads=2, state_size=32, channels=32, builder="reshape_identity", norm=True)
@@ -48,7 +48,7 @@ def same_weights(one, other):
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
+def test_correction_in_training_equals_correction_afterwards(plain, tmp_path):
     train(start(tmp_path / "fitted", config_of(CORRECTED, codebooks="answers")))
     correct_run(plain, tmp_path / "corrected", every=4)
     (before, a), (after, b) = load_task_model(tmp_path / "fitted"), load_task_model(tmp_path / "corrected")
@@ -59,7 +59,7 @@ def test_correction_can_be_had_before_training_or_after(plain, tmp_path):
 def test_codes_are_the_mean_states_of_an_answer(plain):
     model, config = load_task_model(plain)
     (means,) = find_codes(model, config.data, LENGTH).values()
-    tokens, _ = config.data.at(0, READ, -(-100 * 6 // (LENGTH - 8)), LENGTH)
+    tokens, _ = config.data.at(0, CODES_STEP, -(-100 * 6 // (LENGTH - 8)), LENGTH)
     found = {answer: [] for answer in range(6)}
     for t in range(8, LENGTH):
         logits, state = model(tokens[:, : t + 1])
@@ -71,7 +71,7 @@ def test_codes_are_the_mean_states_of_an_answer(plain):
 
 
 def test_wrong_matrices_are_corrected(plain):
-    """Weights that are a little off drift when uncorrected, and do not with the codes of the right ones."""
+    """Slightly wrong weights drift when uncorrected, and do not with the codes of the right weights."""
     model, config = load_task_model(plain)
     codes = find_codes(model, config.data, LENGTH)
     corrected = with_codebooks(model, with_correction(config.final_model(), 4, 6), codes)
@@ -86,7 +86,7 @@ def test_wrong_matrices_are_corrected(plain):
 
 
 def test_clusters_correct_without_answers(plain, tmp_path):
-    """More clusters than states, found without looking at answers, keep slightly wrong matrices right."""
+    """More clusters than states, found without the answers, correct slightly wrong matrices."""
     model, config = correct_run(plain, tmp_path / "clusters", every=4, codes=24)
     assert config.model.blocks[0].mixer.codes == 24
     torch.manual_seed(0)
@@ -104,22 +104,22 @@ def test_nothing_changes_before_the_first_correction(plain):
     corrected = with_codebooks(model, with_correction(config.final_model(), LENGTH + 1, 9), codes)
     tokens, _ = config.data.at(0, 0, 3, LENGTH)
     torch.testing.assert_close(corrected(tokens)[0], model(tokens)[0])
-    assert torch.equal(corrected.layers[0].mixer.codebook.codes[1, 6], codes[0][0, 1:])  # the first again
+    assert torch.equal(corrected.layers[0].mixer.codebook.codes[1, 6], codes[0][0, 1:])  # the first code, repeated
 
 
-def test_an_mru_that_writes_beside_one_that_is_corrected_is_left_as_it_is(tmp_path):
+def test_an_mru_that_writes_is_left_unchanged_where_another_is_corrected(tmp_path):
     writes = BlockConfig(dataclasses.replace(PLAIN, write=True, rescale=False), MLPConfig(32))
 
-    def beside(mixer, **training):
+    def config_with(mixer, **training):
         config = config_of(mixer, steps=2, **training)
         model = dataclasses.replace(config.model, blocks=(*config.model.blocks, writes))
         return dataclasses.replace(config, model=model)
 
-    train(start(tmp_path / "run", beside(CORRECTED, codebooks="clusters")))
+    train(start(tmp_path / "run", config_with(CORRECTED, codebooks="clusters")))
     model, config = load_task_model(tmp_path / "run")
     assert [layer.mixer.codebook is not None for layer in model.layers] == [True, False]
     assert list(find_codes(_without_correction(model), config.data, LENGTH)) == [0]
-    train(start(tmp_path / "plain", beside(PLAIN)))
+    train(start(tmp_path / "plain", config_with(PLAIN)))
     later, _ = correct_run(tmp_path / "plain", tmp_path / "corrected", every=4, codes=6)
     assert same_weights(model, later)
 
@@ -130,7 +130,7 @@ def _without_correction(model):
     return plain
 
 
-def test_what_cannot_be_fitted_is_refused(plain, tmp_path):
+def test_what_cannot_be_corrected_is_refused(plain, tmp_path):
     model, config = load_task_model(plain)
     task, sizes = config.data, config.final_model()
     codes = find_codes(model, task, LENGTH)

@@ -35,25 +35,25 @@ def poison(monkeypatch, when, where):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_leaves_the_weights_as_they_were(where, tmp_path, monkeypatch):
-    run, four = start(tmp_path / "run", small_config(tmp_path)), start(tmp_path / "four", small_config(tmp_path))
-    train(four, stop_after=4)
+    run, first_four = start(tmp_path / "run", small_config(tmp_path)), start(tmp_path / "four", small_config(tmp_path))
+    train(first_four, stop_after=4)
     poison(monkeypatch, {5}, where)
     with pytest.raises(
         Diverged, match="step 5: expected a finite loss and gradient, got .*matrixstate autopsy .*step-00000005"
     ):
         train(run)
-    one, other = (load_file(find_checkpoint(r.checkpoints)[0] / "model.safetensors") for r in (run, four))
+    one, other = (load_file(find_checkpoint(r.checkpoints)[0] / "model.safetensors") for r in (run, first_four))
     assert all(torch.equal(one[name], other[name]) for name in one)
     status = json.loads((run.directory / "status.json").read_text())
     assert status["status"] == "failed"
     assert "step 5" in status["reason"]
     monkeypatch.undo()
     train(run, resume=True)
-    train(four, resume=True)
-    assert losses(run) == losses(four)
+    train(first_four, resume=True)
+    assert losses(run) == losses(first_four)
 
 
-def test_steps_can_be_skipped_but_not_for_ever(tmp_path, monkeypatch):
+def test_only_so_many_steps_can_be_skipped(tmp_path, monkeypatch):
     config = small_config(tmp_path, on_nonfinite="skip", max_skipped=2)
     run, memory = start(tmp_path / "run", config), Memory()
     poison(monkeypatch, {3, 6}, "loss")
@@ -69,7 +69,7 @@ def test_steps_can_be_skipped_but_not_for_ever(tmp_path, monkeypatch):
 
 
 def broken_run(tmp_path, change, **options):
-    """A run whose weights are changed by hand after three steps, and the bundle it leaves."""
+    """The bundle of a run whose weights are changed by hand after three steps."""
     run = start(tmp_path / "run", small_config(tmp_path, **options))
     train(run, stop_after=3)
     session = loop._Session(run, [], True, loop.Stop())
@@ -123,7 +123,7 @@ def test_a_bundle_that_is_missing_or_damaged_is_named(tmp_path):
         perform_autopsy(bundle)
 
 
-def test_a_replay_is_exact_in_spite_of_dropout(tmp_path):
+def test_a_replay_repeats_dropout_exactly(tmp_path):
     bundle = broken_run(tmp_path, lambda p: p["embedding.weight"].mul_(1e38), dropout=0.4)
     first, second = perform_autopsy(bundle), perform_autopsy(bundle)
     assert first.fault == second.fault

@@ -30,7 +30,7 @@ def curve(run):
 
 @pytest.fixture
 def whole(tmp_path):
-    """A run that was not disturbed."""
+    """A run that was never interrupted."""
     run = start(tmp_path / "whole", small_config(tmp_path))
     train(run)
     return run
@@ -92,7 +92,7 @@ def test_training_works_outside_the_main_thread(tmp_path):
 
 
 def in_a_child(work):
-    """A process that already has PyTorch loaded; it must not print or clean up what is the parent's."""
+    """Runs `work` in a forked process, which has PyTorch loaded; it exits without the parent's cleanup and output."""
 
     def run():
         torch.set_num_threads(1)
@@ -134,7 +134,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_killing_at_fifty_random_moments_costs_at_most_an_interval(tmp_path):
-    """SIGKILL leaves no chance to save; the curve must still be that of a run that was left alone."""
+    """SIGKILL leaves no time to save; the curve must still be that of a run that was never interrupted."""
     torch.set_num_threads(1)
     config = small_config(tmp_path, steps=10_000, checkpoint_every=INTERVAL, evaluate_every=7)
     undisturbed, run = start(tmp_path / "whole", config), start(tmp_path / "run", config)

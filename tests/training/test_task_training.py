@@ -1,4 +1,4 @@
-"""Training on tasks: lengths grow when mastered, a seed gives the same weights, and failures leave a reason behind."""
+"""Training on tasks: curriculum, the same weights from the same seed, exact resumption, and recorded failures."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ def test_the_length_grows_only_when_mastered():
     assert slow.length(50) == 2
 
 
-def test_a_mean_forgets_the_shorter_length():
+def test_the_mean_starts_anew_at_every_length():
     curriculum = Curriculum(TaskTrainingConfig(length=64), seed=0)
     assert curriculum.update(1.0) == 1.0
     assert curriculum.current == 4
@@ -91,7 +91,7 @@ def test_uniform_lengths_are_drawn_from_the_whole_range():
     assert Curriculum(TaskTrainingConfig(length=6, lengths="full"), 0).length(0) == 6
 
 
-def test_a_run_leaves_everything_behind(tmp_path):
+def test_a_run_writes_all_of_its_files(tmp_path):
     config, memory = config_of(), Memory()
     outcome = train(start(tmp_path / "run", config), [memory])
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -192,7 +192,7 @@ TRAINED = ("loss", "accuracy", "length", "gradient_norm", "learning_rate")
 
 
 def trained(directory):
-    """What a training gave that must not depend on where it was interrupted."""
+    """The results of a training that must not depend on where it was interrupted."""
     lines = [{key: line[key] for key in ("step", *TRAINED) if key in line} for line in lines_of(directory)]
     tracking = json.loads((directory / "tracking.json").read_text())
     return [line for line in lines if "loss" in line], load_task_model(directory)[0].state_dict(), tracking
@@ -219,7 +219,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(number, lengths, tmp_path):
     expect_equal(tmp_path / "run", tmp_path / "whole")
     assert outcome.progress.tokens == status_of(tmp_path / "whole")["tokens"]
     if lengths == "grow":
-        assert len({line["length"] for line in lines_of(tmp_path / "run")}) > 2  # it had a state to lose
+        assert len({line["length"] for line in lines_of(tmp_path / "run")}) > 2  # the curriculum had a state to restore
 
 
 def test_a_run_that_was_killed_resumes_bit_for_bit(tmp_path):
@@ -272,7 +272,7 @@ def test_a_directory_that_holds_files_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "model: [", "- 1", "name: x"])
-def test_a_run_that_is_none_is_named(content, tmp_path):
+def test_a_directory_without_a_run_is_named(content, tmp_path):
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(CheckpointError, match="run: .*config.yaml"):
@@ -304,7 +304,7 @@ def test_all_mistakes_come_at_once():
     ]
 
 
-def test_a_rate_of_its_own_holds_and_one_for_no_parameter_is_refused_before_anything_is_written(tmp_path):
+def test_a_rate_applies_and_one_that_matches_no_parameter_is_refused_before_anything_is_written(tmp_path):
     def weights(name, held):
         train(start(tmp_path / name, config_of(rates=(RateConfig(held, 0.0),))))
         return load_task_model(tmp_path / name)[0].state_dict()

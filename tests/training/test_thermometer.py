@@ -1,4 +1,4 @@
-"""The thermometer reads what is there, and warns long before float32 ends."""
+"""The thermometer measures the states exactly, and warns long before float32 overflows."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def read(model, tokens):
     return thermometer.read(state, tokens.shape[1]), state
 
 
-def test_readings_are_what_the_states_hold():
+def test_readings_agree_with_the_states():
     product = MRUConfig(heads=1, state_size=16, builder="ldu")
     model = model_of(
         product, dataclasses.replace(product, rescale=False, decay=True), M2RNNConfig(heads=4), GatedConvConfig()
@@ -53,7 +53,7 @@ def test_readings_are_what_the_states_hold():
     torch.testing.assert_close(torch.tensor(m2rnn.saturated), share)
 
 
-def test_a_gate_that_speaks_in_logarithms_is_read_as_a_share():
+def test_a_gate_in_log_space_is_recorded_as_a_factor():
     model = model_of(Mamba2Config(heads=2, key_size=3, value_size=5))
     ((reading,), state) = read(model, torch.randint(11, (2, 9)))
     assert len(reading.forget) == 2
@@ -69,7 +69,7 @@ def test_the_effective_rank_counts_equal_directions():
     assert reading.growth[0] == pytest.approx(0, abs=1e-6)
 
 
-def test_gates_are_listened_to_only_when_due():
+def test_gates_are_recorded_only_when_due():
     model = model_of(M2RNNConfig(heads=2))
     thermometer = Thermometer(model)
     for step in range(1, 31):
@@ -92,7 +92,7 @@ def test_a_growing_state_warns_a_hundred_steps_before_it_overflows(rate):
         step += 1
         state = state * math.exp(rate)  # float32, until it is not finite
         if step % EVERY == 0 or step == 1:
-            message = watch.look(step, [reading_of(float(state.log())), reading_of(-3.0)])
+            message = watch.check(step, [reading_of(float(state.log())), reading_of(-3.0)])
             if message and warned is None:
                 warned = step
                 assert message.startswith(f"step {step}: the state of layer 2 has reached 10^")
@@ -104,7 +104,7 @@ def test_a_steady_state_never_warns():
     watch = OverflowWatch()
     torch.manual_seed(0)
     sizes = 3 + torch.randn(1000)
-    assert not any(watch.look(step, [reading_of(float(size))]) for step, size in enumerate(sizes))
+    assert not any(watch.check(step, [reading_of(float(size))]) for step, size in enumerate(sizes))
 
 
 def test_a_real_run_whose_state_grows_warns_before_it_fails(tmp_path):

@@ -27,7 +27,7 @@ def final_weights(run):
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"precision": "bfloat16"}], ids=str)
-def test_stopping_and_going_on_is_bit_for_bit_as_not_stopping(options, tmp_path):
+def test_a_resumed_training_equals_one_that_never_stopped_bit_for_bit(options, tmp_path):
     config = small_config(tmp_path, **options)
     whole, parts = start(tmp_path / "whole", config), start(tmp_path / "parts", config)
     expected = train(whole)
@@ -43,7 +43,7 @@ def test_stopping_and_going_on_is_bit_for_bit_as_not_stopping(options, tmp_path)
     assert outcome.validation.nats == expected.validation.nats
 
 
-def test_going_on_after_a_crash_repeats_the_lost_steps(tmp_path):
+def test_resuming_after_a_crash_repeats_the_lost_steps(tmp_path):
     run = start(tmp_path / "run", small_config(tmp_path))
     train(run)
     expected = losses(run)
@@ -70,8 +70,8 @@ def test_a_small_model_learns_a_repetitive_text(tmp_path):
     run = start(tmp_path / "run", small_config(tmp_path, steps=80, dropout=0.0, learning_rate=5e-3))
     outcome = train(run)
     assert outcome.validation.nats_per_token < 0.5 * losses(run)[1]
-    looks = [line["step"] for line in run.metrics() if "validation_loss" in line]
-    assert looks == [*range(4, 80, 4), 80]
+    evaluated = [line["step"] for line in run.metrics() if "validation_loss" in line]
+    assert evaluated == [*range(4, 80, 4), 80]
     assert json.loads((run.directory / "status.json").read_text())["status"] == "done"
 
 
@@ -86,7 +86,7 @@ def test_accumulation_does_not_change_the_step(tmp_path):
             torch.testing.assert_close(other[name], finals[0][name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_run_says_how_it_was_made(tmp_path):
+def test_a_run_records_how_it_was_made(tmp_path):
     run = start(tmp_path / "run", small_config(tmp_path))
     again = Run.open(tmp_path / "run")
     assert again.config == run.config
@@ -121,10 +121,10 @@ def test_weight_decay_acts_on_matrices_only(tmp_path):
     config = small_config(tmp_path)
     model = LanguageModel(dataclasses.replace(config.model, vocabulary=9))
     decayed = decayed_parameters(model)
-    kept = {name for name, _ in model.named_parameters()} - decayed
+    exempt = {name for name, _ in model.named_parameters()} - decayed
     assert {name.rsplit(".", 2)[-2] for name in decayed} == {"embedding", "input", "output", "gate"}
-    assert {"blocks.0.mixer.weight", "blocks.0.mixer.forget_gate.A_log", "blocks.0.mixer.conv.weight"} <= kept
-    assert {"blocks.0.mixer_norm.weight", "blocks.0.mixer.norm.weight", "blocks.0.mixer.residual"} <= kept
+    assert {"blocks.0.mixer.weight", "blocks.0.mixer.forget_gate.A_log", "blocks.0.mixer.conv.weight"} <= exempt
+    assert {"blocks.0.mixer_norm.weight", "blocks.0.mixer.norm.weight", "blocks.0.mixer.residual"} <= exempt
     groups = make_optimizer(model, config.training).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
@@ -141,20 +141,20 @@ def test_parameters_that_are_replaced_stay_without_weight_decay(tmp_path):
         assert names == decayed_parameters(model)
 
 
-def test_some_parameters_may_have_a_rate_of_their_own(tmp_path):
+def test_a_rate_applies_to_the_parameters_that_it_names(tmp_path):
     def trained(name, **options):
         run = start(tmp_path / name, small_config(tmp_path, steps=6, **options))
         train(run)
         return final_weights(run)
 
     frozen, once = RateConfig("*.mixer.weight", 0.0), RateConfig("*.mixer.weight", 1.0)
-    plain, same = trained("plain"), trained("same", rates=(once, frozen))  # the first that fits counts
+    plain, same = trained("plain"), trained("same", rates=(once, frozen))  # the first that matches applies
     held, begin = trained("held", rates=(frozen,)), trained("begin", rates=(RateConfig("*", 0.0),))
     assert all(torch.equal(plain[name], same[name]) for name in plain)
     assert {name for name in begin if torch.equal(begin[name], held[name])} == {"blocks.0.mixer.weight"}
 
 
-def test_a_rate_for_no_parameter_is_refused_before_anything_is_written(tmp_path):
+def test_a_rate_that_matches_no_parameter_is_refused_before_anything_is_written(tmp_path):
     config = small_config(tmp_path, rates=(RateConfig("*.weight", 2.0), RateConfig("blocks.0.mixr.weight", 2.0)))
     with pytest.raises(ConfigError, match=r"training.rates.1.parameters: expected the name of a parameter, .*mixr"):
         start(tmp_path / "run", config)

@@ -20,7 +20,7 @@ from matrixstate.training import train as train_run
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.plan import make_plan
 from matrixstate.training.reading import names_task
-from matrixstate.training.start import fit
+from matrixstate.training.start import with_vocabulary
 
 
 def train(
@@ -135,7 +135,7 @@ def _print_tracking(run: Run, outcome: Outcome, tracking: Tracking, json: bool) 
 def _plan(config: RunConfig, json: bool) -> int:
     if not isinstance(config, TextRunConfig):
         raise ConfigError("--dry-run: expected none for a task, whose curriculum sets the cost")
-    plan = make_plan(fit(config, tokenize(config.data)))
+    plan = make_plan(with_vocabulary(config, tokenize(config.data)))
     counts = plan.counts
     if json:
         print_json(dataclasses.asdict(plan))

@@ -1,4 +1,4 @@
-"""Replays a step that went wrong, in the precision it ran in and in float64, and names the first op that did it."""
+"""Replays a step whose loss or gradient was not finite, in its precision and in float64, to find the op at fault."""
 
 import json
 import math
@@ -23,35 +23,37 @@ from matrixstate.training.runtime import Runtime
 
 @dataclass(frozen=True)
 class Fault:
-    """The first operation whose result is not finite although everything it read was."""
+    """The first operation whose result is not finite although all of its inputs are."""
 
     phase: str
     """"forward" or "backward"."""
     op: str
-    """The operation, as PyTorch calls it."""
+    """The operation's name in PyTorch's dispatcher, such as aten.mm.default."""
     module: str
-    """The part of the model it belongs to; "" where no part is known."""
+    """The submodule in whose forward it ran; "" outside all of them, as in the loss and the backward pass."""
     position: tuple[int, ...]
-    """The index of the first entry that is not finite."""
+    """The index of the first non-finite entry of the result."""
     shape: tuple[int, ...]
     """The shape of the result."""
     value: str
-    """That entry: inf, -inf or nan."""
+    """That entry: "inf", "-inf" or "nan"."""
     largest_input: float
-    """The largest size of a number that it read."""
+    """The largest magnitude in its inputs; nan for an operation without any."""
 
 
 @dataclass(frozen=True)
 class Autopsy:
-    """What a replay found, in the precision of training and in float64; None where all stayed finite."""
+    """The result of a replay. Keys are "float32" (the precision of training, which may be bfloat16) and "float64"."""
 
     step: int
+    """Counted from 1."""
     loss: dict[str, float]
     fault: dict[str, Fault | None]
+    """None where everything stayed finite."""
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The cause, in one sentence."""
         low, exact = self.fault["float32"], self.fault["float64"]
         if low is None:
             return (
@@ -64,7 +66,14 @@ class Autopsy:
 
 
 def perform_autopsy(bundle: Path) -> Autopsy:
-    """Replays the step kept in `bundle`. Raises CheckpointError if it is missing or damaged."""
+    """Replays the step that `write_bundle` saved; costs two forward and backward passes of its batch.
+
+    Args:
+        bundle: the directory failures/step-N of a run.
+
+    Raises:
+        CheckpointError: the bundle is missing or damaged.
+    """
     try:
         config = decode_config(read_yaml((bundle / "config.yaml").read_text("utf-8")))
         step = int(json.loads((bundle / REPORT).read_text(encoding="utf-8"))["step"])
@@ -75,7 +84,7 @@ def perform_autopsy(bundle: Path) -> Autopsy:
     tensors = read_tensors(bundle / BATCH)
     if not {"tokens", "targets", "random"} <= tensors.keys() <= {*Batch._fields, "random"}:
         raise CheckpointError(f"autopsy: {bundle / BATCH} must hold tokens, targets and random, got {sorted(tensors)}")
-    random = tensors.pop("random")
+    random = tensors.pop("random")  # from before the step, so that dropout is replayed too
     losses, faults = {}, {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         model = LanguageModel(config.initial_model())
@@ -87,25 +96,26 @@ def perform_autopsy(bundle: Path) -> Autopsy:
 
 
 def _replay(model: LanguageModel, batch: Batch, runtime: Runtime) -> tuple[float, Fault | None]:
-    with _Watch(model) as watch:
+    """The loss of one training step and the first fault in it."""
+    with _FaultFinder(model) as finder:
         with runtime.autocast():
             logits, _ = model(batch.tokens, mask=batch.mask, reset=batch.reset)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch.targets.flatten())
         auxiliary = model.auxiliary_loss()
-        watch.phase = "backward"
-        if watch.fault is None:
+        finder.phase = "backward"
+        if finder.fault is None:  # else the backward pass only spreads the fault
             (loss if auxiliary is None else loss + auxiliary).backward()
-    return float(loss.detach()), watch.fault
+    return float(loss.detach()), finder.fault
 
 
-class _Watch(TorchDispatchMode):
-    """Looks at the result of every operation until one is not finite."""
+class _FaultFinder(TorchDispatchMode):
+    """Checks the result of every operation until one is not finite."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.phase, self.fault = "forward", None
-        self._stack: list[str] = []
+        self._stack: list[str] = []  # names of the submodules whose forward is running, innermost last
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self._stack.append(name))
             module.register_forward_hook(self._leave)
@@ -116,28 +126,29 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if self.fault is None:
-            self.fault = self._find(str(func), args, result)
+            self.fault = self._check(str(func), args, result)
         return result
 
-    def _find(self, op: str, args: tuple, result: Any) -> Fault | None:
-        read = [t for t in _tensors(args) if t.is_floating_point() and t.numel()]
-        if any(not t.isfinite().all() for t in read) or _may_be_infinite(op):
+    def _check(self, op: str, args: tuple, result: Any) -> Fault | None:
+        inputs = [t for t in _tensors(args) if t.is_floating_point() and t.numel()]
+        if any(not t.isfinite().all() for t in inputs) or _may_be_infinite(op):
             return None
         for out in _tensors(result):
             if out.is_floating_point() and not out.isfinite().all():
                 position = tuple((~out.isfinite()).nonzero()[0].tolist())
-                largest = max((float(t.abs().max()) for t in read), default=math.nan)
+                largest = max((float(t.abs().max()) for t in inputs), default=math.nan)
                 module = self._stack[-1] if self._stack else ""
                 return Fault(self.phase, op, module, position, tuple(out.shape), str(float(out[position])), largest)
         return None
 
 
 def _may_be_infinite(op: str) -> bool:
-    """Masks of attention are filled with -inf on purpose; fresh memory may hold anything."""
+    """Whether an operation may give such values on purpose: attention fills its masks with -inf, `empty` anything."""
     return any(word in op for word in ("masked_fill", "fill", "where", "empty", "full", "new_"))
 
 
 def _tensors(value: Any) -> list[Tensor]:
+    """The tensors among the arguments or results of an operation, which may be nested lists."""
     if isinstance(value, Tensor):
         return [value]
     return [t for part in value for t in _tensors(part)] if isinstance(value, list | tuple) else []

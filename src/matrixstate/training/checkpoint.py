@@ -1,7 +1,7 @@
-"""Checkpoints of safetensors and JSON that are complete or not there: weights, optimizer, random state and step.
+"""Atomic checkpoints of weights, optimizer, random state and progress, as safetensors and JSON.
 
-A checkpoint is written to a temporary directory, flushed to the disk and renamed. Its manifest has the size and SHA-256
-of every file, so that damage is found and named before anything is read.
+A checkpoint is written to a temporary directory, flushed to the disk and renamed: it is complete or absent. Its
+manifest holds the size and SHA-256 of every file, so that damage is detected before anything is loaded.
 """
 
 import hashlib
@@ -51,47 +51,57 @@ def save_checkpoint(
     """Writes the checkpoint of a step, then deletes all but the last `keep` and the best.
 
     Args:
-        directory: of the run's checkpoints.
+        directory: the run's checkpoints/.
         step: steps done so far.
-        random: the random state of the training.
-        config: what it was trained with; an edited config.yaml is detected by it when the run resumes.
-        progress: plain data that the training resumes with, the state of its stream among them.
+        model: its parameters are saved.
+        optimizer: its state per parameter is saved; learning rates and the like come from the config.
+        random: the random state of the training, uint8.
+        keep: how many of the latest checkpoints to keep.
+        config: the config of the training so far; on resuming, an edited config.yaml is detected by it.
+        progress: plain data to resume with, the state of the stream included.
 
-    Raises CheckpointError if it cannot be written; the checkpoints there are then as they were.
+    Returns:
+        The checkpoint's directory.
+
+    Raises:
+        CheckpointError: it cannot be written; the existing checkpoints are unchanged.
     """
     target = directory / f"step-{step:08d}"
-    part = directory / f".{target.name}.part"
+    temporary = directory / f".{target.name}.part"
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / WEIGHTS)
-        save_file({**_optimizer_tensors(model, optimizer), "random": random}, part / OPTIMIZER)
-        write_json(part / STATE, {"step": step, "config": encode(config, CHOICES), "progress": progress})
-        write_json(part / MANIFEST, {name: _measure(part / name) for name in (WEIGHTS, OPTIMIZER, STATE)})
-        _publish(part, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, temporary / WEIGHTS)
+        save_file({**_optimizer_tensors(model, optimizer), "random": random}, temporary / OPTIMIZER)
+        write_json(temporary / STATE, {"step": step, "config": encode(config, CHOICES), "progress": progress})
+        write_json(
+            temporary / MANIFEST, {name: _size_and_hash(temporary / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
+        )
+        _publish(temporary, target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        left = list_checkpoints(directory)
-        remains = f"; {left[-1]} is intact" if left else ""
-        raise CheckpointError(f"run: cannot write the checkpoint of step {step}: {reason}{remains}") from error
+        existing = list_checkpoints(directory)
+        intact = f"; {existing[-1]} is intact" if existing else ""
+        raise CheckpointError(f"run: cannot write the checkpoint of step {step}: {reason}{intact}") from error
     _prune(directory, keep)
     return target
 
 
-def _publish(part: Path, target: Path) -> None:
-    """Flushes every file of `part` and gives it its name; a crash leaves the old checkpoint or the new one."""
-    for file in part.iterdir():
+def _publish(temporary: Path, target: Path) -> None:
+    """Flushes a finished checkpoint to the disk, then renames it: a crash leaves the old checkpoint or the new one."""
+    for file in temporary.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    sync_directory(part)
-    if target.exists():  # a step that was repeated after resuming from an earlier one
+    sync_directory(temporary)
+    if target.exists():  # a step repeated after resuming from an earlier checkpoint
         shutil.rmtree(target)
-    os.replace(part, target)
+    os.replace(temporary, target)
     sync_directory(target.parent)
 
 
 def _prune(directory: Path, keep: int) -> None:
+    """Deletes all checkpoints but the last `keep` and the best."""
     best = read_best(directory)
     for old in list_checkpoints(directory)[:-keep]:
         if best is None or step_of(old) != best.step:
@@ -99,12 +109,12 @@ def _prune(directory: Path, keep: int) -> None:
 
 
 def mark_best(directory: Path, best: Best) -> None:
-    """Records which checkpoint is the best."""
+    """Records in best.json which checkpoint is the best."""
     write_json(directory / BEST, {"step": best.step, "nats_per_token": best.nats_per_token})
 
 
 def read_best(directory: Path) -> Best | None:
-    """The best checkpoint so far; None if there is none or its note is unreadable."""
+    """The best checkpoint so far; None if best.json is missing or unreadable."""
     try:
         data = json.loads((directory / BEST).read_text(encoding="utf-8"))
         return Best(int(data["step"]), float(data["nats_per_token"]))
@@ -113,7 +123,7 @@ def read_best(directory: Path) -> Best | None:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Checkpoints that were written to their end, the latest last."""
+    """The complete checkpoints in ascending order of steps; their contents are not verified."""
     if not directory.is_dir():
         return []
     named = (path for path in directory.iterdir() if re.fullmatch("step-[0-9]+", path.name))
@@ -121,19 +131,19 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """How many steps were done when a checkpoint was written."""
+    """The steps done when a checkpoint was written, from its name."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[str]]:
-    """The checkpoint to use, and a sentence for every damaged one that was passed over.
+    """The verified checkpoint to use, and a sentence for every newer damaged one that was skipped.
 
     Args:
-        directory: a run's checkpoints.
-        which: "latest" takes the newest that is undamaged; "best" or a step takes that one or fails.
+        directory: a run's checkpoints/.
+        which: "latest" for the newest that is undamaged; "best" or a step for that one only.
 
     Raises:
-        CheckpointError: there is none, or the one asked for is missing or damaged.
+        CheckpointError: there is no undamaged checkpoint, or the requested one is missing or damaged.
     """
     found = list_checkpoints(directory)
     if which != "latest":
@@ -159,7 +169,7 @@ def find_checkpoint(directory: Path, which: str = "latest") -> tuple[Path, list[
 
 
 def choose_checkpoint(directory: Path, which: str = "latest") -> Path:
-    """As `find_checkpoint`, with a warning for every damaged checkpoint that was passed over."""
+    """The checkpoint of `find_checkpoint`; warns of every damaged one that was skipped."""
     checkpoint, damages = find_checkpoint(directory, which)
     for damage in damages:
         warnings.warn(f"{damage}; using {checkpoint.name}", MatrixStateWarning, stacklevel=2)
@@ -178,7 +188,7 @@ def verify(checkpoint: Path) -> None:
         raise CheckpointError(f"run: {path} is damaged: {type(error).__name__}: {error}") from error
     for name, (size, sha256) in expected.items():
         try:
-            found = _measure(checkpoint / name)
+            found = _size_and_hash(checkpoint / name)
         except OSError as error:
             raise CheckpointError(f"run: cannot read {checkpoint / name}: {error.strerror}") from error
         if found["bytes"] != size:
@@ -187,14 +197,14 @@ def verify(checkpoint: Path) -> None:
             raise CheckpointError(f"run: {checkpoint / name} must have SHA-256 {sha256}, got {found['sha256']}")
 
 
-def _measure(path: Path) -> dict[str, Any]:
+def _size_and_hash(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def weights_hash(checkpoint: Path) -> str:
-    """The SHA-256 of a verified checkpoint's weights: what tells one model from another."""
+    """The SHA-256 of a verified checkpoint's weights, which identifies the model."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))[WEIGHTS]["sha256"]
 
 
@@ -224,18 +234,18 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Puts a verified checkpoint's weights into `model`. Raises CheckpointError if they do not fit."""
+    """Copies a verified checkpoint's weights into `model`. Raises CheckpointError if they do not fit."""
     fill(dict(model.named_parameters()), read_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
 
 
 def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Restores weights and optimizer as they were when the checkpoint was written; returns the random state."""
+    """Restores weights and optimizer from a verified checkpoint; returns the random state of the training."""
     load_weights(checkpoint, model)
     tensors = read_tensors(checkpoint / OPTIMIZER)
     random = tensors.pop("random")
-    if not tensors:  # of a finished model that is not the one that was trained
+    if not tensors:  # a finished model whose codebooks were made after training: its parameters were never optimized
         return random
-    for parameter in model.parameters():  # states exist from the first step on
+    for parameter in model.parameters():  # AdamW makes them in its first step: make them here, to be filled below
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32),
             "exp_avg": torch.zeros_like(parameter),
@@ -246,6 +256,7 @@ def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Opt
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as "parameter/key" -> tensor; keyed by name, since parameters differ between processes."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -265,7 +276,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
-    """Copies every value into the target of its name; names, shapes and dtypes must be equal."""
+    """Copies every value into the target of the same name, in place.
+
+    Raises CheckpointError, naming `path`, unless names, shapes and dtypes are equal.
+    """
     if targets.keys() != values.keys():
         odd = sorted(targets.keys() ^ values.keys())[0]
         raise CheckpointError(f"run: {path} does not fit the model: {odd} is only in one of them")

@@ -1,4 +1,4 @@
-"""What every run has in common: a model, a seed, an optimizer, and how training guards and saves itself."""
+"""The options that runs on texts and on tasks have in common: model, seed, optimizer, checkpoints, guard."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,37 +19,39 @@ CHOICES: Choices = {MixerConfig: MIXERS, MLPConfig: MLPS, ModelConfig: PRESETS, 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained, whatever it is trained on."""
+    """Options of training that do not depend on the data."""
 
     steps: int = 2000
     """Optimizer steps."""
     batch: int = 12
     """Sequences per step."""
     learning_rate: float = 1e-3
-    """After the warm-up."""
+    """The peak, reached at the end of the warm-up."""
     final_share: float = 0.1
-    """The cosine ends at this share of the learning rate."""
+    """The cosine schedule ends at this share of the peak learning rate."""
     warmup: int = 100
-    """Steps over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises linearly from zero."""
     beta1: float = 0.9
+    """AdamW's decay rate of the running mean of gradients."""
     beta2: float = 0.99
+    """AdamW's decay rate of the running mean of squared gradients."""
     weight_decay: float = 0.1
-    """On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
+    """Decoupled, as in AdamW. On weight matrices; not on norms, gates, biases, filters and recurrent weights."""
     rates: tuple[RateConfig, ...] = ()
-    """Other learning rates for some of the parameters."""
+    """Factors on the learning rate of some parameters."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """The gradient is scaled down to at most this norm, over all parameters together."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """bfloat16: autocast of the weight products; weights, states and sums stay float32. auto: bfloat16 where the
-    processor multiplies it in hardware, else float32; the run's config says which it was."""
+    """bfloat16: autocast of products with weights; weights, states and sums stay float32. auto: bfloat16 where the
+    processor multiplies it in hardware, else float32; the run's config records which."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
-    """How many checkpoints are kept, the latest; the best by validation loss is kept besides."""
+    """How many of the latest checkpoints to keep; the one with the lowest validation loss is kept too."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What to do at a loss or gradient that is not finite: stop the run, or skip the step and leave the weights."""
+    """What to do when a loss or gradient is not finite: stop the run, or skip the step and keep the weights."""
     max_skipped: int = 10
-    """How many such steps are skipped before the run stops."""
+    """How many steps may be skipped before the run stops."""
     tensorboard: bool = False
     """Also write TensorBoard files into the run (the `log` extra)."""
 
@@ -72,24 +74,21 @@ class TrainingConfig:
         return ("steps", "batch", "checkpoint_every", "keep")
 
     def _checks(self) -> tuple[tuple[bool, str], ...]:
-        """What else `require` must find true."""
+        """Checks of a subclass, as (holds, message)."""
         return ()
 
 
 @dataclass(frozen=True)
 class RunConfig(ABC):
-    """A run: a name, a seed, a model, the data it is trained on, and how.
-
-    The data are a text (`TextRunConfig`) or a task (`TaskRunConfig`).
-    """
+    """A run: its name, model, data, training and seed. Of a text: `TextRunConfig`; of a task: `TaskRunConfig`."""
 
     name: str
-    """Names the run directory where none is given."""
+    """Also the name of the run's directory, unless one is given."""
     model: ModelConfig
     data: DataConfig | TaskConfig
     training: TrainingConfig
     seed: int = 0
-    """Of the weights, the batches and dropout."""
+    """Of weight initialization, batches and dropout."""
 
     def __post_init__(self) -> None:
         plain = self.name and all(c.isalnum() or c in "-_." for c in self.name) and not self.name.startswith(".")
@@ -101,12 +100,12 @@ class RunConfig(ABC):
 
     @abstractmethod
     def _checks(self) -> tuple[tuple[bool, str], ...]:
-        """What else `require` must find true."""
+        """Checks of a subclass, as (holds, message)."""
 
     @abstractmethod
     def initial_model(self) -> ModelConfig:
-        """The model that is trained."""
+        """The model that is trained, which may differ from `model` in its vocabulary and its codebooks."""
 
     @abstractmethod
     def final_model(self) -> ModelConfig:
-        """The model that a finished run holds."""
+        """The model that a finished run holds; it differs from the initial one if codebooks are made after training."""

@@ -1,4 +1,4 @@
-"""Error correction for products of matrices that have been learned: codebooks made of a model's own states."""
+"""Error correction of trained MRUs: codebooks that are made of a model's own states, without training."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,22 +15,31 @@ from matrixstate.evaluation.tracking import HELD_OUT
 from matrixstate.mixers.matrix.mru import MRU, MRUConfig
 from matrixstate.models import LanguageModel, ModelConfig
 
-READ = HELD_OUT + 1  # the step whose random numbers these sequences draw; neither training nor evaluation does
-SETTLING = 8  # steps that a state may take from the start to where it moves later
-LENGTH = 64  # steps read of a sequence; over few, little drift blurs the states
-VISITS = 100  # states per answer, on average,
-MEMBERS = 32  # or per cluster
+CODES_STEP = HELD_OUT + 1  # selects the task's random numbers; neither training nor evaluation uses this step
+BURN_IN = 8  # steps left out at the start, where a state is on its way from the identity to those it returns to
+LENGTH = 64  # steps per sequence at most: errors of the learned matrices add up along it and blur the states
+STATES_PER_ANSWER = 100  # on average
+STATES_PER_CLUSTER = 32  # on average
 
 
 def corrected_mixers(model: ModelConfig) -> list[MRUConfig]:
-    """Its MRUs that correct their state."""
+    """The configs of the model's MRUs that correct their state (`snap` > 0)."""
     return [block.mixer for block in model.blocks if isinstance(block.mixer, MRUConfig) and block.mixer.snap]
 
 
 def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: float = 16.0) -> ModelConfig:
-    """The same model, its MRUs corrected every so many steps, each head by a codebook of its own; 0: never.
+    """The config with MRUs that correct their state, one codebook per head.
 
-    MRUs that cannot be corrected, such as those that write, stay as they are. Raises ConfigError where all are such.
+    MRUs that cannot be corrected, such as those that write, are left unchanged.
+
+    Args:
+        model: any config.
+        every: `MRUConfig.snap`, steps from one correction to the next; 0 removes the correction.
+        codes: `MRUConfig.codes`, codes per codebook.
+        sharpness: `MRUConfig.sharpness`.
+
+    Raises:
+        ConfigError: `every` > 0 and no MRU that can be corrected.
     """
 
     def change(mixer: object) -> object:
@@ -50,99 +59,106 @@ def with_correction(model: ModelConfig, every: int, codes: int = 1, sharpness: f
 
 
 class States(NamedTuple):
-    """What N steps left behind."""
+    """States and answers at N steps of several sequences."""
 
-    answers: Tensor  # [N], what the model answered
-    products: dict[int, Tensor]  # layer -> [N, H, D, D], the state of its MRU at norm 1
+    answers: Tensor  # [N] int64, the likeliest token
+    products: dict[int, Tensor]  # layer -> [N, H, D, D], the state of its MRU, of Frobenius norm 1
 
 
 def find_codes(
     model: LanguageModel, task: TaskConfig, length: int, codes: int | None = None, seed: int = 0
 ) -> dict[int, Tensor]:
-    """Layer -> [A, H, D, D], the codes that the states of a trained model show, of every MRU that only multiplies.
+    """Codes for every MRU of a trained model whose state is a plain product, from the states that it takes.
 
-    States count up to their scale, each head by itself. A head that does not hold what is tracked is corrected to
-    something else that does not, as long as another head holds it.
+    Only the direction of a state matters: states are normalized to Frobenius norm 1. Each head is treated by itself; a
+    head that does not track the task's state gets codes that do not either, which is harmless if another head does.
 
     Args:
-        model: without correction; is put in evaluation mode and left there.
-        task: what it was trained on.
-        length: of training; sequences of at most 64 steps are read, and the first 8 of them left out.
-        codes: A, the centres of so many clusters of states; where they are to keep different states apart it takes two
-            or more per state. None: the mean states of each of the A answers that the model gives, for tasks whose
-            answer says the whole state, as a group's word problem does.
-        seed: of the sequences and of the clusters.
+        model: without correction; is left in evaluation mode.
+        task: the task that it was trained on.
+        length: the training length, more than 8. Sequences of at most 64 steps are run, of which the first 8 are left
+            out.
+        codes: A, the number of clusters of states, whose centres become the codes; to separate the task's states takes
+            two or more per state. None: the mean state of each of the A answers that the model gives, for tasks whose
+            answer determines the state, such as a group's word problem.
+        seed: of the sequences and of the clustering.
+
+    Returns:
+        Layer -> [A, H, D, D].
 
     Raises:
-        ConfigError: no MRU, none that only multiplies, or too short a length.
+        ConfigError: no MRU, none whose state is a plain product, or too short a length.
     """
-    wanted = VISITS * task.vocabulary if codes is None else MEMBERS * codes
-    answers, products = _read(model, task, min(length, LENGTH), wanted, seed)
+    wanted = STATES_PER_ANSWER * task.vocabulary if codes is None else STATES_PER_CLUSTER * codes
+    answers, products = _collect_states(model, task, min(length, LENGTH), wanted, seed)
     if codes is not None:
         generator = torch.Generator().manual_seed(seed)
         return {layer: _centres(states, codes, generator) for layer, states in products.items()}
     given, which = answers.unique(return_inverse=True)
-    shares = one_hot(which, len(given)).float()
-    shares = shares / shares.sum(dim=0)
+    shares = one_hot(which, len(given)).float()  # [N, A]
+    shares = shares / shares.sum(dim=0)  # of a step in the mean of its answer
     return {layer: torch.einsum("na,nhij->ahij", shares, states) for layer, states in products.items()}
 
 
 def _centres(states: Tensor, codes: int, generator: torch.Generator) -> Tensor:
-    """[codes, H, D, D], the directions round which each head's states [N, H, D, D] lie."""
+    """[A, H, D, D], the centres of each head's states [N, H, D, D] on the unit sphere."""
     flat = states.flatten(2)
     heads = [spherical_centres(flat[:, head], codes, generator) for head in range(flat.shape[1])]
     return torch.stack(heads, dim=1).unflatten(2, tuple(states.shape[2:]))
 
 
 @torch.no_grad()
-def _read(model: LanguageModel, task: TaskConfig, length: int, wanted: int, seed: int) -> States:
-    """At least `wanted` steps of fresh sequences of that length."""
+def _collect_states(model: LanguageModel, task: TaskConfig, length: int, wanted: int, seed: int) -> States:
+    """States and answers of the model at `wanted` steps or more, in fresh sequences of that length."""
     layers = [i for i, block in enumerate(model.layers) if isinstance(block.mixer, MRU)]
     if not layers:
         raise ConfigError("correct: expected a model with an MRU, got one without")
-    if length <= SETTLING:
-        raise ConfigError(f"correct: expected a training length of more than {SETTLING} steps, got {length}")
-    tokens, _ = task.at(seed, READ, -(-wanted // (length - SETTLING)), length)
+    if length <= BURN_IN:
+        raise ConfigError(f"correct: expected a training length of more than {BURN_IN} steps, got {length}")
+    tokens, _ = task.at(seed, CODES_STEP, -(-wanted // (length - BURN_IN)), length)  # rounded up
     state, answers = None, []
-    seen: dict[int, list[Tensor]] = {}
+    collected: dict[int, list[Tensor]] = {}
     for t in range(length):
         logits, state = model.eval()(tokens[:, t : t + 1], state)
-        if t < SETTLING:
+        if t < BURN_IN:
             continue
         answers.append(logits[:, 0].argmax(dim=-1))
         for layer in layers:
             product = _unit_product(model, layer, state.blocks[layer])
             if product is not None:
-                seen.setdefault(layer, []).append(product)
-    if not seen:
+                collected.setdefault(layer, []).append(product)
+    if not collected:
         raise ConfigError(f"correct: expected an uncorrected MRU that only multiplies, got others in layers {layers}")
-    return States(torch.cat(answers), {layer: torch.cat(states) for layer, states in seen.items()})
+    return States(torch.cat(answers), {layer: torch.cat(states) for layer, states in collected.items()})
 
 
 def _unit_product(model: LanguageModel, layer: int, state: object) -> Tensor | None:
-    """The state [N, H, D, D] of an MRU at norm 1; None if it is not a product alone."""
+    """The state [N, H, D, D] of an MRU, of Frobenius norm 1; None if it is not a plain product."""
     mixer = model.layers[layer].mixer
     assert isinstance(mixer, MRU)
     found = mixer.state_matrices(state)  # pyright: ignore[reportArgumentType]
     if found is None or not found.product:
         return None
-    return found.matrix / torch.linalg.matrix_norm(found.matrix, keepdim=True).clamp_min(1e-30)
+    return found.matrix / torch.linalg.matrix_norm(found.matrix, keepdim=True).clamp_min(1e-30)  # of a zero state: 0
 
 
 @torch.no_grad()
 def with_codebooks(model: LanguageModel, config: ModelConfig, codes: Mapping[int, Tensor]) -> LanguageModel:
-    """A model of `config`, which corrects, with the weights of `model`, which does not, and these codes.
+    """A new model that corrects its states: the weights of a trained model, and these codes.
 
     Args:
-        model: what was trained.
-        config: its own but for `with_correction`.
-        codes: layer -> [A, H, D, D]. Where a codebook has more entries they are taken again from the first.
+        model: trained without correction.
+        config: its config, changed by `with_correction`.
+        codes: layer -> [A, H, D, D], as from `find_codes`. A codebook of more than A entries repeats them in order.
+
+    Returns:
+        The model, in evaluation mode.
 
     Raises:
-        ConfigError: a codebook with fewer than A entries.
+        ConfigError: a codebook of fewer than A entries.
     """
     corrected = LanguageModel(replace(config, vocabulary=model.config.vocabulary))
-    corrected.load_state_dict({**corrected.state_dict(), **model.state_dict()})
+    corrected.load_state_dict({**corrected.state_dict(), **model.state_dict()})  # codebooks stay, until below
     for layer, found in codes.items():
         mixer = corrected.layers[layer].mixer
         assert isinstance(mixer, MRU)
@@ -152,5 +168,5 @@ def with_codebooks(model: LanguageModel, config: ModelConfig, codes: Mapping[int
         if entries < len(found):
             raise ConfigError(f"codes: expected at least {len(found)}, the answers that the model gives, got {entries}")
         repeated = found[torch.arange(entries) % len(found)]
-        mixer.codebook.codes.copy_(repeated.unflatten(1, (groups, -1)).transpose(0, 1))
+        mixer.codebook.codes.copy_(repeated.unflatten(1, (groups, -1)).transpose(0, 1))  # [groups, entries, ...]
     return corrected.eval()

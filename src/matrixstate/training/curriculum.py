@@ -8,7 +8,7 @@ from matrixstate.training.task_config import TaskTrainingConfig
 
 
 class Curriculum:
-    """The length of each step's sequences."""
+    """The length and number of each step's sequences."""
 
     def __init__(self, config: TaskTrainingConfig, seed: int) -> None:
         self.config = config
@@ -16,21 +16,26 @@ class Curriculum:
         self._seed, self._mean, self._seen = seed, 0.0, 0
 
     def length(self, step: int) -> int:
-        """Of the sequences of a step, counted from 0."""
+        """The length of the sequences of a step, counted from 0."""
         if self.config.lengths != "uniform":
             return self.current
+        # one generator per step: the length does not depend on where a run was resumed
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
         span = self.config.length - self.config.start + 1
         return self.config.start + int(torch.randint(span, (), generator=generator))
 
     def batch(self, length: int) -> int:
-        """How many sequences of that length make a step."""
+        """How many sequences of that length make a batch: as many tokens as at full length, within the limits."""
         return min(self.config.max_batch, max(self.config.batch, self.config.batch * self.config.length // length))
 
     def update(self, accuracy: float) -> float:
-        """Updates the running mean with a batch's accuracy, and grows the length if it is mastered; returns the mean.
+        """Adds a batch's accuracy to the running mean, and doubles the length if the mean reaches the threshold.
 
-        The mean is that of all batches of this length at first, and exponential with rate 0.1 from the tenth on.
+        The mean starts anew at every length. It is that of all batches at first, and exponential with rate 0.1 from the
+        tenth on.
+
+        Returns:
+            The mean, this batch included.
         """
         self._seen += 1
         self._mean += max(0.1, 1 / self._seen) * (accuracy - self._mean)
@@ -41,9 +46,9 @@ class Curriculum:
         return mean
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, as plain data."""
+        """The state for a checkpoint, as plain data."""
         return {"current": self.current, "mean": self._mean, "seen": self._seen}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from what `state` gave."""
+        """Continues from a result of `state`."""
         self.current, self._mean, self._seen = int(state["current"]), float(state["mean"]), int(state["seen"])

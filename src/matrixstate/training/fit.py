@@ -1,4 +1,4 @@
-"""Whether a training asks a model only for what it has, found out before anything is written."""
+"""Checks of a model against the options of its training, before anything is written."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ def expect_fit(model: ModelConfig, rates: Sequence[RateConfig], lengths: Mapping
     """Raises ConfigError for rates of parameters that a model does not have and lengths beyond its learned positions.
 
     Args:
-        model: names its vocabulary; none of its weights is made.
-        rates: of the training.
-        lengths: option -> steps of the sequences that it asks for.
+        model: a config that names its vocabulary. No weights are allocated.
+        rates: `TrainingConfig.rates`.
+        lengths: the option that asks for a length -> that length in steps.
     """
-    with torch.device("meta"):  # for the names and shapes alone
+    with torch.device("meta"):  # names and shapes only
         made = LanguageModel(model)
     limit = made.max_positions
     long = [(key, length) for key, length in lengths.items() if limit is not None and length > limit]

@@ -1,4 +1,4 @@
-"""What is written when a step's loss or gradient is not finite: everything needed to find out why."""
+"""The failure bundle: what is saved of a step whose loss or gradient is not finite, for `autopsy` to replay."""
 
 import math
 import shutil
@@ -21,13 +21,23 @@ def write_bundle(
 ) -> Path:
     """Writes failures/step-N of the run: the batch, the weights before the step, and statistics of every parameter.
 
-    `random` is the random state before the step, so that dropout can be replayed. `step` is counted from 1.
+    Args:
+        run: the run in training.
+        step: counted from 1.
+        model: its parameters hold the weights and the gradients of the step.
+        batch: of the step.
+        random: the random state before the step, with which dropout is replayed.
+        loss: of the step.
+        norm: of its gradient, before clipping.
+
+    Returns:
+        The bundle's directory.
     """
     directory = run.directory / "failures" / f"step-{step:08d}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    given = {name: tensor.contiguous() for name, tensor in batch._asdict().items() if tensor is not None}
-    save_file({**given, "random": random}, directory / BATCH)
+    tensors = {name: tensor.contiguous() for name, tensor in batch._asdict().items() if tensor is not None}
+    save_file({**tensors, "random": random}, directory / BATCH)
     save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, directory / WEIGHTS)
     parameters = {name: _statistics(p) for name, p in model.named_parameters()}
     write_json(
@@ -48,5 +58,5 @@ def _statistics(parameter: torch.nn.Parameter) -> dict[str, Any]:
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no infinities."""
+    """A number as JSON can hold it, which has no inf and nan."""
     return value if math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""The training loop, the same for every run: a stream gives the batches, a runtime the device and precision."""
+"""The training loop, the same for every run: a stream provides the batches, a runtime the device and precision."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ from matrixstate.training.stopping import Stop, stopping
 from matrixstate.training.streams import Evaluation, open_stream
 from matrixstate.training.thermometer import OverflowWatch, Thermometer
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Outcome:
     """How a training ended."""
 
     progress: Progress
-    """Steps and tokens done, and the time they took, over all sessions."""
+    """Steps and tokens done and the time they took, over all sessions."""
     stopped: int | None
-    """The signal that stopped it early; None if it ran to its end."""
+    """The signal that stopped it; None if it ran as far as asked."""
     evaluation: Evaluation | None
-    """Of the finished model; None if it was stopped."""
+    """Of the final model; None if the last step or its evaluation was not reached."""
     skipped: int
-    """Steps whose loss or gradient was not finite."""
+    """Steps skipped because their loss or gradient was not finite, over all sessions."""
     tokens_per_second: float
-    """Of this session's training, without evaluation."""
+    """Of the steps of this session, without evaluations."""
 
     @property
     def step(self) -> int:
@@ -65,21 +65,27 @@ class Outcome:
 
     @property
     def solved_at(self) -> tuple[int, float] | None:
-        """Step and CPU seconds at which 99 % at full length was reached, of a finished run on a task that did."""
+        """Step and CPU seconds at which a task was solved (99 % at full length); None if it was not, and of a text."""
         return None if self.evaluation is None else self.evaluation.numbers.get("solved_at")
 
 
 def train(
     run: Run, reporters: Sequence[Reporter] = (), *, resume: bool = False, stop_after: int | None = None
 ) -> Outcome:
-    """Trains the run's model to its last step, or until SIGINT or SIGTERM, or for `stop_after` more steps.
+    """Trains a run to its last step, or until SIGINT or SIGTERM, or for `stop_after` more steps.
 
-    With `resume` it continues from the newest undamaged checkpoint, bit for bit as if it had not stopped. Whichever way
-    it ends, the last step is saved; on a second signal the process ends at once.
+    The last step is saved in each of these cases; a second signal ends the process at once.
+
+    Args:
+        run: as made by `start` or opened by `Run.open`.
+        reporters: called at every step and evaluation, besides the run's own log.
+        resume: continue from the newest undamaged checkpoint, bit for bit as if the training had not stopped. Default:
+            start at step 0.
+        stop_after: steps of this session at most. Default: all that are left.
 
     Raises:
-        Diverged: a loss or gradient that is not finite, before the weights change (or after `max_skipped` such steps);
-            the run's failures/ hold what is needed to find out why.
+        Diverged: a loss or gradient that is not finite, or more of them than may be skipped. The weights are those
+            before the step, and a bundle for `matrixstate autopsy` is in the run's failures/.
         CheckpointError: the run is damaged, or a checkpoint cannot be written.
     """
     with stopping() as stop:
@@ -88,18 +94,18 @@ def train(
         try:
             evaluation = _advance(session, steps if stop_after is None else min(steps, done + stop_after))
         except MatrixStateError as error:
-            with suppress(OSError):  # a full disk may be the reason
-                run.finish("failed", step=session.progress.step, reason=str(error))
+            with suppress(OSError):  # on a full disk, which may be the reason, this fails too
+                run.set_status("failed", step=session.progress.step, reason=str(error))
             raise
     stopped = stop.signal if evaluation is None else None
     return Outcome(session.progress, stopped, evaluation, session.skipped, session.speed())
 
 
 def _advance(session: "_Session", last: int) -> Evaluation | None:
-    """Trains until `last` or a signal; the evaluation of the finished model if that was the run's last step."""
+    """Trains until step `last` or a signal; after the run's last step, returns the evaluation of the final model."""
     run, progress, training = session.run, session.progress, session.run.config.training
-    run.finish("running", step=progress.step)
-    if session.evaluation_is_missing():
+    run.set_status("running", step=progress.step)
+    if session.evaluation_is_missing():  # a stop came between a step and its evaluation
         session.validate()
     while progress.step < last and not session.stop:
         session.step()
@@ -112,36 +118,38 @@ def _advance(session: "_Session", last: int) -> Evaluation | None:
     session.save()
     evaluation = session.evaluate() if progress.step == training.steps else None
     if evaluation is None:
-        run.finish("stopped", step=progress.step)
+        run.set_status("stopped", step=progress.step)
     return evaluation
 
 
-class _Stopped(Exception):
-    """Leaves an evaluation early; the training state does not depend on it."""
+class _EvaluationStopped(Exception):
+    """Ends an evaluation early. Nothing is lost: evaluations change no state of the training."""
 
 
 class _Session:
-    """A run in training: the model and everything that changes with it."""
+    """A run in training, from its start or a checkpoint: model, optimizer, data stream, progress, and its log."""
 
     def __init__(self, run: Run, reporters: Sequence[Reporter], resume: bool, stop: Stop) -> None:
         self.run, self.config, self.stop = run, run.config.training, stop
         self.stream, self.runtime = open_stream(run), Runtime(run.config.training.precision)
         self.reporters = [RunLog(run), *([TensorBoardLog(run)] if self.config.tensorboard else []), *reporters]
-        self.saved: int | None = None
+        self.saved: int | None = None  # step of the newest checkpoint
         self.progress = self._restore() if resume else self._begin()
-        run.forget_after(self.progress.step)
+        run.discard_metrics_after(self.progress.step)
         self.skipped = sum("skipped" in line for line in run.metrics())
         self.best = best_loss(run, self.progress.step)
         self.thermometer, self.watch = Thermometer(self.model), OverflowWatch()
-        self.first = dataclasses.replace(self.progress)
+        self.at_start = dataclasses.replace(self.progress)
 
     def _begin(self) -> Progress:
+        """Makes a new model and its optimizer."""
         self.runtime.seed(self.run.config.seed)
         self.model = self.runtime.place(LanguageModel(self.run.config.initial_model()))
         self.optimizer = make_optimizer(self.model, self.config)
         return Progress()
 
     def _restore(self) -> Progress:
+        """Loads model, optimizer, stream and random state from the newest undamaged checkpoint."""
         checkpoint, damages = find_checkpoint(self.run.checkpoints)
         for damage in damages:
             self._warn(f"{damage}; resuming from {checkpoint.name}")
@@ -150,6 +158,7 @@ class _Session:
         self.optimizer = make_optimizer(self.model, self.config)
         self.runtime.random_state = load_training(checkpoint, self.model, self.optimizer)
         if progress.step < self.config.steps:
+            # more steps than before were asked for, which a model with codebooks made after training cannot take
             if progress.finished and self.run.config.final_model() != self.run.config.initial_model():
                 raise CheckpointError(
                     f"run: expected training.steps of {progress.step}, got {self.config.steps}: the codebooks of "
@@ -165,10 +174,10 @@ class _Session:
             reporter.warned(message)
 
     def step(self) -> None:
-        """One step of the optimizer, or none if its gradient is not finite and the config says to skip it."""
+        """One optimizer step; leaves the weights unchanged if its loss or gradient is not finite."""
         clock, number = Clock(), self.progress.step + 1
-        reading = self.thermometer.due(number)
-        random = self.runtime.random_state
+        measures_states = self.thermometer.due(number)
+        random = self.runtime.random_state  # before dropout, so that a failed step can be replayed
         batch = self.runtime.move(self.stream.batch(number - 1))
         rate = learning_rate(self.config, number - 1)
         set_rate(self.optimizer, rate)
@@ -186,27 +195,29 @@ class _Session:
             observed = self.stream.observe(number, batch, answers, self.progress.cpu_seconds)
             for reporter in self.reporters:
                 reporter.step(number, loss, rate, norm, batch.tokens.numel() / seconds, **observed)
-        if reading:
-            self._read_states(number, state, batch.tokens.shape[1])
+        if measures_states:
+            self._measure_states(number, state, batch.tokens.shape[1])
 
     def _gradient(self, batch: Batch) -> tuple[float, float, ModelState, Tensor]:
-        """Leaves the clipped gradient in the parameters; returns loss, norm before clipping, last states, answers."""
+        """Computes the clipped gradient; returns loss, norm before clipping, the states at the end, and the answers."""
         self.model.train()
-        loss, answers, state, parts = 0.0, [], None, self.stream.parts
+        total, answers, state, parts = 0.0, [], None, self.stream.parts
         for tokens, targets, mask, reset in batch.parts(parts):
             with self.runtime.autocast():
                 logits, state = self.model(tokens, mask=mask, reset=reset)
-            part = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE) / parts
+            # divided by the number of parts, which are equally long: their sum is the mean over the batch
+            loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE) / parts
             auxiliary = self.model.auxiliary_loss()
-            (part if auxiliary is None else part + auxiliary / parts).backward()
-            loss += part.item()
+            (loss if auxiliary is None else loss + auxiliary / parts).backward()
+            total += loss.item()
             if self.stream.observes:
                 answers.append(logits.detach().argmax(dim=-1))
         assert state is not None
         norm = float(clip_grad_norm_(self.model.parameters(), self.config.clip))
-        return loss, norm, state, torch.cat(answers) if answers else batch.targets.new_empty(0)
+        return total, norm, state, torch.cat(answers) if answers else batch.targets.new_empty(0)
 
     def _fail(self, step: int, batch: Batch, random: Tensor, loss: float, norm: float) -> None:
+        """Saves a bundle of a step that was not finite; raises Diverged unless the step may be skipped."""
         bundle = write_bundle(self.run, step, self.model, batch, random, loss, norm)
         what = f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}"
         self.skipped += 1
@@ -214,33 +225,33 @@ class _Session:
             self.run.log(step=step, skipped=f"loss {loss}, gradient norm {norm}")
             self._warn(f"{what}; skipped ({self.skipped} of at most {self.config.max_skipped}), saved in {bundle}")
             return
-        self.runtime.random_state = random
+        self.runtime.random_state = random  # the checkpoint is that of the step before
         self.save()
         raise Diverged(f"training: {what}; the weights are those before it; look into: matrixstate autopsy {bundle}")
 
-    def _read_states(self, step: int, state: ModelState, length: int) -> None:
+    def _measure_states(self, step: int, state: ModelState, length: int) -> None:
         readings = self.thermometer.read(state, length)
         for reporter in self.reporters:
             reporter.measured(step, readings)
-        warning = self.watch.look(step, readings)
+        warning = self.watch.check(step, readings)
         if warning is not None:
             self._warn(warning)
 
     def evaluates_after(self, step: int) -> bool:
-        """Whether the model is evaluated after that step, which is not the last."""
+        """Whether the validation loss is measured after that step; after the last one, `evaluate` does."""
         every = self.stream.evaluate_every
         return every is not None and 0 < step < self.config.steps and step % every == 0
 
     def evaluation_is_missing(self) -> bool:
-        """Whether the run stopped between a step and the evaluation that follows it."""
+        """Whether the evaluation after the newest step was not logged before the run stopped."""
         done = self.progress.step
         return self.evaluates_after(done) and not any(
             line["step"] == done and "validation_loss" in line for line in self.run.metrics()
         )
 
     def validate(self) -> None:
-        """Evaluates on held-out data; saves if the model has never been better. Left early when stopped."""
-        loss = self._unless_stopped(lambda leave: self.stream.validation_loss(self.model, leave))
+        """Measures the validation loss; saves a checkpoint if it is the lowest so far. A stop ends it early."""
+        loss = self._unless_stopped(lambda progress: self.stream.validation_loss(self.model, progress))
         if loss is not None:
             self._report(loss)
             if loss < self.best:
@@ -253,40 +264,42 @@ class _Session:
             reporter.evaluated(self.progress.step, loss)
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, unless there is one."""
+        """Writes a checkpoint of the current step, unless there is one."""
         if self.saved != self.progress.step:
             random = self.runtime.random_state
             save_progress(self.run, self.progress, self.stream.state(), self.model, self.optimizer, random)
             self.saved = self.progress.step
 
     def finish_model(self) -> None:
-        """Makes the model that the run holds in the end."""
+        """Makes the final model, which `save` then writes, also if the last step has a checkpoint."""
         self.model = self.stream.finish(self.model)
         self.progress.finished, self.saved = True, None
 
     def evaluate(self) -> Evaluation | None:
-        """Evaluates the finished model and closes the run; None when stopped meanwhile."""
-        found = self._unless_stopped(lambda leave: self.stream.evaluate(self.model, leave))
+        """Evaluates the final model and marks the run as done; None if a stop ended the evaluation early."""
+        found = self._unless_stopped(lambda progress: self.stream.evaluate(self.model, progress))
         if found is not None:
             if isinstance(found.result, TextLoss):
                 self._report(found.result.nats_per_token)
             for name, data in found.files.items():
                 write_json(self.run.directory / name, data)
             done = {k: v for k, v in dataclasses.asdict(self.progress).items() if k != "finished"}
-            self.run.finish("done", **done, skipped=self.skipped, **found.numbers)
+            self.run.set_status("done", **done, skipped=self.skipped, **found.numbers)
         return found
 
-    def _unless_stopped(self, evaluate: Callable[[Callable[[int, int], None]], Found]) -> Found | None:
-        def leave_if_stopped(done: int, total: int) -> None:
+    def _unless_stopped(self, evaluate: Callable[[Callable[[int, int], None]], T]) -> T | None:
+        """The result of `evaluate`, called with a progress callback that ends it on a stop; None if it ended so."""
+
+        def end_if_stopped(done: int, total: int) -> None:
             if self.stop:
-                raise _Stopped
+                raise _EvaluationStopped
 
         try:
-            return evaluate(leave_if_stopped)
-        except _Stopped:
+            return evaluate(end_if_stopped)
+        except _EvaluationStopped:
             return None
 
     def speed(self) -> float:
-        """Tokens per second of training, since this session began."""
-        seconds = self.progress.seconds - self.first.seconds
-        return (self.progress.tokens - self.first.tokens) / seconds if seconds else 0.0
+        """Tokens per second in the steps of this session."""
+        seconds = self.progress.seconds - self.at_start.seconds
+        return (self.progress.tokens - self.at_start.tokens) / seconds if seconds else 0.0

@@ -1,4 +1,4 @@
-"""AdamW with groups of parameters, and the learning rate over time."""
+"""AdamW with parameter groups, and the schedule of the learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from matrixstate.layers.parameters import without_weight_decay
 
 @dataclass(frozen=True)
 class RateConfig:
-    """A learning rate of their own for some parameters."""
+    """A factor on the learning rate of some parameters."""
 
     parameters: str
-    """Which, by name, with * for any part of it: *.mixer.weight"""
+    """A name, or a pattern with * for any part of one, as in *.mixer.weight."""
     factor: float
-    """Their rate as a multiple of the others'; weight decay, which the rate multiplies, changes with it. 0: frozen."""
+    """Multiplies the learning rate, and with it the weight decay, which AdamW multiplies by the rate. 0: frozen."""
 
     def __post_init__(self) -> None:
         require((0 <= self.factor < math.inf, f"factor: expected 0 or more, got {self.factor}"))
 
 
 class OptimizerOptions(Protocol):
-    """What the optimizer asks of a config; the fields are explained in `TrainingConfig`."""
+    """The options that the optimizer reads; documented in `TrainingConfig`."""
 
     @property
     def steps(self) -> int: ...
@@ -48,13 +48,13 @@ class OptimizerOptions(Protocol):
 
 
 def decayed_parameters(model: nn.Module) -> set[str]:
-    """The names of the parameters that weight decay acts on: matrices that no module exempts (`no_weight_decay`)."""
+    """The names of the parameters with weight decay: those of two or more dimensions that no module exempts."""
     exempt = without_weight_decay(model)
     return {name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in exempt}
 
 
 def rate_problems(model: nn.Module, rates: Sequence[RateConfig]) -> list[str]:
-    """A sentence for every rate of parameters that the model does not have."""
+    """An error for every rate that matches no parameter of the model."""
     names = [name for name, _ in model.named_parameters()]
     return [
         f"training.rates.{i}.parameters: expected the name of a parameter, such as {names[-2]}, or one with * in it, "
@@ -65,15 +65,19 @@ def rate_problems(model: nn.Module, rates: Sequence[RateConfig]) -> list[str]:
 
 
 def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.AdamW:
-    """AdamW over all parameters, decay on matrices only. Of several rates that fit a parameter the first counts.
+    """AdamW over all parameters that require gradients, fused, with weight decay on `decayed_parameters` only.
 
-    Raises ConfigError for rates that fit none.
+    Each group has a "factor", by which `set_rate` multiplies its learning rate. If several `config.rates` match a
+    parameter, the first one applies.
+
+    Raises:
+        ConfigError: a rate that matches no parameter.
     """
     problems = rate_problems(model, config.rates)
     if problems:
         raise ConfigError(problems)
     decayed = decayed_parameters(model)
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}  # (has weight decay, factor) -> parameters
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = next((rate.factor for rate in config.rates if fnmatchcase(name, rate.parameters)), 1.0)
@@ -86,13 +90,13 @@ def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.Ad
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Makes this the learning rate, times the factor of each group of `make_optimizer`."""
+    """Sets the learning rate of every group of `make_optimizer` to `rate` times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def learning_rate(config: OptimizerOptions, step: int) -> float:
-    """The rate of a step, counted from 0: a linear rise over the warm-up, then a cosine down to the final share."""
+    """The learning rate of a step, counted from 0: linear warm-up to the peak, then a cosine to its final share."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: sizes by counting, time and memory by trying one step where that is cheap."""
+"""The cost of a run before it starts: sizes by counting; time and memory by running a step, if the model is small."""
 
 import dataclasses
 import time
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from matrixstate.models import Counts, LanguageModel, count
 from matrixstate.training.text_config import TextRunConfig
 
-TRY_PARAMETERS = 30_000_000  # above this, time is estimated from arithmetic instead of trying a step
+TRY_PARAMETERS = 30_000_000  # of larger models no step is run: time is estimated from FLOPs
 BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, float32
 
 
@@ -23,55 +23,55 @@ class Plan:
     steps: int
     tokens_per_step: int
     memory_bytes: int
-    """Weights, gradients, optimizer, and the activations kept for backward where they were measured."""
+    """Weights, gradients and optimizer; if `tried`, also the activations saved for the backward pass."""
     seconds: float
-    """Of training, on this machine with its present threads; a rough estimate."""
+    """A rough estimate of the training time, on this machine with the current number of threads."""
     tried: bool
-    """Whether time and activations come from one step tried out; else time comes from the matrix-product rate."""
+    """Whether time and activations were measured in a step. If not, time is FLOPs over a matrix product's rate."""
 
 
 def make_plan(config: TextRunConfig) -> Plan:
-    """The plan of a run whose model names its vocabulary. Takes a few seconds at most; changes no random state."""
+    """The plan of a run whose model names its vocabulary. Takes a few seconds at most, and no random numbers."""
     training, counts = config.training, count(config.model, config.training.sequence)
     weights = counts.parameters * BYTES_PER_PARAMETER
     tokens = training.batch * training.sequence
     if counts.parameters <= TRY_PARAMETERS:
         seconds, activations = _try_step(config)
         return Plan(counts, training.steps, tokens, weights + activations, seconds * training.steps, True)
-    seconds = 3 * counts.flops_per_token * tokens / _matmul_rate()
+    seconds = 3 * counts.flops_per_token * tokens / _matmul_rate()  # the backward pass costs two forward passes
     return Plan(counts, training.steps, tokens, weights, seconds * training.steps, False)
 
 
 def _try_step(config: TextRunConfig) -> tuple[float, int]:
-    """Seconds of one forward and backward pass, and the bytes it keeps in between."""
+    """Seconds per step, and the bytes that one forward pass saves for its backward pass."""
     training = config.training
-    rows = training.batch // training.accumulate
+    rows = training.batch // training.accumulate  # of one part of the batch
     with torch.random.fork_rng(devices=[]):
         model = LanguageModel(dataclasses.replace(config.model, dropout=0.0))
         tokens = torch.randint(model.embedding.num_embeddings, (rows, training.sequence))
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}  # address of a storage -> its bytes, since saved tensors may share one
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     seconds = 0.0
     for _ in range(2):  # the first pass warms up
         began = time.perf_counter()
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
             loss = cross_entropy(model(tokens)[0].flatten(0, 1), tokens.flatten())
             loss.backward()
         seconds = time.perf_counter() - began
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    return seconds * training.accumulate, sum(size for pointer, size in kept.items() if pointer not in parameters)
+    return seconds * training.accumulate, sum(size for pointer, size in saved.items() if pointer not in parameters)
 
 
 def _matmul_rate() -> float:
-    """Floating-point operations per second of a square matrix product here and now."""
+    """FLOP/s of a square float32 matrix product, on this machine at this moment."""
     a = torch.ones(768, 768)
-    a @ a
+    a @ a  # warms up
     began, rounds = time.perf_counter(), 0
     while time.perf_counter() - began < 0.3:
         a @ a

@@ -1,4 +1,4 @@
-"""Reporters: what the training loop calls at every step and evaluation; the run's log is one."""
+"""Reporters, which the training loop calls at every step and evaluation: the run's log, and TensorBoard files."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from matrixstate.training.thermometer import Reading
 
 
 class Reporter(Protocol):
-    """Called at every step and evaluation. Steps are counted from 1."""
+    """The interface of a reporter. Steps are counted from 1."""
 
     def step(
         self,
@@ -20,20 +20,29 @@ class Reporter(Protocol):
         tokens_per_second: float,
         **observed: Any,
     ) -> None:
-        """A step is done; loss in nats per token. `observed` is what the stream adds, such as a task's accuracy."""
+        """Called after a step.
+
+        Args:
+            step: the step.
+            loss: in nats per token, before the weights changed.
+            learning_rate: of the step.
+            gradient_norm: before clipping.
+            tokens_per_second: of the step.
+            **observed: numbers of the data stream, such as a task's accuracy.
+        """
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
-        """The model was evaluated on held-out data."""
+        """Called after an evaluation on held-out data; `step` steps were done."""
 
     def measured(self, step: int, readings: Sequence[Reading]) -> None:
-        """The states were read, one reading per layer that has a matrix state."""
+        """Called after a step whose states were measured: one reading per layer with a matrix state."""
 
     def warned(self, message: str) -> None:
-        """Something that a user should know."""
+        """Called with a message for the user."""
 
 
 class RunLog:
-    """Writes metrics.jsonl."""
+    """Appends to metrics.jsonl and warnings.txt of the run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -65,7 +74,7 @@ class RunLog:
 
 
 class TensorBoardLog:
-    """Writes TensorBoard files into the run."""
+    """Writes TensorBoard files into tensorboard/ of the run. Raises MissingExtra without the `log` extra."""
 
     def __init__(self, run: Run) -> None:
         try:

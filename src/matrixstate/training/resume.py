@@ -1,4 +1,4 @@
-"""What a training resumes with, beside weights and optimizer."""
+"""What a training resumes with besides weights and optimizer, and models loaded from checkpoints."""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from matrixstate.errors import CheckpointError
-from matrixstate.models import LanguageModel
+from matrixstate.models import LanguageModel, ModelConfig
 from matrixstate.training.checkpoint import choose_checkpoint, load_weights, read_best, save_checkpoint, saved_progress
 from matrixstate.training.config import RunConfig
 from matrixstate.training.run import Run
@@ -16,28 +17,33 @@ from matrixstate.training.run import Run
 
 @dataclass
 class Progress:
-    """How far a training has come, over all its sessions."""
+    """How far a training has come, summed over all its sessions."""
 
     step: int = 0
-    """Steps done."""
+    """Optimizer steps done, skipped ones included."""
     tokens: int = 0
-    """Trained on."""
+    """Tokens trained on."""
     seconds: float = 0.0
     """Wall time of the steps, without evaluations."""
     cpu_seconds: float = 0.0
-    """CPU time of this process, of the steps."""
+    """CPU time of the steps, over all threads of the process."""
     finished: bool = False
-    """Whether the model is the one that the run holds in the end."""
+    """Whether `Stream.finish` has made the final model."""
 
     def data(self) -> dict[str, Any]:
-        """Plain data, for a checkpoint; the step stands in its name."""
+        """Plain data for a checkpoint, without the step, which is in its name."""
         return {key: value for key, value in vars(self).items() if key != "step"}
 
 
 def save_progress(
-    run: Run, progress: Progress, stream: dict[str, Any], model: LanguageModel, optimizer: Any, random: torch.Tensor
+    run: Run,
+    progress: Progress,
+    stream: dict[str, Any],
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    random: Tensor,
 ) -> None:
-    """Writes the checkpoint of the present step; `stream` is the state of the run's stream."""
+    """Writes a checkpoint of the current step; `stream` is the state of the run's data stream."""
     save_checkpoint(
         run.checkpoints, progress.step, model, optimizer, random, keep=run.config.training.keep, config=run.config,
         progress={**progress.data(), "stream": stream},
@@ -45,7 +51,7 @@ def save_progress(
 
 
 def read_progress(checkpoint: Path, step: int) -> tuple[Progress, dict[str, Any]]:
-    """The progress and the state of the stream in a verified checkpoint."""
+    """The progress in a verified checkpoint of `step` steps, and the state of the data stream."""
     data = saved_progress(checkpoint)
     stream = data.pop("stream", {})
     try:
@@ -68,6 +74,6 @@ def load_model(run: Run, which: str = "latest") -> LanguageModel:
     return model.eval()
 
 
-def saved_model(config: RunConfig, checkpoint: Path):
+def saved_model(config: RunConfig, checkpoint: Path) -> ModelConfig:
     """The config of the model whose weights a verified checkpoint holds."""
     return config.final_model() if saved_progress(checkpoint).get("finished") else config.initial_model()

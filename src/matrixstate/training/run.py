@@ -1,4 +1,4 @@
-"""A run: the directory that a training writes, from which it can be repeated or resumed."""
+"""A run: the directory that a training writes, from which it can be repeated and resumed."""
 
 import json
 import os
@@ -30,9 +30,10 @@ Config = TypeVar("Config", bound=RunConfig)
 
 @dataclass(frozen=True)
 class Run(Generic[Config]):
-    """The files of a run: config.yaml, environment.json, metrics.jsonl, status.json, checkpoints/, failures/.
+    """A run's directory and config.
 
-    On a text also data/, on a task also tracking.json.
+    Files: config.yaml, environment.json, metrics.jsonl, status.json, checkpoints/; of a text also data/, of a task also
+    tracking.json; failures/ if the loss or gradient of a step was not finite.
     """
 
     directory: Path
@@ -40,48 +41,54 @@ class Run(Generic[Config]):
 
     @classmethod
     def create(cls, directory: Path, config: Config, prepare: Callable[[Path], None] | None = None) -> "Run[Config]":
-        """A new run in `directory`, which must not exist or be empty; `prepare` writes its data into a directory.
+        """Writes a new run, to a temporary directory that is then renamed: it is complete or absent.
 
-        Everything is written beside it and renamed, so that a run is there completely or not at all.
+        Args:
+            directory: must be new or empty.
+            config: written into config.yaml.
+            prepare: writes the run's data into the directory that it is called with.
+
+        Raises:
+            ConfigError: the directory has files in it, or cannot be written.
         """
-        whole = Path(os.path.abspath(directory))  # "." has no name
-        part = whole.parent / f".{whole.name}.part"
+        target = Path(os.path.abspath(directory))  # "." has no name
+        temporary = target.parent / f".{target.name}.part"
         try:
             if directory.exists() and any(directory.iterdir()):
                 raise ConfigError(
                     f"out: expected a new or empty directory, got {directory} with files in it; "
                     f"resume it with: matrixstate train --resume {directory}"
                 )
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            write_config(part, config)
-            write_json(part / "environment.json", environment())
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            write_config(temporary, config)
+            write_json(temporary / "environment.json", environment())
             if prepare is not None:
-                prepare(part / "data")
-            os.replace(part, directory)
+                prepare(temporary / "data")
+            os.replace(temporary, directory)
         except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise ConfigError(f"out: cannot write {directory}: {error.strerror}") from error
         return Run(directory, config)
 
     @staticmethod
     def open(directory: Path) -> "Run[RunConfig]":
-        """An existing run. Raises CheckpointError if it is missing, its config damaged or of an older format."""
+        """Opens an existing run. Raises CheckpointError if its config is missing, damaged or of an older format."""
         path = directory / "config.yaml"
         try:
             data = read_yaml(path.read_text(encoding="utf-8"))
-            if isinstance(data, dict) and "task" in data:
+            if isinstance(data, dict) and "task" in data:  # tasks are now under data
                 raise CheckpointError(f"run: {directory} was written by an older matrixstate; train it again")
             return Run(directory, decode_config(data))
         except OSError as error:
             raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
         except (UnicodeDecodeError, ConfigError) as error:
-            asked = ask_for(missing_plugins(directory / "environment.json"))
-            raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}{asked}") from error
+            hint = ask_for(missing_plugins(directory / "environment.json"))  # the usual reason for an unknown name
+            raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}{hint}") from error
 
     @staticmethod
     def open_text(directory: Path) -> "Run[TextRunConfig]":
-        """As `open`; raises CheckpointError also for a run on a task."""
+        """Opens a run on a text; raises CheckpointError as `open` does, and for a run on a task."""
         run = Run.open(directory)
         if not isinstance(run.config, TextRunConfig):
             raise CheckpointError(
@@ -92,7 +99,7 @@ class Run(Generic[Config]):
 
     @staticmethod
     def open_task(directory: Path) -> "Run[TaskRunConfig]":
-        """As `open`; raises CheckpointError also for a run on a text."""
+        """Opens a run on a task; raises CheckpointError as `open` does, and for a run on a text."""
         run = Run.open(directory)
         if not isinstance(run.config, TaskRunConfig):
             raise CheckpointError(f"run: expected a run on a task, got one on a text: {directory}")
@@ -100,22 +107,24 @@ class Run(Generic[Config]):
 
     @property
     def data(self) -> Path:
+        """The directory of the tokens and the tokenizer of a run on a text."""
         return self.directory / "data"
 
     @property
     def checkpoints(self) -> Path:
+        """The directory of the checkpoints; there may be none yet."""
         return self.directory / "checkpoints"
 
     @property
     def threads(self) -> int | None:
-        """How many threads the run was trained with; None if that is not known."""
+        """How many threads the run was started with; None if environment.json does not tell."""
         try:
             return int(json.loads((self.directory / "environment.json").read_text(encoding="utf-8"))["threads"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def log(self, **values: Any) -> None:
-        """Adds one line to metrics.jsonl."""
+        """Appends one line to metrics.jsonl."""
         try:
             with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
@@ -123,7 +132,7 @@ class Run(Generic[Config]):
             raise CheckpointError(f"run: cannot write {self.directory / 'metrics.jsonl'}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, but for a last one that a crash cut short."""
+        """The lines of metrics.jsonl, without a truncated last one. Raises CheckpointError if others are damaged."""
         path = self.directory / "metrics.jsonl"
         try:
             lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
@@ -134,17 +143,17 @@ class Run(Generic[Config]):
         except ValueError as error:
             raise CheckpointError(f"run: {path} is damaged: {error}") from error
 
-    def forget_after(self, step: int) -> None:
-        """Drops the metrics of later steps than `step`, which are about to be run again."""
+    def discard_metrics_after(self, step: int) -> None:
+        """Deletes the metrics of steps after `step`, which a resumed training repeats."""
         text = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
         replace_file(self.directory / "metrics.jsonl", text)
 
-    def finish(self, status: str, **details: Any) -> None:
-        """Writes status.json: "running", "done", "stopped" or "failed", and what came out."""
+    def set_status(self, status: str, **details: Any) -> None:
+        """Writes status.json: "running", "done", "stopped" or "failed", with steps done, results or a reason."""
         write_json(self.directory / "status.json", {"status": status, **details})
 
     def reconfigure(self, config: RunConfig) -> "Run[RunConfig]":
-        """The same run with another config from now on; earlier ones are kept beside it, numbered."""
+        """Replaces config.yaml and keeps the earlier one as config-N.yaml; returns the run with the new config."""
         earlier = len(list(self.directory.glob("config-*.yaml"))) + 1
         os.replace(self.directory / "config.yaml", self.directory / f"config-{earlier}.yaml")
         write_config(self.directory, config)
@@ -158,26 +167,26 @@ def write_config(directory: Path, config: RunConfig) -> None:
 
 
 def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """The options in which two configs differ, as "training.steps": (before, after)."""
+    """The options in which two configs differ, as {"training.steps": (before, after)}."""
     one, other = flatten(encode(before, CHOICES)), flatten(encode(after, CHOICES))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return {key: (one.get(key), other.get(key)) for key in keys}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file that is never seen half written."""
+    """Writes a JSON file atomically."""
     replace_file(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes a text file by way of a temporary one."""
+    """Writes a text file atomically: to a temporary file that is then renamed."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def sync_directory(path: Path) -> None:
-    """Flushes the names in a directory to the disk."""
+    """Flushes the entries of a directory to the disk, so that files renamed in it survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -186,7 +195,7 @@ def sync_directory(path: Path) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What numbers may depend on: versions, commit, processor, threads, and the backend of each op."""
+    """What results may depend on: versions, commit, processor, threads, the backend of each op, and plug-ins."""
     packages = {}
     for name in ("torch", "numpy", "safetensors", "tokenizers"):
         try:
@@ -208,7 +217,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name, as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -217,7 +226,7 @@ def processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this package runs from, "+" behind it if files differ; None outside one."""
+    """The commit of the checkout that this package runs from, with a "+" if files were changed; None outside one."""
     here = Path(matrixstate.__file__).parent
 
     def git(*words: str) -> str:

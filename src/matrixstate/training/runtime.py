@@ -1,4 +1,4 @@
-"""Where a training runs: the only place of the loop that knows of devices, precision and random state."""
+"""Device, precision and random state of a training: the loop handles them only through this module."""
 
 import dataclasses
 import time
@@ -22,7 +22,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def resolve_precision(config: Config) -> Config:
-    """The config with the precision that "auto" means on this machine."""
+    """The config with the precision "auto" replaced by what it means on this machine."""
     if config.training.precision != "auto":
         return config
     precision = "bfloat16" if has_fast_bfloat16() else "float32"
@@ -30,32 +30,36 @@ def resolve_precision(config: Config) -> Config:
 
 
 class Runtime:
-    """One process on the CPU."""
+    """The runtime of one process on the CPU.
+
+    Args:
+        precision: as in `TrainingConfig`, after `resolve_precision`.
+    """
 
     def __init__(self, precision: Literal["float32", "bfloat16", "auto"]) -> None:
-        assert precision != "auto", "start resolves it"
+        assert precision != "auto", "resolve_precision comes first"
         self.device = torch.device("cpu")
         self._precision = precision
 
     def seed(self, seed: int) -> None:
-        """Seeds what draws weights and dropout."""
+        """Seeds weight initialization and dropout."""
         torch.manual_seed(seed)
 
     def place(self, model: LanguageModel) -> LanguageModel:
-        """The model on the device."""
+        """Moves a model to the device."""
         return model.to(self.device)
 
     def move(self, batch: Batch) -> Batch:
-        """The batch on the device."""
+        """Moves a batch to the device."""
         return Batch(*(None if x is None else x.to(self.device) for x in batch))  # pyright: ignore[reportArgumentType]
 
     def autocast(self) -> AbstractContextManager:
-        """Inside, products of weights are computed in the precision of the run."""
+        """A context in which products with weights are computed in the precision of the run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bfloat16")
 
     @property
     def random_state(self) -> Tensor:
-        """The state of the generator of dropout; a checkpoint holds it."""
+        """The state of the generator that dropout draws from, a uint8 tensor; part of every checkpoint."""
         return torch.get_rng_state()
 
     @random_state.setter
@@ -64,7 +68,7 @@ class Runtime:
 
 
 class Clock:
-    """Wall and CPU seconds of this process since it was made."""
+    """Wall-clock seconds, and CPU seconds of this process, since the clock was made."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()

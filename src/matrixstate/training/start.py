@@ -1,4 +1,4 @@
-"""Before the first step: what can be refused is refused, then the run's directory is written."""
+"""Starts a run: checks that config, data and machine fit together, then writes the run's directory."""
 
 import dataclasses
 import os
@@ -18,9 +18,14 @@ from matrixstate.training.text_config import TextRunConfig
 
 
 def start(directory: Path, config: RunConfig) -> Run:
-    """A new run; of a text, tokenized, whose config gets the tokenizer's vocabulary if it names none.
+    """Creates the run that `train` trains; a text is tokenized into it.
 
-    Raises ConfigError or DataError before anything is written where data, model and training do not fit together.
+    Args:
+        directory: must be new or empty.
+        config: what to train. The run's config has the precision and the vocabulary filled in if they were left open.
+
+    Raises:
+        ConfigError, DataError: data, model, training and memory do not fit together; nothing is written.
     """
     config = resolve_precision(config)
     if isinstance(config, TaskRunConfig):
@@ -29,15 +34,16 @@ def start(directory: Path, config: RunConfig) -> Run:
         return Run.create(directory, config)
     assert isinstance(config, TextRunConfig)
     text = tokenize(config.data)
-    config = fit(config, text)
+    config = with_vocabulary(config, text)
     _expect_memory(config.model, config.training.sequence)
     return Run.create(directory, config, text.write)
 
 
-def fit(config: TextRunConfig, text: TokenizedText) -> TextRunConfig:
-    """The config with the tokenizer's vocabulary if it names none.
+def with_vocabulary(config: TextRunConfig, text: TokenizedText) -> TextRunConfig:
+    """The config with the tokenizer's vocabulary, unless the model names a larger one.
 
-    Raises ConfigError or DataError where text, tokenizer, model and training do not fit together.
+    Raises:
+        ConfigError, DataError: text, tokenizer, model and training do not fit together.
     """
     size, wanted = text.tokenizer.size, config.model.vocabulary
     if wanted is not None and size > wanted:
@@ -48,7 +54,7 @@ def fit(config: TextRunConfig, text: TokenizedText) -> TextRunConfig:
 
 
 def expect_trainable(run: Run, config: RunConfig) -> None:
-    """Raises ConfigError or DataError where a config's training does not fit the model or the data of a run."""
+    """Raises ConfigError or DataError unless a changed config can be trained on the data of an existing run."""
     if isinstance(config, TaskRunConfig):
         expect_task_fit(config)
     else:
@@ -58,18 +64,18 @@ def expect_trainable(run: Run, config: RunConfig) -> None:
 
 def _expect_text_fit(config: TextRunConfig, tokens: Tokens) -> None:
     training = config.training
-    RandomWindows(tokens, training.sequence, training.batch, config.seed)
+    RandomWindows(tokens, training.sequence, training.batch, config.seed)  # raises if the text is too short
     expect_fit(config.model, training.rates, {"training.sequence": training.sequence})
 
 
 def expect_task_fit(config: TaskRunConfig) -> None:
-    """Raises ConfigError where the model has not the parameters or positions that the training asks for."""
+    """Raises ConfigError if the model lacks parameters or positions that the training refers to."""
     lengths = {"training.length": config.training.length, "evaluate_length": config.evaluate_length}
     expect_fit(config.final_model(), config.training.rates, lengths)
 
 
 def _expect_memory(model: ModelConfig, length: int) -> None:
-    """Raises ConfigError for a model whose weights and optimizer are larger than this machine's memory."""
+    """Raises ConfigError if weights, gradients and optimizer exceed this machine's memory; allocates nothing."""
     needed = count(model, length).parameters * BYTES_PER_PARAMETER
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:

@@ -1,4 +1,4 @@
-"""Stopping when asked to: the first signal is noted, the second ends the process at once."""
+"""Graceful stopping: the first SIGINT or SIGTERM asks for a stop, a second one ends the process at once."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal, by its number, ended what cannot simply return."""
+    """Raised where a signal stopped work that has no result to return."""
 
     def __init__(self, signal: int) -> None:
         super().__init__()
@@ -17,9 +17,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether, and by which signal, the process was asked to stop."""
+    """True once a signal has asked for a stop."""
 
     signal: int | None = None
+    """The signal's number."""
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -27,21 +28,22 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM only sets the stop; a second one has the system's effect, at once.
+    """A context in which the first SIGINT or SIGTERM only sets the `Stop`; a second one ends the process at once.
 
-    Outside the main thread, where no signal arrives, nothing is ever set.
+    The earlier handlers are restored at the end. Outside the main thread, where Python delivers no signals, nothing is
+    ever set.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def note(number: int, _: object) -> None:
+    def request_stop(number: int, _: object) -> None:
         stop.signal = number
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_DFL)  # of the operating system: ends the process
 
-    before = {each: signal.signal(each, note) for each in SIGNALS}
+    before = {each: signal.signal(each, request_stop) for each in SIGNALS}
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""Streams: what a run trains on. A stream gives the batch of every step, and measures the model on held-out data."""
+"""Data streams: a stream gives the batch of every step, and evaluates the model on held-out data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,68 +18,72 @@ from matrixstate.training.run import Run
 from matrixstate.training.task_config import TaskRunConfig
 from matrixstate.training.text_config import TextRunConfig
 
-MASTERED = 0.99  # the accuracy whose cost is reported
-Progress = Callable[[int, int], None]  # called with (done, in all); may raise to leave early
+MASTERED = 0.99  # accuracy at full length from which on a task counts as solved
+Progress = Callable[[int, int], None]  # called with (done, total); may raise to end an evaluation early
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the end of a training found."""
+    """The evaluation of a finished model."""
 
     result: TextLoss | Tracking
     numbers: dict[str, Any]
-    """For the run's status.json."""
+    """Results for the run's status.json."""
     files: dict[str, Any] = field(default_factory=dict)
-    """Name in the run's directory -> plain data, written as JSON."""
+    """File name in the run's directory -> plain data, to be written as JSON."""
 
 
 class Stream(ABC):
-    """The data of a run. All but the methods marked abstract may be left as they are."""
+    """The data of a run. Only the abstract methods have to be overridden."""
 
     parts = 1
-    """Into how many parts a step's batch is cut to save memory."""
+    """How many parts a step's batch is cut into, whose gradients are accumulated to save memory."""
     observes = False
-    """Whether `observe` needs the model's answers."""
+    """Whether `observe` reads the model's answers; if not, they are not computed."""
     evaluate_every: int | None = None
-    """Steps between evaluations during training. None: there are none."""
+    """Steps between evaluations during training; None for no evaluations."""
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0: a function of the seed, the step and the stream's state."""
+        """The batch of a step, counted from 0; depends on the seed, the step and the stream's state only."""
 
     def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
-        """Called after every step whose loss was finite; returns what to log beside the loss.
+        """Called after every step whose loss and gradient were finite.
 
         Args:
             step: steps done, this one included.
             batch: of the step.
-            answers: [B, T] int64, the likeliest token at every position, before the weights changed.
+            answers: [B, T] int64, the likeliest token at every position, before the weights changed; empty unless
+                `observes`.
             cpu_seconds: of training so far.
+
+        Returns:
+            Numbers to log with the loss.
         """
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold for the stream to resume, as plain data."""
+        """The state for a checkpoint, as plain data."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Continues from what `state` gave."""
+        """Continues from a result of `state`."""
 
     def validation_loss(self, model: LanguageModel, progress: Progress) -> float:
         """The loss on held-out data in nats per token; called every `evaluate_every` steps."""
         raise NotImplementedError
 
     def finish(self, model: LanguageModel) -> LanguageModel:
-        """The model that the run holds in the end, made of the trained one."""
+        """The final model of the run, made of the trained one; the same by default."""
         return model
 
     @abstractmethod
     def evaluate(self, model: LanguageModel, progress: Progress) -> Evaluation:
-        """Measures the model at the end of training."""
+        """Evaluates the final model."""
 
 
 class WindowStream(Stream):
-    """Random windows of a text, and the loss over its validation part."""
+    """Random windows of a text; evaluations measure the loss over its validation part."""
 
     def __init__(self, config: TextRunConfig, corpus: Corpus) -> None:
         self._training, self._corpus = config.training, corpus
@@ -99,7 +103,7 @@ class WindowStream(Stream):
 
 
 class TaskStream(Stream):
-    """Fresh sequences of a task in growing lengths, and how far the model tracks."""
+    """Fresh sequences of a task, of lengths from a curriculum; the evaluation measures how far the model tracks."""
 
     observes = True
 
@@ -107,15 +111,15 @@ class TaskStream(Stream):
         self._config = config
         self.curriculum = Curriculum(config.training, config.seed)
         self.solved_at: tuple[int, float] | None = None
-        """Step and CPU seconds at which 99 % was reached at full length."""
+        """Step and CPU seconds at which the running mean of the accuracy reached 99 % at full length."""
 
     def batch(self, step: int) -> Batch:
         length = self.curriculum.length(step)
         return Batch(*self._config.data.at(self._config.seed, step, self.curriculum.batch(length), length))
 
     def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
-        asked, length = batch.targets != IGNORE, batch.tokens.shape[1]
-        accuracy = float((answers == batch.targets)[asked].float().mean())
+        has_target, length = batch.targets != IGNORE, batch.tokens.shape[1]
+        accuracy = float((answers == batch.targets)[has_target].float().mean())
         mean = self.curriculum.update(accuracy)
         if self.solved_at is None and length == self._config.training.length and mean >= MASTERED:
             self.solved_at = step, cpu_seconds
@@ -130,7 +134,7 @@ class TaskStream(Stream):
         self.solved_at = None if solved is None else (int(solved[0]), float(solved[1]))
 
     def finish(self, model: LanguageModel) -> LanguageModel:
-        """The model with codebooks made of its states, where they were not trained."""
+        """The model with codebooks made of its states, unless they were trained."""
         config, final = self._config, self._config.final_model()
         if config.training.codebooks == "trained":
             return model
@@ -146,7 +150,7 @@ class TaskStream(Stream):
 
 
 def open_stream(run: Run) -> Stream:
-    """The stream of a run's data."""
+    """The data stream of a run."""
     if isinstance(run.config, TaskRunConfig):
         return TaskStream(run.config)
     assert isinstance(run.config, TextRunConfig)

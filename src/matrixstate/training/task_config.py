@@ -1,4 +1,4 @@
-"""What a run on a synthetic task is made of."""
+"""The config of a run on a synthetic task."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,35 +10,35 @@ from matrixstate.data.tasks import TaskConfig
 from matrixstate.errors import ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.training.config import RunConfig, TrainingConfig
-from matrixstate.training.correction import SETTLING, corrected_mixers, with_correction
+from matrixstate.training.correction import BURN_IN, corrected_mixers, with_correction
 
 
 @dataclass(frozen=True)
 class TaskTrainingConfig(TrainingConfig):
-    """How a model is trained on a task. The defaults are those of the study behind our protocols."""
+    """Options of training on a task."""
 
     steps: int = 1000
     length: int = 128
-    """Steps of the longest training sequences."""
+    """Steps of the longest training sequences, the full length."""
     lengths: Literal["grow", "uniform", "full"] = "grow"
-    """grow: from `start`, doubled whenever mastered; uniform: any from `start` to `length`; full: `length` only."""
+    """grow: doubled from `start` on, at each `threshold`; uniform: drawn from `start` to `length`; full: `length`."""
     start: int = 2
-    """The shortest training sequences."""
+    """Steps of the shortest training sequences."""
     threshold: float = 0.95
-    """Smoothed accuracy over a batch at which the length grows."""
+    """The length grows when the running mean of the batches' accuracy reaches this share."""
     batch: int = 64
     """Sequences per step at full length."""
     max_batch: int = 256
-    """Sequences per step where they are short; as many as fill a batch of full length, up to this."""
+    """Most sequences per step: shorter ones come in larger batches, of as many tokens as one of full length."""
     learning_rate: float = 3e-3
     final_share: float = 0.05
     warmup: int = 50
     beta2: float = 0.98
     weight_decay: float = 0.01
     codebooks: Literal["trained", "answers", "clusters"] = "trained"
-    """Of MRUs that correct their state. trained: with all else, from the first step. The other two: training is without
-    correction, and afterwards the codes are made of the model's states. answers: the mean state of every answer, which
-    must say the whole state; clusters: the centres of as many clusters as there are codes."""
+    """Of MRUs that correct their state. trained: as parameters, from the first step. Otherwise training is without
+    correction, and the codes are made of the model's states afterwards. answers: the mean state of every answer, which
+    must determine the state; clusters: the centres of as many clusters as there are codes."""
     on_nonfinite: Literal["stop", "skip"] = "skip"
     max_skipped: int = 100
 
@@ -55,16 +55,16 @@ class TaskTrainingConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class TaskRunConfig(RunConfig):
-    """A run on a task: how a model is trained, and how far it is tested."""
+    """A run on a task: the model, how it is trained, and the lengths at which it is evaluated."""
 
     data: TaskConfig
     """The task."""
     training: TaskTrainingConfig = dataclasses.field(default_factory=TaskTrainingConfig)
     _: dataclasses.KW_ONLY
     evaluate_length: int = 8192
-    """The longest sequences of the evaluation."""
+    """Steps of the longest sequences in the evaluation."""
     evaluate_sequences: int = 64
-    """Sequences of the evaluation; the same for every model and seed."""
+    """How many sequences are evaluated; the same ones for every model and seed."""
 
     def _checks(self) -> tuple[tuple[bool, str], ...]:
         wanted, given = self.data.vocabulary, self.model.vocabulary
@@ -80,7 +80,7 @@ class TaskRunConfig(RunConfig):
         )
 
     def _lengths(self) -> Iterable[tuple[bool, str]]:
-        """Checks that the task exists at the ends of every range of lengths."""
+        """Checks that the task is defined at the ends of the ranges of lengths."""
         lengths = {"training.length": self.training.length, "evaluate_length": self.evaluate_length}
         if self.training.lengths != "full":
             lengths = {"training.start": self.training.start, **lengths}
@@ -89,7 +89,7 @@ class TaskRunConfig(RunConfig):
             yield problem is None, f"{key}: {problem}"
 
     def _codebooks(self) -> Iterable[tuple[bool, str]]:
-        """Checks that codes made of states, which are every head's own, have a place."""
+        """Checks that codes made of states fit the codebooks: one codebook per head, and enough entries."""
         kind = self.training.codebooks
         if kind == "trained":
             return
@@ -99,8 +99,8 @@ class TaskRunConfig(RunConfig):
             f"training.codebooks: expected trained without an MRU that corrects its state (snap), got {kind}",
         )
         yield (
-            self.training.length > SETTLING,
-            f"training.length: expected more than {SETTLING} for codebooks made of {kind}, got {self.training.length}",
+            self.training.length > BURN_IN,
+            f"training.length: expected more than {BURN_IN} for codebooks made of {kind}, got {self.training.length}",
         )
         for mixer in mixers:
             fewest = self.data.vocabulary if kind == "answers" else 1
@@ -116,7 +116,7 @@ class TaskRunConfig(RunConfig):
 
     @property
     def measured_lengths(self) -> tuple[int, ...]:
-        """What the evaluation measures: the training length, doubled as long as it is below the longest, and that."""
+        """The lengths that the evaluation measures: `measured_lengths` of the config."""
         return measured_lengths(self.training.length, self.evaluate_length)
 
     def initial_model(self) -> ModelConfig:
@@ -130,14 +130,14 @@ class TaskRunConfig(RunConfig):
 
 
 def measured_lengths(trained: int, longest: int) -> tuple[int, ...]:
-    """The lengths at which a model trained to one length and tested to another is measured, ascending."""
+    """The training length times 1, 2, 4, ... below the longest, and the longest; ascending."""
     return (*(trained * 2**k for k in range(longest.bit_length()) if trained * 2**k < longest), longest)
 
 
 @lru_cache
 def _refusal(task: TaskConfig, length: int) -> str | None:
-    """What a task says of a length at which it does not exist; None where it does."""
-    if task.prefix:  # then every length is the beginning of a longer one
+    """The task's error for a length at which it is not defined; None where it is. Cached, as it makes a sequence."""
+    if task.prefix:  # a sequence of any length is the beginning of a longer one
         return None
     try:
         task.at(0, 0, 1, length)

@@ -1,4 +1,4 @@
-"""Models of runs on tasks: loaded, and corrected after training."""
+"""Models of runs on tasks: loading them, and adding error correction after training."""
 
 import dataclasses
 import shutil
@@ -15,7 +15,7 @@ from matrixstate.training.task_config import TaskRunConfig
 
 
 def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
-    """The trained model of a task's run, in evaluation mode, and its config."""
+    """The trained model of a run on a task, in evaluation mode, and the run's config."""
     run = Run.open_task(directory)
     return load_model(run), run.config
 
@@ -23,28 +23,33 @@ def load_task_model(directory: Path) -> tuple[LanguageModel, TaskRunConfig]:
 def correct_run(
     run: Path, directory: Path, every: int, codes: int | None = None, sharpness: float = 16.0
 ) -> tuple[LanguageModel, TaskRunConfig]:
-    """The trained model of a task's run with error correction: what training with `codebooks` would have given.
+    """Adds error correction to the trained model of a run on a task, and writes the result as a new run.
+
+    The result equals that of training with the option `codebooks`.
 
     Args:
-        run: of a model with uncorrected MRUs.
-        directory: new or empty; holds the corrected model's run then, with the log of its training.
+        run: a run of a model with uncorrected MRUs.
+        directory: of the new run, with the metrics of the old one; must be new or empty.
         every: steps from one correction to the next.
-        codes: as in `find_codes`: so many clusters of states; None for the mean state of every answer.
+        codes: the number of clusters of states; None for the mean state of every answer. See `find_codes`.
         sharpness: `MRUConfig.sharpness`.
 
+    Returns:
+        The corrected model, in evaluation mode, and the new run's config.
+
     Raises:
-        ConfigError: an MRU that cannot be corrected, or a directory that holds files or cannot be made.
+        ConfigError: no MRU that can be corrected, or a directory that has files in it or cannot be written.
     """
     model, config = load_task_model(run)
-    found = find_codes(model, config.data, config.training.length, codes, config.seed)
-    sizes = with_correction(config.model, every, len(next(iter(found.values()))), sharpness)
+    made = find_codes(model, config.data, config.training.length, codes, config.seed)
+    corrected_model = with_correction(config.model, every, len(next(iter(made.values()))), sharpness)
     training = dataclasses.replace(config.training, codebooks="answers" if codes is None else "clusters")
-    config = dataclasses.replace(config, model=sizes, training=training)
-    model = with_codebooks(model, config.final_model(), found)
+    config = dataclasses.replace(config, model=corrected_model, training=training)
+    model = with_codebooks(model, config.final_model(), made)
     corrected = Run.create(directory, config)
     shutil.copyfile(run / "metrics.jsonl", directory / "metrics.jsonl")
     steps, random = config.training.steps, torch.get_rng_state()
     optimizer = make_optimizer(model, config.training)
     save_progress(corrected, Progress(steps, finished=True), {}, model, optimizer, random)
-    corrected.finish("done", step=steps)
+    corrected.set_status("done", step=steps)
     return model, config

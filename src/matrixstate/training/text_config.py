@@ -1,4 +1,4 @@
-"""What a run on a text is made of."""
+"""The config of a run on a text."""
 
 from dataclasses import dataclass, field
 
@@ -9,16 +9,16 @@ from matrixstate.training.config import RunConfig, TrainingConfig
 
 @dataclass(frozen=True)
 class TextTrainingConfig(TrainingConfig):
-    """How a model is trained on a text."""
+    """Options of training on a text."""
 
     sequence: int = 64
     """Tokens per sequence."""
     accumulate: int = 1
-    """Parts into which a step's batch is cut to save memory; a divisor of batch."""
+    """Parts of a step's batch whose gradients are accumulated, to save memory; a divisor of batch."""
     evaluate_every: int = 250
     """Steps between evaluations on the validation text."""
     evaluate_tokens: int = 20_000
-    """How much of the validation text each of them reads; the end of training reads all of it."""
+    """Tokens of the validation text that each of them reads; the evaluation at the end reads all."""
 
     def _counts(self) -> tuple[str, ...]:
         return (*super()._counts(), "sequence", "accumulate", "evaluate_every", "evaluate_tokens")

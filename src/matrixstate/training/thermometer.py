@@ -1,7 +1,7 @@
-"""How warm the states run: their size, growth, rank and saturation, read off every few steps of training."""
+"""The state thermometer: norm, growth, rank and saturation of the states, measured every few steps of training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,32 +13,33 @@ from matrixstate.layers.mixer import StateMatrices
 from matrixstate.models import LanguageModel, ModelState
 
 EVERY = 10  # steps between readings
+# natural logarithms of a state's largest entry
 LIMIT = math.log(torch.finfo(torch.float32).max)
-WARM = math.log(1e6)  # below this, no growth is worth a warning
-HOT = LIMIT / 2  # at the square root of the largest number, a norm's own square overflows
-AHEAD = 300  # steps before the expected overflow at which to warn
+WARM = math.log(1e6)  # smaller states give no warning, however fast they grow
+HOT = LIMIT / 2  # larger ones always do: the squares in a norm overflow
+AHEAD = 300  # those in between do, if they are expected to overflow within so many steps
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One layer's state after the last token of a batch; one number per head, means over the batch's rows."""
+    """A layer's state after the last token of a batch: one number per head, averaged over the batch."""
 
     layer: int
     log_norm: tuple[float, ...]
-    """Natural logarithm of the Frobenius norm, whatever scale the state is carried in."""
+    """Natural logarithm of the Frobenius norm, with the scale of a rescaled state included."""
     growth: tuple[float, ...] | None
-    """Its mean increase per token, for states that start as the identity."""
+    """Mean increase of `log_norm` per token; only for products, which start as the identity."""
     rank: tuple[float, ...]
-    """Effective rank of the first row's state: exp of the entropy of its squared singular values' shares."""
+    """Effective rank of the first sequence's state: exp of the entropy of its normalized squared singular values."""
     saturated: tuple[float, ...] | None
-    """Share of the entries beyond 0.9 of a tanh's reach."""
+    """Share of the entries of magnitude above 0.9; only for states bounded by a tanh."""
     forget: tuple[float, ...] | None
-    """Mean share of the old state that the forget gate keeps."""
+    """Mean of the forget gate over all tokens; only for mixers that have one."""
     log_largest: float
-    """Natural logarithm of the largest entry as it is stored, over all rows and heads: overflows at 88.7."""
+    """Natural logarithm of the largest entry as stored, over batch and heads; float32 overflows at 88.7."""
 
     def data(self) -> dict[str, Any]:
-        """Plain data, to four digits."""
+        """Plain data for the log, to four digits; null for what is not finite."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
         return {k: _short(v) if isinstance(v, tuple | float) else v for k, v in values.items()}
 
@@ -50,58 +51,64 @@ def _short(value: Any) -> Any:
 
 
 class Thermometer:
-    """Reads the states of a model in training. `due` says when; the forget gates are listened to only then."""
+    """Measures the states of a model in training. Forget gates are recorded, by hooks, only in steps that are `due`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._listening = model, False
-        self._gates: dict[int, Tensor] = {}
+        self._gates: dict[int, Tensor] = {}  # layer -> [H], mean of its forget gate
         for layer, block in enumerate(model.layers):
             for module in block.modules():
                 if isinstance(module, ForgetGate):
-                    module.register_forward_hook(self._listener(layer))
+                    module.register_forward_hook(self._gate_hook(layer))
 
-    def _listener(self, layer: int):
-        def listen(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
+    def _gate_hook(self, layer: int) -> Callable[[torch.nn.Module, Any, Tensor], None]:
+        def record(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
             if self._listening:
-                kept = output.detach().exp() if isinstance(module, LogForgetGate) else output.detach()
-                self._gates[layer] = kept.flatten(0, -2).mean(dim=0)
+                gate = output.detach().exp() if isinstance(module, LogForgetGate) else output.detach()
+                self._gates[layer] = gate.flatten(0, -2).mean(dim=0)
 
-        return listen
+        return record
 
     def due(self, step: int) -> bool:
-        """Whether the coming step (counted from 1) is to be read; prepares for it."""
+        """Whether the states of this step, counted from 1, are measured; call it before the forward pass."""
         self._listening = step % EVERY == 0 or step == 1
         return self._listening
 
     @torch.no_grad()
     def read(self, state: ModelState, length: int) -> list[Reading]:
-        """Readings of all layers that have a matrix state, after `length` tokens."""
+        """The readings of a step that is due, one per layer with a matrix state.
+
+        Args:
+            state: of the model after the step's forward pass, before the weights changed.
+            length: tokens that led to it.
+        """
         self._listening, readings = False, []
         for layer, (block, part) in enumerate(zip(self._model.layers, state.blocks, strict=True)):
-            seen = None if block.mixer is None else block.mixer.state_matrices(part)
-            if seen is not None:
-                readings.append(_reading(layer, seen, length, self._gates.pop(layer, None)))
+            matrices = None if block.mixer is None else block.mixer.state_matrices(part)
+            if matrices is not None:
+                readings.append(_reading(layer, matrices, length, self._gates.pop(layer, None)))
         return readings
 
 
-def _reading(layer: int, seen: StateMatrices, length: int, gate: Tensor | None) -> Reading:
-    matrix, tiny = seen.matrix.detach().float(), torch.finfo(torch.float32).tiny
-    norm = torch.linalg.matrix_norm(matrix).clamp_min(tiny).log()
-    log_norm = (norm if seen.log_scale is None else norm + seen.log_scale).mean(dim=0)
-    growth = (log_norm - math.log(matrix.shape[-1]) / 2) / max(length, 1)
+def _reading(layer: int, state: StateMatrices, length: int, gate: Tensor | None) -> Reading:
+    matrix, tiny = state.matrix.detach().float(), torch.finfo(torch.float32).tiny
+    norm = torch.linalg.matrix_norm(matrix).clamp_min(tiny).log()  # [B, H]
+    log_norm = (norm if state.log_scale is None else norm + state.log_scale).mean(dim=0)
+    growth = (log_norm - math.log(matrix.shape[-1]) / 2) / max(length, 1)  # the identity has norm sqrt(D)
     largest = float(matrix.abs().amax().clamp_min(tiny).log())
     return Reading(
         layer,
         _numbers(log_norm),
-        _numbers(growth) if seen.product else None,
+        _numbers(growth) if state.product else None,
         _effective_rank(matrix[0]) if math.isfinite(largest) else (math.nan,) * matrix.shape[1],
-        _numbers((matrix.abs() > 0.9).float().mean(dim=(0, 2, 3))) if seen.squashed else None,
+        _numbers((matrix.abs() > 0.9).float().mean(dim=(0, 2, 3))) if state.squashed else None,
         None if gate is None else _numbers(gate),
         largest,
     )
 
 
 def _effective_rank(matrices: Tensor) -> tuple[float, ...]:
+    """Of matrices [H, R, D]. Source: Roy and Vetterli, 2007, with squared singular values."""
     shares = torch.linalg.svdvals(matrices).square()
     shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return _numbers(torch.special.entr(shares).sum(dim=-1).exp())
@@ -112,22 +119,22 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
 
 
 class OverflowWatch:
-    """Warns when a stored state nears the end of float32, as early as its growth over the steps lets one see it."""
+    """Warns when a stored state is about to overflow float32, by extrapolating its growth over the last readings."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, float]] = []
+        self._history: list[tuple[int, float]] = []  # (step, log of the largest entry), the last ten
         self._quiet_until = 0
 
-    def look(self, step: int, readings: Sequence[Reading]) -> str | None:
-        """A warning, or None. At most one in a hundred steps."""
+    def check(self, step: int, readings: Sequence[Reading]) -> str | None:
+        """The warning that these readings give, or None; at most one in a hundred steps."""
         if not readings:
             return None
         worst = max(readings, key=lambda reading: reading.log_largest)
         now = worst.log_largest
-        self._seen = [*self._seen[-9:], (step, now)]
-        first, then = self._seen[0]
+        self._history = [*self._history[-9:], (step, now)]
+        first, then = self._history[0]
         elapsed = step - first
-        rate = (now - then) / elapsed if elapsed > 0 else 0.0
+        rate = (now - then) / elapsed if elapsed > 0 else 0.0  # growth of the logarithm per step
         left = (LIMIT - now) / rate if rate > 0 else math.inf
         hot = not math.isfinite(now) or now > HOT or (now > WARM and left < AHEAD)
         if not hot or step < self._quiet_until:
