@@ -1,4 +1,4 @@
-# Everything a user or developer does, in an environment of its own.
+# Installs into .venv, and runs the demo, the tests and the checks there.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin

@@ -1,8 +1,8 @@
-"""A mixer of one's own, as a plug-in: a gated diagonal linear RNN in plain PyTorch.
+"""A custom mixer as a plug-in: a gated diagonal linear RNN in plain PyTorch.
 
     matrixstate check examples/own_mixer.yaml --plugin examples/own_mixer.py
 
-docs/plugins.md walks through it.
+Explained in docs/plugins.md.
 """
 
 import math
@@ -23,7 +23,7 @@ from matrixstate.ops import accumulation_dtype
 class DiagonalRNNConfig(MixerConfig):
     """h_t = f_t h_{t-1} + (1 - f_t) v_t per channel, with f_t = σ(W_f x_t + b) and v_t = W_v x_t.
 
-    Read as y_t = O (h_t silu(W_g x_t)).
+    Read-out: y_t = O (h_t silu(W_g x_t)).
     """
 
     about: ClassVar[About] = About(
@@ -37,7 +37,7 @@ class DiagonalRNNConfig(MixerConfig):
     channels: int = 64
     """Channels of the state."""
     memory: float = 16.0
-    """Steps that a channel remembers at the start: f_t = 1 - 1/memory for an input of zeros."""
+    """Time constant in steps at initialization: f_t = 1 - 1/memory for an input of zeros."""
 
     def __post_init__(self) -> None:
         require(*at_least(1, self, "channels"), (self.memory > 1, f"memory: expected more than 1, got {self.memory}"))
@@ -47,7 +47,7 @@ class DiagonalRNNConfig(MixerConfig):
 
 
 class DiagonalRNN(Mixer):
-    """The mixer of `DiagonalRNNConfig`. State: h [B, channels], at least float32."""
+    """The mixer of `DiagonalRNNConfig`: x [B, T, width] -> y [B, T, width]. State: h [B, channels], at least float32."""
 
     def __init__(self, width: int, config: DiagonalRNNConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class DiagonalRNN(Mixer):
         self.value = nn.Linear(width, config.channels, bias=False)
         self.gate = nn.Linear(width, config.channels, bias=False)
         self.output = nn.Linear(config.channels, width, bias=False)
-        nn.init.constant_(self.forget.bias, math.log(config.memory - 1))  # σ of it: 1 - 1/memory
+        nn.init.constant_(self.forget.bias, math.log(config.memory - 1))  # its sigmoid is 1 - 1/memory
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
@@ -66,15 +66,15 @@ class DiagonalRNN(Mixer):
         dtype = accumulation_dtype(x.dtype)
         forget = self.forget(x).to(dtype).sigmoid()
         write = zero_padding((1 - forget) * self.value(x).to(dtype), mask)
-        if mask is not None:  # a padded step keeps the state and writes nothing
+        if mask is not None:  # a padded step leaves the state unchanged: it multiplies by 1 and adds 0
             forget = forget.masked_fill(~mask[..., None], 1)
-        if reset is not None:  # a document's first step keeps nothing
+        if reset is not None:  # a document's first step multiplies the state before it by 0
             forget = forget.masked_fill(reset[..., None], 0)
         h, steps = self.init_state(len(x)) if state is None else state, []
         for f, w in zip(forget.unbind(1), write.unbind(1), strict=True):
             h = f * h + w
             steps.append(h)
-        y = torch.stack(steps, dim=1) if steps else write
+        y = torch.stack(steps, dim=1) if steps else write  # T = 0: `write` is [B, 0, channels]
         return self.output(y.to(x.dtype) * silu(self.gate(x))), h
 
     def init_state(self, batch: int) -> Tensor:
@@ -87,4 +87,4 @@ class DiagonalRNN(Mixer):
 
 
 MIXERS = {"diagonal_rnn": DiagonalRNNConfig}
-"""What a plug-in offers: the names that configuration files may use."""
+"""What the plug-in adds: name in config files -> config."""

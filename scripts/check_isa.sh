@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Code compiled for newer processors must not define a symbol that another file could be linked against: the linker keeps
-# one copy of a function that several files define, and an older processor could be given the newer one.
+# Checks that code compiled for newer processors defines no symbol that another file could be linked against: of a function
+# that several files define the linker keeps one copy, so that an older processor could run into newer instructions.
 # Usage: scripts/check_isa.sh BUILD_DIRECTORY
 set -euo pipefail
 found=0

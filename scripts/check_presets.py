@@ -1,7 +1,7 @@
 """Certifies every preset and config and prints docs/check.md: `python scripts/check_presets.py > docs/check.md`.
 
-What `matrixstate check` does for one config. Every model has its own widths, heads and state sizes; to keep it to
-minutes, a vocabulary of 65, one block of each kind it is made of, once, and at most 16 experts.
+Does what `matrixstate check` does for one config, with the widths, heads and state sizes of each model. To take minutes
+only, models are reduced to a vocabulary of 65, one block of each kind, not repeated, and at most 16 experts.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def main() -> int:
         model = example_model(config)
         tokens = torch.randint(65, (2, TOKENS))
         print(name, file=sys.stderr)
-        torch.compiler.reset()  # which counts the recompilations of one piece of code, whatever model it belongs to
+        torch.compiler.reset()  # the limit on recompilations counts those of all models together
         rows = certify(model, tokens)
         failed |= not all(row.passes for row in rows)
         kinds = ", ".join(type(b.mixer).__name__.removesuffix("Config") if b.mixer else "MLP" for b in config.blocks)
@@ -43,6 +43,7 @@ def main() -> int:
 
 
 def models() -> Iterator[tuple[str, ModelConfig]]:
+    """The names and configs of all presets and of the models in configs/."""
     yield from ((name, make()) for name, make in PRESETS.items())
     for path in sorted(CONFIGS.glob("shakespeare/*.yaml")):
         yield str(path.relative_to(CONFIGS.parent)), load_config(path).model
@@ -51,6 +52,7 @@ def models() -> Iterator[tuple[str, ModelConfig]]:
 
 
 def one_of_each(config: ModelConfig) -> ModelConfig:
+    """The config with every distinct block once."""
     kinds = {dataclasses.replace(block, repeat=1, mlp=fewer_experts(block.mlp)): None for block in config.blocks}
     return dataclasses.replace(config, blocks=tuple(kinds), vocabulary=65)
 
@@ -60,6 +62,7 @@ def fewer_experts(mlp: MLPConfig | None) -> MLPConfig | None:
 
 
 def worst(rows: Sequence[Row]) -> list[str]:
+    """The largest error of outputs, states and gradients over all ways."""
     errors = (filter(None, (getattr(row, kind) for row in rows)) for kind in ("outputs", "states", "gradients"))
     most = (max(column, key=lambda error: error.got) for column in errors)
     return [f"{error.got:.1f} ({error.plain:.1f})" for error in most]

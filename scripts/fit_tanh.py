@@ -1,7 +1,7 @@
 """Fits the tanh of csrc/common/tanh.h: `python scripts/fit_tanh.py` prints its coefficients and their error.
 
 tanh(x) is approximated on [-LIMIT, LIMIT] by x P(x²) / Q(x²) with P and Q of degree 4 and Q(0) = 1, and beyond by its
-value at LIMIT, where float32 no longer tells tanh from 1. The largest relative error is made small by iteratively
+value at LIMIT, where tanh rounds to 1 in float32. The largest relative error is made small by iteratively
 reweighted least squares: each round solves |P - r Q| / (r Q_before) with r = tanh(x)/x, which is linear in the
 coefficients, and gives more weight to the points where the error is large.
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the fast tests as other machines would: under each lower instruction set of the compiled kernels, the lowest with
-# PyTorch, oneDNN and MKL held to an old processor's instructions too, the others with three threads.
+# Runs the fast tests with each lower instruction set of the compiled kernels: with the lowest, PyTorch, oneDNN and MKL are
+# limited to an old processor's instructions too; with the others, three threads are used.
 # Usage: scripts/test_other_processors.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."

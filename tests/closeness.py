@@ -11,12 +11,17 @@ from matrixstate.evaluation.closeness import is_as_good
 def assert_as_good_as(
     got: Tensor, plain: Tensor | Sequence[Tensor], exact: Tensor, what: str, *, typical: bool = False
 ) -> None:
-    """`got` may err from `exact` (float64) at most twice as far as `plain` (plain PyTorch, same dtype) does.
+    """Asserts that `got` errs from `exact` (float64) at most twice as far as `plain` (plain PyTorch, same dtype) does.
 
-    Of several runs of plain PyTorch the one with the larger error counts. The floor of 8 units in the last place of
-    the largest value is for results where PyTorch happens to be exact. Errors are compared at their largest; with
-    `typical` by their root mean square, for long products, whose largest error is that of the one worst-conditioned
-    step.
+    The floor of 8 units in the last place of the largest value is for results where PyTorch happens to be exact.
+
+    Args:
+        got: the result to check, of any shape and dtype.
+        plain: the result of plain PyTorch, or of several runs, of which the one with the larger error counts.
+        exact: the same computed in float64.
+        what: names the result in a failure.
+        typical: compare root mean square errors instead of the largest; for long products, whose largest error is that
+            of the one worst-conditioned step.
     """
     assert got.shape == exact.shape, f"{what}: {list(got.shape)}, not {list(exact.shape)}"
     runs = [plain] if isinstance(plain, Tensor) else plain
@@ -34,7 +39,7 @@ ROUNDING = {torch.float64: (1e-9, 1e-11), torch.float32: (3e-4, 1e-5)}  # rtol, 
 
 
 def assert_equal_to_rounding(got: Tensor, expected: Tensor, what: str) -> None:
-    """Two float64 (or, of a kernel that has no float64, float32) results by other orders of arithmetic."""
+    """Asserts that two results differ only by rounding, as from another order of summation. float64 or float32."""
     assert got.dtype == expected.dtype, f"{what}: {got.dtype}, {expected.dtype}"
     assert got.dtype in ROUNDING, f"{what}: {got.dtype}"
     rtol, atol = ROUNDING[got.dtype]

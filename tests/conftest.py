@@ -1,4 +1,4 @@
-"""Strictness for every test: fixed seeds, memory born as NaN, and skips of backends that can be forbidden."""
+"""Strictness for every test: fixed seeds, uninitialized memory filled with NaN, and skips that can be forbidden."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from matrixstate.ops import OPS
 
-# What may be skipped where MATRIXSTATE_TEST_SKIPS=listed, as in CI: how a reason begins, and why it may.
+# Skips that are allowed with MATRIXSTATE_TEST_SKIPS=listed, as in CI: the start of the reason -> why it is allowed.
 ALLOWED_SKIPS = {
     "a small file system cannot be mounted here": "mounting needs rights that containers seldom have; a write that "
     "fails with ENOSPC is tested everywhere",
@@ -23,9 +23,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _strict():
-    """Deterministic algorithms also fill `torch.empty` with NaN, so that an element never written is seen.
+    """Seeds, and deterministic algorithms, which also fill `torch.empty` with NaN: an unwritten element is noticed.
 
-    MATRIXSTATE_TEST_THREADS runs everything with so many threads, as CI does.
+    MATRIXSTATE_TEST_THREADS sets the number of threads, as CI does.
     """
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
@@ -35,8 +35,8 @@ def _strict():
 
 
 def pytest_runtest_logreport(report):
-    """Collects skips that are not allowed; an expected failure also reports itself as skipped."""
-    if not report.skipped or hasattr(report, "wasxfail"):
+    """Collects skips that are not allowed."""
+    if not report.skipped or hasattr(report, "wasxfail"):  # an expected failure reports itself as skipped
         return
     reason = (
         report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -46,7 +46,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_collectreport(report):
-    """A module may skip itself when it is collected."""
+    """As above, for a module that skips itself during collection."""
     pytest_runtest_logreport(report)
 
 
@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def shared_data():
-    """A function from a name to a file of the shared corpora; skips where they are absent."""
+    """A function from a name to the path of a shared corpus; skips the test if it is absent."""
 
     def find(name: str) -> Path:
         path = SHARED / name
@@ -76,7 +76,7 @@ def shared_data():
 
 
 def need(op: str, backend: str, dtype: torch.dtype = torch.float32) -> None:
-    """Skips where a backend cannot run on the CPU, unless MATRIXSTATE_TEST_BACKENDS says that here it must."""
+    """Skips the test if a backend cannot run on this CPU; fails it if MATRIXSTATE_TEST_BACKENDS lists that backend."""
     reason = next(b for b in OPS[op] if b.name == backend).why_not("cpu", dtype)
     if reason is None:
         return
@@ -87,6 +87,6 @@ def need(op: str, backend: str, dtype: torch.dtype = torch.float32) -> None:
 
 @pytest.fixture(scope="module")
 def case(request):
-    """A case of tests/ops/cases, given indirectly, whose backend can run here."""
+    """A case of tests/ops/cases, by indirect parametrization; skipped if its backend cannot run here."""
     need(request.param.op, request.param.backend, request.param.dtype)
     return request.param

@@ -1,4 +1,4 @@
-"""What can be seen in a figure, by its pixels."""
+"""Checks of figures by their pixels."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def visible(figure: Any, colours: list[str], least: int = 12) -> list[str]:
-    """Those of the colours (#rrggbb) that at least so many pixels inside the axes have; legends do not count."""
+    """The colours (#rrggbb) that at least `least` pixels of the figure have; legends are hidden first."""
     for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes)):
         if legend is not None:
             legend.set_visible(False)

@@ -1,4 +1,4 @@
-"""The rule itself must fail when it should."""
+"""The rule for "close enough" must fail when it should."""
 
 import pytest
 import torch
@@ -46,6 +46,6 @@ def test_anything_else_fails(bad):
         assert_as_good_as(bad, PLAIN, EXACT, "y")
 
 
-def test_rounding_is_not_a_licence():
+def test_a_difference_beyond_rounding_fails():
     with pytest.raises(AssertionError, match="y: "):
         assert_equal_to_rounding(EXACT + 1e-7, EXACT, "y")

@@ -1,4 +1,4 @@
-"""Configurations from plain data: every mistake at once, each with its place and what was expected."""
+"""Configs from plain data: all mistakes at once, each with its key and what was expected."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def test_each_mistake_has_its_sentence(data, expected):
     assert problems(Outer, data) == [expected]
 
 
-def test_numbers_may_be_written_as_people_write_them():
+def test_numbers_may_be_in_scientific_notation_or_integers():
     assert decode(Outer, {"inner": {"size": 1}, "rate": "1e-3"}, {}).rate == 1e-3
     assert decode(Outer, {"inner": {"size": 1}, "rate": 2}, {}).rate == 2.0
 
@@ -109,7 +109,7 @@ def test_mixers_are_chosen_by_name():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_go_to_plain_data_and_back(name):
+def test_presets_survive_encoding_and_decoding(name):
     run = decode(TextRunConfig, {"name": "x", "model": name}, CHOICES)
     data = yaml.safe_load(yaml.safe_dump(encode(run, CHOICES)))
     assert decode(TextRunConfig, data, CHOICES) == run
@@ -121,7 +121,7 @@ def test_an_unknown_preset_is_refused():
     ]
 
 
-def test_overrides_reach_everywhere_and_change_nothing_else():
+def test_overrides_set_nested_options_and_change_nothing_else():
     data = {"a": {"b": [1, {"c": 2}]}, "d": 3}
     assert override(data, ["a.b.1.c=9", "e.f=[1, 2]", "d=x"]) == {
         "a": {"b": [1, {"c": 9}]},
@@ -139,10 +139,10 @@ def test_overrides_reach_everywhere_and_change_nothing_else():
         ("a..b=3", "expected KEY.KEY=VALUE"),
         ("a.b.7=3", "expected an index below 1, got '7'"),
         ("a.b.x=3", "expected an index below 1, got 'x'"),
-        ("d.e=3", "'e' lies below 3, which holds no options"),
+        ("d.e=3", "expected a mapping of options with 'e' in it, got 3"),
         ("d=[", "--set d=[: not YAML: "),
         ("d=0x_", "--set d=0x_: not YAML: "),
-        ("d={e: 1, f: 2, e: 3}", "e: given twice, again in line 1"),
+        ("d={e: 1, f: 2, e: 3}", "e: expected one value, got a second in line 1"),
     ],
 )
 def test_wrong_overrides_are_refused(assignment, message):
@@ -157,8 +157,8 @@ def test_wrong_overrides_are_refused(assignment, message):
         (b"a: [", "not YAML"),
         (b"\xff\xfe\x00", "not YAML"),
         (b"a: 0x_", "not YAML"),
-        (b"a: {b: 1}\nc: 2\na: {d: 3}", "c.yaml: a: given twice, again in line 3"),
-        (b"a:\n  b: 1\n  b: 1", "c.yaml: b: given twice, again in line 3"),
+        (b"a: {b: 1}\nc: 2\na: {d: 3}", "c.yaml: a: expected one value, got a second in line 3"),
+        (b"a:\n  b: 1\n  b: 1", "c.yaml: b: expected one value, got a second in line 3"),
         (b"- 1", "expected a mapping of options, got list"),
         (b"", "expected a mapping of options, got NoneType"),
         (b"a: !!python/object/apply:os.system ['true']", "not YAML"),

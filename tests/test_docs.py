@@ -1,4 +1,4 @@
-"""What the documents show must run, and what they name must exist."""
+"""The README's code runs, and links in the documents lead to files that exist."""
 
 import re
 from pathlib import Path

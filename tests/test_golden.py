@@ -1,4 +1,4 @@
-"""Numbers that a refactoring must not change: losses of twenty training steps, on every processor within a band."""
+"""Golden losses of twenty training steps, which a refactoring must not change, within a band for all processors."""
 
 import json
 import os
@@ -9,33 +9,33 @@ import pytest
 import torch
 from curves import FILE, MIXERS, STEPS, curve
 
-KEPT = json.loads(FILE.read_text())
-# Relative bands around the kept float64 losses. Measured over instruction sets (ATEN_CPU_CAPABILITY, MKL_CBWR and
-# ONEDNN_MAX_CPU_ISA down to SSE4.1), 1 to 3 threads and weights moved by one unit in the last place, the largest
+GOLDEN = json.loads(FILE.read_text())
+# Relative bands around the golden losses, which are of float64. Measured over instruction sets (ATEN_CPU_CAPABILITY,
+# MKL_CBWR and ONEDNN_MAX_CPU_ISA down to SSE4.1), 1 to 3 threads and weights moved by one unit in the last place, the largest
 # deviation is 6e-13 in float64 and 1.4e-4 in float32; all weights changed by one part in a million give 1e-7 at least.
 BANDS = {torch.float64: 1e-11, torch.float32: 5e-4}
 
 
 def test_every_mixer_has_a_curve():
-    assert KEPT.keys() == MIXERS.keys()
-    assert all(len(losses) == STEPS for losses in KEPT.values())
-    assert all(float(losses[-1]) < 0.95 * float(losses[0]) for losses in KEPT.values())
+    assert GOLDEN.keys() == MIXERS.keys()
+    assert all(len(losses) == STEPS for losses in GOLDEN.values())
+    assert all(float(losses[-1]) < 0.95 * float(losses[0]) for losses in GOLDEN.values())
 
 
-def deviation(losses, kept):
-    """The largest relative difference of a curve from the kept one."""
-    return max(abs(loss - float(k)) / float(k) for loss, k in zip(losses, kept, strict=True))
+def deviation(losses, golden):
+    """The largest relative difference of a curve from the golden one."""
+    return max(abs(loss - float(g)) / float(g) for loss, g in zip(losses, golden, strict=True))
 
 
 @pytest.mark.parametrize("dtype", BANDS, ids=str)
 @pytest.mark.parametrize("name", MIXERS)
 def test_the_curve_stays_within_its_band(name, dtype):
-    assert deviation(curve(name, dtype), KEPT[name]) <= BANDS[dtype]
+    assert deviation(curve(name, dtype), GOLDEN[name]) <= BANDS[dtype]
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_change_of_one_part_in_a_million_is_seen(name):
-    assert deviation(curve(name, torch.float64, scale=1 + 1e-6), KEPT[name]) > 100 * BANDS[torch.float64]
+    assert deviation(curve(name, torch.float64, scale=1 + 1e-6), GOLDEN[name]) > 100 * BANDS[torch.float64]
 
 
 def test_the_same_seed_gives_the_same_bits():

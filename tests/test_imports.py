@@ -1,4 +1,4 @@
-"""What must import without what."""
+"""Every module imports without optional dependencies, and the lower layers with torch alone."""
 
 import subprocess
 import sys

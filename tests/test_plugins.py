@@ -1,4 +1,4 @@
-"""Plug-ins: what a caller names takes part in everything, and nothing else is imported."""
+"""Plug-ins that a caller names work in every command, and nothing else is imported."""
 
 import importlib.metadata
 import json
@@ -54,7 +54,7 @@ def options(assignments):
     return [part for assignment in assignments for part in ("--set", assignment)]
 
 
-def test_the_example_goes_through_every_command(tmp_path, capsys):
+def test_the_example_works_in_every_command(tmp_path, capsys):
     config, run, text = EXAMPLE.with_suffix(".yaml"), tmp_path / "run", text_file(tmp_path)
 
     def command(*arguments):
@@ -79,7 +79,7 @@ def test_the_examples_comparison_runs_in_workers_too(jobs, tmp_path, capsys):
     models = json.loads(capsys.readouterr().out)["models"]
     assert {model["entry"]: model["failed"] for model in models} == {"gru": 0, "mru": 0, "diagonal-rnn": 0}
     unload_plugins()
-    with pytest.raises(CheckpointError, match=r"unknown name 'diagonal_rnn'.*to be named: --plugin own_mixer.py"):
+    with pytest.raises(CheckpointError, match=r"unknown name 'diagonal_rnn'.*not loaded: --plugin own_mixer.py"):
         matrixstate.compare(out)
 
 
@@ -93,18 +93,18 @@ def test_a_run_says_which_plug_in_it_needs_and_imports_none(tmp_path):
     assert recorded["mixers"] == ["diagonal_rnn"]
     assert len(recorded["sha256"]) == 64
     unload_plugins()
-    with pytest.raises(CheckpointError, match=r"unknown name 'diagonal_rnn'.*has to be named: --plugin own_mixer.py"):
+    with pytest.raises(CheckpointError, match=r"unknown name 'diagonal_rnn'.*is not loaded: --plugin own_mixer.py"):
         matrixstate.load(out)
     assert loaded_plugins() == ()
     assert matrixstate.load(out, plugins=[EXAMPLE]).generate("9 bottles", tokens=5) == text
 
 
-def test_a_config_says_that_the_name_may_be_a_plug_ins():
-    with pytest.raises(ConfigError, match=r"unknown name 'diagonal_rnn'.*with --plugin FILE"):
+def test_an_unknown_name_hints_at_plug_ins():
+    with pytest.raises(ConfigError, match=r"unknown name 'diagonal_rnn'.*need --plugin FILE"):
         matrixstate.train(EXAMPLE.with_suffix(".yaml"))
 
 
-def test_a_task_of_ones_own(tmp_path, capsys):
+def test_a_task_from_a_plug_in(tmp_path, capsys):
     (tmp_path / "majority.py").write_text(documented("TASKS"))
     load_plugins([tmp_path / "majority.py"])
     tokens, targets = TASKS["majority"]().at(0, 0, 2, 50)
@@ -121,10 +121,10 @@ def test_a_task_of_ones_own(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_metric_of_ones_own(jobs, tmp_path):
+def test_a_metric_from_a_plug_in(jobs, tmp_path):
     (tmp_path / "repeated.py").write_text(documented("METRICS"))
     suite = text_data(tmp_path, metric="repeated", seeds=1)
-    with pytest.raises(ConfigError, match=r"metric: unknown name 'repeated'; a plug-in's names .*--plugin FILE"):
+    with pytest.raises(ConfigError, match=r"metric: unknown name 'repeated'; names of plug-ins need --plugin FILE"):
         matrixstate.compare(suite, out=tmp_path / "out", progress=False)
     plugins = [tmp_path / "repeated.py"]
     found = matrixstate.compare(suite, out=tmp_path / "out", progress=False, jobs=jobs, plugins=plugins)
@@ -140,7 +140,7 @@ def test_a_metric_of_ones_own(jobs, tmp_path):
     assert "nats per token of a repeated text" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_tokenizer_of_ones_own(tmp_path):
+def test_a_tokenizer_from_a_plug_in(tmp_path):
     (tmp_path / "words.py").write_text(documented("TOKENIZERS"))
     config = {
         "model": {"width": 8, "blocks": [{"mixer": "conv"}]},
@@ -203,7 +203,7 @@ def test_installed_plug_ins_are_loaded_by_their_names_only(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "mine.py: cannot read it: No such file"),
+        (None, "mine.py: cannot be read: No such file"),
         ("import nothing_of_this_name", "mine.py: cannot be imported: ModuleNotFoundError"),
         ("x = 1", "mine.py: expected one of the tables MIXERS, TASKS, TOKENIZERS, METRICS, got none"),
         ("MIXERS = ['mine']", "mine.py: MIXERS: expected a dictionary of names, got"),
@@ -214,7 +214,7 @@ def test_installed_plug_ins_are_loaded_by_their_names_only(monkeypatch):
         ),
     ],
 )
-def test_what_is_no_plug_in_is_refused(content, message, tmp_path, capsys):
+def test_an_invalid_plug_in_is_refused(content, message, tmp_path, capsys):
     path = tmp_path / "mine.py"
     if content is not None:
         path.write_text(content)

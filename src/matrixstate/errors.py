@@ -1,40 +1,40 @@
-"""Everything matrixstate raises at a caller. The command line prints these in one line, without a traceback."""
+"""Exceptions and warnings for callers. The command line prints them in one line each, without a traceback."""
 
 from collections.abc import Iterable
 
 
 class MatrixStateError(Exception):
-    """Base of every error that a caller can mend."""
+    """Base class of all errors that a caller can fix."""
 
 
 class ShapeError(MatrixStateError, ValueError):
-    """A tensor of another shape, dtype or device than the function takes."""
+    """A tensor of a shape, dtype or device that the function does not accept."""
 
 
 class DataError(MatrixStateError, ValueError):
-    """A text, a tokenizer or a token stream that cannot be used as asked."""
+    """A text, tokenizer or sequence of tokens that cannot be used for the purpose."""
 
 
 class CheckpointError(MatrixStateError, RuntimeError):
-    """A run or checkpoint that is missing, damaged or belongs to another model."""
+    """A run, checkpoint or state file that is missing, damaged, or of another model; or one that cannot be written."""
 
 
 class BackendUnavailable(MatrixStateError, RuntimeError):
-    """No allowed backend can run these inputs."""
+    """No backend that is allowed can run on these inputs."""
 
 
 class Diverged(MatrixStateError, ArithmeticError):
-    """A loss, gradient or logit is no longer finite; after a step of training, the weights are those before it."""
+    """A loss, gradient or logit is not finite. In training, the weights are those before the step."""
 
 
 class MissingExtra(MatrixStateError, ImportError):
-    """An optional part is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class ConfigError(MatrixStateError, ValueError):
-    """One or more mistakes in a configuration, all reported at once.
+    """One or more mistakes in a config, reported at once.
 
-    `problems` holds one sentence per mistake, each naming the key, what is expected and what was got.
+    `problems` holds one sentence per mistake, as "key: expected ..., got ...".
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
@@ -43,7 +43,7 @@ class ConfigError(MatrixStateError, ValueError):
 
 
 def seed_checks(seed: int) -> tuple[tuple[bool, str], ...]:
-    """What `require` asks of a seed: PyTorch's generators take 64 bits."""
+    """The checks of a seed, for `require`. Below 2**63, since PyTorch's generators take a signed 64-bit integer."""
     return (
         (seed >= 0, f"seed: expected 0 or more, got {seed}"),
         (seed < 2**63, f"seed: expected less than 2**63, got {seed}"),
@@ -51,11 +51,11 @@ def seed_checks(seed: int) -> tuple[tuple[bool, str], ...]:
 
 
 class MatrixStateWarning(UserWarning):
-    """What a caller should know although it is no error. The command line prints it in one line."""
+    """Something that a caller should know but that is no error, such as a damaged checkpoint that was skipped."""
 
 
 def require(*checks: tuple[bool, str]) -> None:
-    """Raise one `ConfigError` with the message of every (holds, message) pair that does not hold."""
+    """Raises one `ConfigError` with the messages of all (holds, message) checks that do not hold."""
     problems = [message for holds, message in checks if not holds]
     if problems:
         raise ConfigError(problems)

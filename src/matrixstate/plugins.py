@@ -1,11 +1,11 @@
-"""Parts of others: mixers, tasks, tokenizers and metrics from a file or an installed package that the caller names.
+"""Plug-ins: mixers, tasks, tokenizers and metrics from a file or an installed package that the caller names.
 
-A plug-in is a Python module with one or more of the tables `MIXERS`, `TASKS`, `TOKENIZERS` and `METRICS`, as this
-package has them: what a part is called in configuration files, and its class. An installed package names the module, or
-a single class, as an entry point in the group `matrixstate.mixers` (or `.tasks`, `.tokenizers`, `.metrics`).
+A plug-in is a Python module with one or more of the tables `MIXERS`, `TASKS`, `TOKENIZERS` and `METRICS`, from names in
+config files to classes, as this package has them. An installed package registers the module, or a single class, as an
+entry point in the group `matrixstate.mixers` (or `.tasks`, `.tokenizers`, `.metrics`).
 
 Nothing is imported unless the caller names it. A run records the plug-ins that were loaded when it was made, so that
-opening it without them says what to name.
+opening it without them names what is missing.
 """
 
 import hashlib
@@ -29,37 +29,37 @@ class Plugin:
     """A plug-in that was loaded."""
 
     name: str
-    """A file's name, or that of an entry point."""
+    """The name of the file or of the entry point."""
     source: str
-    """What the caller gave, a file's path made absolute: loads it again in another process."""
+    """The absolute path of the file, or the name of the entry point: `load_plugins` loads it in another process."""
     sha256: str | None
     """Of the file; None for an installed package."""
     tables: dict[str, dict[str, Any]]
     """Kind -> name -> class."""
 
     def data(self) -> dict[str, Any]:
-        """What a run records."""
+        """Plain data for a run's environment.json."""
         names = {kind: sorted(table) for kind, table in self.tables.items()}
         return {"name": self.name, "sha256": self.sha256, **names}
 
 
 @dataclass(frozen=True)
 class _Extensible:
-    """A table of this package that plug-ins may add to."""
+    """A table of this package that plug-ins may extend."""
 
     table: dict[str, Any]
     base: type
     built_in: frozenset[str]
 
 
-_extensible: dict[str, _Extensible] = {}
+_extensible: dict[str, _Extensible] = {}  # by kind, of `KINDS`
 _loaded: dict[str, Plugin] = {}  # by source
 
 T = TypeVar("T", bound=dict[str, Any])
 
 
 def extensible(kind: str, table: T, base: type) -> T:
-    """Opens a table of names to plug-ins, whose entries must be subclasses of `base`; returns it."""
+    """Lets plug-ins add subclasses of `base` to a table; returns the table, which changes in place."""
     _extensible[kind] = _Extensible(table, base, frozenset(table))
     for plugin in _loaded.values():  # the table's module may be imported after the plug-in was loaded
         _add(plugin, kind)
@@ -67,13 +67,15 @@ def extensible(kind: str, table: T, base: type) -> T:
 
 
 def load_plugins(sources: Iterable[str | Path]) -> None:
-    """Loads plug-ins, so that their names are known from now on. A file that has changed is loaded again.
+    """Loads plug-ins, which adds their names to this package's tables. Runs their code.
+
+    A plug-in that is loaded already is skipped, unless its file has changed.
 
     Args:
-        sources: paths of Python files, or names of entry points of installed packages.
+        sources: paths of files ending in .py, or names of entry points of installed packages.
 
     Raises:
-        ConfigError: there is no such plug-in, it cannot be imported, or a name or class in it does not fit.
+        ConfigError: there is no such plug-in, it cannot be imported, a class is of the wrong type, or a name is taken.
     """
     for source in map(str, sources):
         plugin = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
@@ -92,18 +94,18 @@ def load_plugins(sources: Iterable[str | Path]) -> None:
 
 
 def loaded_plugins() -> tuple[Plugin, ...]:
-    """The plug-ins that were loaded, in order."""
+    """The loaded plug-ins, in the order in which they were loaded."""
     return tuple(_loaded.values())
 
 
 def unload_plugins() -> None:
-    """Forgets all plug-ins and their names."""
+    """Removes all plug-ins and their names from the tables."""
     for plugin in loaded_plugins():
         _remove(plugin)
 
 
 def missing_plugins(environment: Path) -> tuple[str, ...]:
-    """The names of the plug-ins that an environment.json records and that are not loaded."""
+    """The names of plug-ins that an environment.json records but that are not loaded; none if it is unreadable."""
     try:
         recorded = json.loads(environment.read_text(encoding="utf-8")).get("plugins", [])
         names = [str(plugin["name"]) for plugin in recorded]
@@ -114,20 +116,20 @@ def missing_plugins(environment: Path) -> tuple[str, ...]:
 
 
 def ask_for(names: Iterable[str]) -> str:
-    """The sentence that asks a caller to name plug-ins; nothing for no names."""
+    """The end of an error that asks for missing plug-ins; empty for none."""
     names = list(names)
-    said = " ".join(f"--plugin {name}" for name in names)
-    return f"; it was made with a plug-in that has to be named: {said} (in Python: plugins={names})" if names else ""
+    options = " ".join(f"--plugin {name}" for name in names)
+    return f"; it was made with a plug-in that is not loaded: {options} (in Python: plugins={names})" if names else ""
 
 
 def plugin_hint(table: Any) -> str:
-    """For an unknown name: how names of plug-ins become known, if the table is one that they may add to."""
-    open_to_plugins = any(table is ours.table for ours in _extensible.values())
-    return "; a plug-in's names are known with --plugin FILE" if open_to_plugins else ""
+    """The end of an error for an unknown name: that a plug-in may have it, if plug-ins may extend this table."""
+    is_extensible = any(table is each.table for each in _extensible.values())
+    return "; names of plug-ins need --plugin FILE" if is_extensible else ""
 
 
 def _add(plugin: Plugin, kind: str) -> None:
-    """Puts a plug-in's names into the table of a kind, if that table's module is imported already."""
+    """Adds a plug-in's names to the table of a kind, if that table's module is imported already."""
     ours, theirs = _extensible.get(kind), plugin.tables.get(kind, {})
     if ours is None:
         return
@@ -141,6 +143,7 @@ def _add(plugin: Plugin, kind: str) -> None:
 
 
 def _remove(plugin: Plugin) -> None:
+    """Takes a plug-in's names out of the tables, but not those of this package or of other plug-ins."""
     for kind, table in plugin.tables.items():
         ours = _extensible.get(kind)
         for name, part in table.items():
@@ -150,25 +153,26 @@ def _remove(plugin: Plugin) -> None:
 
 
 def _from_file(path: Path) -> Plugin:
+    """Imports a file, or returns its plug-in if it is loaded and has not changed."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"plug-in {path}: cannot read it: {error.strerror}") from error
+        raise ConfigError(f"plug-in {path}: cannot be read: {error.strerror}") from error
     source, sha256 = str(path.resolve()), hashlib.sha256(content).hexdigest()
     before = _loaded.get(source)
     if before is not None and before.sha256 == sha256:
         return before
-    # named for its place, so that a worker process finds its classes under the same name
+    # the name depends on the path alone, so that a worker process finds its classes under the same name
     name = f"matrixstate_plugin_{path.stem}_{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, source)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    earlier, sys.modules[name] = sys.modules.get(name), module  # dataclasses look their module up while it is made
+    earlier, sys.modules[name] = sys.modules.get(name), module  # dataclasses look up their module during import
     try:
         spec.loader.exec_module(module)
         return Plugin(path.name, source, sha256, _tables(module, path.name))
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C: no half-imported module stays behind
         del sys.modules[name]
         if earlier is not None:
             sys.modules[name] = earlier
@@ -178,6 +182,7 @@ def _from_file(path: Path) -> Plugin:
 
 
 def _from_package(name: str) -> Plugin:
+    """Loads all entry points of that name, which may be modules with tables or single classes."""
     groups = {kind: metadata.entry_points(group=f"matrixstate.{kind}", name=name) for kind in KINDS}
     if not any(groups.values()):
         known = sorted({point.name for kind in KINDS for point in metadata.entry_points(group=f"matrixstate.{kind}")})
@@ -199,6 +204,7 @@ def _from_package(name: str) -> Plugin:
 
 
 def _tables(module: ModuleType, name: str) -> dict[str, dict[str, Any]]:
+    """The tables of a plug-in's module, kind -> name -> class. Raises ConfigError for none and for malformed ones."""
     tables = {kind: getattr(module, kind.upper()) for kind in KINDS if hasattr(module, kind.upper())}
     if not tables:
         raise ConfigError(f"plug-in {name}: expected one of the tables {', '.join(k.upper() for k in KINDS)}, got none")

@@ -1,4 +1,4 @@
-"""What `import matrixstate` offers: everything it names, and nothing that takes long before it is needed."""
+"""`import matrixstate` exports every name of `__all__`, and imports nothing slow before it is needed."""
 
 import ast
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 import matrixstate
 
 
-def test_the_import_brings_nothing_else():
+def test_the_import_is_lazy():
     code = "import sys, matrixstate; print([m for m in ('torch', 'numpy', 'yaml', 'tyro', 'rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
 
 
-def test_every_name_is_there():
+def test_every_name_is_exported():
     for name in matrixstate.__all__:
         found = getattr(matrixstate, name)
         assert getattr(found, "__name__", None) in (name, f"matrixstate.{name}")
@@ -29,7 +29,7 @@ def test_type_checkers_see_the_same_names():
     assert sorted(alias.name for node in block.body for alias in node.names) == sorted(matrixstate.__all__)
 
 
-def test_every_mixer_and_its_config_are_there():
+def test_every_mixer_and_its_config_are_exported():
     from matrixstate.mixers import MIXERS
 
     for config in MIXERS.values():

@@ -1,4 +1,4 @@
-"""Runs and comparisons from Python give what the command line gives, and show in a notebook."""
+"""Runs and comparisons from Python give the same results as the command line, and show in a notebook."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     return matrixstate.train(encode(small_config(directory), CHOICES), out=directory / "run", progress=False)
 
 
-def said(capsys, *arguments):
+def command_output(capsys, *arguments):
     capsys.readouterr()
     assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -31,15 +31,15 @@ def said(capsys, *arguments):
 def test_a_run_generates_and_evaluates_as_the_command_line_does(run, capsys):
     texts = run.generate(["9 bottles", "8"], tokens=20, seed=3)
     args = ("--prompt", "9 bottles", "--prompt", "8", "--tokens", 20, "--seed", 3)
-    theirs = said(capsys, "generate", run.directory, *args)["texts"]
+    theirs = command_output(capsys, "generate", run.directory, *args)["texts"]
     assert texts == [one["prompt"] + one["text"] for one in theirs]
     assert matrixstate.load(run.directory).generate("9 bottles", tokens=20, seed=3) == texts[0]
     assert run.generate("9", tokens=0) == "9"
-    assert run.evaluate().nats_per_token == said(capsys, "evaluate", run.directory)["nats_per_token"]
+    assert run.evaluate().nats_per_token == command_output(capsys, "evaluate", run.directory)["nats_per_token"]
     assert run.evaluate("1 bottle", window=4).window == 4
 
 
-def test_a_run_tells_its_numbers(run):
+def test_a_run_has_its_numbers_and_metrics(run):
     numbers = run.numbers
     assert (numbers["status"], numbers["step"]) == ("done", 12)
     assert numbers["nats_per_token"] == run.evaluate().nats_per_token
@@ -86,8 +86,8 @@ def test_a_run_on_a_task_is_trained_loaded_and_measured(tmp_path, run, capsys):
     assert (trained.tokenizer, trained.numbers["step"]) == (None, 5)
     assert {"accuracy", "length", "loss"} <= trained.metrics[0].keys()
     found = matrixstate.load(tmp_path / "run").track(32, sequences=4)
-    said_by_command = said(capsys, "track", tmp_path / "run", "--length", 32, "--sequences", 4)
-    assert found.token_accuracy(32) == said_by_command["lengths"][-1]["token_accuracy"]
+    theirs = command_output(capsys, "track", tmp_path / "run", "--length", 32, "--sequences", 4)
+    assert found.token_accuracy(32) == theirs["lengths"][-1]["token_accuracy"]
     assert trained.figure()._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"generate: expected a run on a text, got one on a task: .*; use track\(\)"):
         trained.generate("0")
@@ -167,7 +167,7 @@ def test_a_comparison_of_several_parts(tmp_path):
 
 
 def test_progress_shows_in_a_notebook(monkeypatch, tmp_path, capsys):
-    """Where IPython's kernel runs, the bar is a line of HTML that changes in place."""
+    """In IPython's kernel, the progress bar is a line of HTML that is updated in place."""
     shown = []
     display = types.ModuleType("IPython.display")
     display.HTML = str

@@ -202,7 +202,7 @@ MISTAKES = {
     ),
     "an override below a number": (
         options("training.steps.x=2"),
-        ["--set training.steps.x=2: 'x' lies below 2, which holds no options"],
+        ["--set training.steps.x=2: expected a mapping of options with 'x' in it, got 2"],
     ),
     "an override that is no YAML": (
         options("training.steps=["),
@@ -210,7 +210,7 @@ MISTAKES = {
     ),
     "an option given twice": (
         ["train", "twice.yaml"],
-        ["config twice.yaml: training: given twice, again in line 3"],
+        ["config twice.yaml: training: expected one value, got a second in line 3"],
     ),
     "a date that is none": (
         options("training.steps=2024-13-45"),
@@ -238,9 +238,7 @@ MISTAKES = {
     ),
     "an unknown tokenizer": (
         options("data.tokenizer=words"),
-        [
-            "data.tokenizer: expected one of byte, character, bpe, got 'words'; a plug-in's names are known with --plugin FILE"
-        ],
+        ["data.tokenizer: expected one of byte, character, bpe, got 'words'; names of plug-ins need --plugin FILE"],
     ),
     "a validation share of everything": (
         options("data.validation=1.0"),

@@ -380,7 +380,7 @@ def test_autopsy_names_what_went_wrong(workplace, capsys):
     options = ["--set", "training.learning_rate=1e30", "--set", "training.clip=1e30", "--set", "training.warmup=0"]
     assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", *options]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    bundle = re.search(r"look into: matrixstate autopsy (\S+)$", error)[1]
+    bundle = re.search(r"replay it with: matrixstate autopsy (\S+)$", error)[1]
     found = json.loads(output(capsys, "autopsy", bundle, "--json"))
     assert found["fault"]["float32"]["op"] in found["verdict"]
     shown = output(capsys, "autopsy", bundle)

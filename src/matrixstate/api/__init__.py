@@ -1,4 +1,4 @@
-"""Runs and comparisons from Python: what `import matrixstate` offers besides layers and models."""
+"""The Python interface of runs and comparisons, which `import matrixstate` exports besides layers and models."""
 
 from matrixstate.api.comparisons import ComparisonResult, compare
 from matrixstate.api.runs import TrainedModel, load, train

@@ -1,4 +1,4 @@
-"""Comparisons from Python: train models side by side, and what was found as tables and figures."""
+"""Comparisons from Python: trains models at a matched budget; results as tables and figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,32 +24,32 @@ from matrixstate.plugins import load_plugins
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What a comparison found; made of the CSV files in its directory."""
+    """The results of a comparison, read from the CSV files in its directory."""
 
     directory: Path
     report: Path
-    """An HTML page with everything, for a browser."""
+    """An HTML page with all results."""
 
     @property
     def results(self) -> Any:
-        """A row per entry and seed, as in results.csv: a `pandas.DataFrame`, or a list of dictionaries without it."""
+        """One row per entry and seed, as in results.csv: a `pandas.DataFrame`, or without pandas a list of dicts."""
         return as_table([vars(row) for rows in self._rows().values() for row in rows])
 
     @property
     def summary(self) -> Any:
-        """A row per entry (and part): mean over seeds, its interval, and how many seeds were done and failed."""
+        """One row per entry (and part): the mean over seeds, its interval, and how many seeds are done and failed."""
         return as_table(self._summary())
 
     @property
     def curves(self) -> Any:
-        """The points of every curve: entry, seed, curve, x, y."""
-        points = {name: read_rows(place / CURVES, Point) for name, place in self._places().items()}
+        """One row per point of every curve: entry, seed, curve, x, y."""
+        points = {name: read_rows(place / CURVES, Point) for name, place in self._parts().items()}
         part = (lambda name: {"part": name}) if is_set(self.directory) else (lambda name: {})
         return as_table([{**part(name), **vars(point)} for name, rows in points.items() for point in rows])
 
     @property
     def findings(self) -> list[str]:
-        """What the report says first, in sentences."""
+        """The main findings of the report, one sentence each."""
         rows = self._rows()
         if not is_set(self.directory):
             return headlines(rows[""])
@@ -57,18 +57,20 @@ class ComparisonResult:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The figures by name; of a comparison of several parts, "PART/NAME". None are there without matplotlib."""
+        """The figures by name, "PART/NAME" in a comparison of several parts; empty without matplotlib."""
         places = {"": self.directory / "figures"}
         if is_set(self.directory):
-            places |= {f"{name}/": place / "figures" for name, place in self._places().items()}
+            places |= {f"{name}/": place / "figures" for name, place in self._parts().items()}
         return {f"{name}{path.stem}": Figure(path) for name, at in places.items() for path in sorted(at.glob("*.png"))}
 
-    def _places(self) -> dict[str, Path]:
+    def _parts(self) -> dict[str, Path]:
+        """Part -> its directory; a comparison that is not in parts is the part ""."""
         if not is_set(self.directory):
             return {"": self.directory}
         return {name: self.directory / PARTS / name for name in self._rows()}
 
     def _rows(self) -> Mapping[str, list[Result] | list[PartResult]]:
+        """Part -> its rows of results.csv."""
         path = self.directory / RESULTS
         return by_part(read_rows(path, PartResult)) if is_set(self.directory) else {"": read_rows(path, Result)}
 
@@ -107,22 +109,22 @@ def compare(
     plugins: Iterable[str | Path] = (),
     progress: bool = True,
 ) -> ComparisonResult:
-    """Trains models side by side as `matrixstate compare` does; trainings that are finished are not repeated.
+    """Trains models at a matched budget, as `matrixstate compare` does. Finished trainings are not repeated.
 
     Args:
         suite: the options of a suite, as in a YAML file; the path of such a file; or the directory of a comparison.
-        out: where everything goes. Default: runs/NAME.
+        out: the output directory. Default: runs/NAME.
         text: files or folders of UTF-8 text, instead of the suite's.
         set: options that replace the suite's, as in "training.steps=100".
-        seeds: how many times each entry is trained, instead of the suite's number.
-        jobs: how many trainings run at once, one thread each. More than one start processes, so that a script needs
-            `if __name__ == "__main__":` around the call.
-        plugins: files or names of plug-ins that the suite's mixers, tasks or tokenizer come from.
-        progress: show a bar: in a notebook there, else on standard error.
+        seeds: how many seeds each entry is trained with, instead of the suite's number.
+        jobs: how many trainings run at once, one thread each. More than one run in processes of their own, so that a
+            script needs `if __name__ == "__main__":` around the call.
+        plugins: files or names of the plug-ins that the suite uses.
+        progress: show a progress bar, in the notebook or on standard error.
 
     Raises:
         ConfigError: mistakes in the suite, all at once; a budget that an entry cannot meet; another suite in `out`.
-        KeyboardInterrupt: by Ctrl-C; nothing is lost, and the same call resumes.
+        KeyboardInterrupt: on Ctrl-C. Everything is saved; the same call resumes.
     """
     load_plugins(plugins)
     if jobs < 1:

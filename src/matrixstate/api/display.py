@@ -1,4 +1,4 @@
-"""How results show in a notebook: tables, and figures from files."""
+"""Results for notebooks: tables and figures."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure in a PNG file; a notebook shows it."""
+    """A figure in a PNG file, which a notebook shows."""
 
     path: Path
 
@@ -29,13 +29,13 @@ class Figure:
         return self.path.read_bytes()
 
     def as_html(self) -> str:
-        """The figure as an element of a page, with its file inside."""
+        """An HTML img element with the file embedded."""
         data = base64.b64encode(self.path.read_bytes()).decode()
         return f'<img width="640" alt="{escape(self.path.stem)}" src="data:image/png;base64,{data}">'
 
 
 def as_html(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A heading and a table whose columns are the keys of the first row."""
+    """HTML with a heading and a table, whose columns are the keys of the first row."""
     columns = list(rows[0]) if rows else []
     body = [[_cell(row.get(column)) for column in columns] for row in rows]
     return f"<h4>{escape(title)}</h4>{html_table(columns, body)}"

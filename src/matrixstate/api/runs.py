@@ -1,4 +1,4 @@
-"""Runs from Python: train a model, load one, generate and evaluate with it."""
+"""Runs from Python: train or load a model, then generate and evaluate with it."""
 
 import json
 import os
@@ -43,7 +43,7 @@ Text = TypeVar("Text", str, list[str])
 
 @dataclass(frozen=True, repr=False)
 class TrainedModel:
-    """A run with its model in memory: what `load` and `train` return."""
+    """A run and its model, as returned by `load` and `train`."""
 
     run: Run
     model: LanguageModel
@@ -53,27 +53,27 @@ class TrainedModel:
 
     @property
     def directory(self) -> Path:
-        """Where the run is."""
+        """The run's directory."""
         return self.run.directory
 
     @property
     def config(self) -> RunConfig:
-        """What the run was made of."""
+        """The run's config."""
         return self.run.config
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The run's status, its last step and its results, as in status.json; and the number of parameters."""
+        """The run's status, last step and results, as in status.json, and the model's number of parameters."""
         status = json.loads((self.directory / "status.json").read_text(encoding="utf-8"))
         return {**status, "parameters": sum(p.numel() for p in self.model.parameters())}
 
     @property
     def metrics(self) -> Any:
-        """The log of the training, one row a step: a `pandas.DataFrame`, or a list of dictionaries without pandas."""
+        """The log of the training, one row per step: a `pandas.DataFrame`, or without pandas a list of dicts."""
         rows: dict[int, dict[str, Any]] = {}
         for line in self.run.metrics():
             row = rows.setdefault(line["step"], {})
-            row |= {key: value for key, value in line.items() if not isinstance(value, list | dict)}
+            row |= {key: value for key, value in line.items() if not isinstance(value, list | dict)}  # no states
         return as_table(list(rows.values()))
 
     def generate(
@@ -89,18 +89,18 @@ class TrainedModel:
         """Continues a text, or several at once.
 
         Args:
-            prompt: how the text begins; a list gives a list.
-            tokens: how many to draw, for each prompt.
-            temperature: divides the logits; 0 takes the likeliest token.
-            top_k: draw from the k likeliest tokens only.
-            top_p: draw from the fewest tokens whose probabilities reach p.
-            seed: the i-th prompt is drawn with seed + i, whatever the others are.
+            prompt: the beginning of the text, or a list of them.
+            tokens: how many tokens to sample for each prompt.
+            temperature: divides the logits; 0 always takes the likeliest token.
+            top_k: sample from the k likeliest tokens only.
+            top_p: sample from the fewest tokens whose probabilities add up to p.
+            seed: the i-th prompt is sampled with seed + i, whatever the others are.
 
         Returns:
-            The prompt with its continuation.
+            The prompt with its continuation; a list for a list.
 
         Raises:
-            DataError: a prompt that the tokenizer has no tokens for, or an empty one.
+            DataError: a prompt with characters that the tokenizer does not know, or an empty one.
             ConfigError: an option out of range, or a run on a task.
         """
         tokenizer, _ = self._text("generate")
@@ -115,8 +115,9 @@ class TrainedModel:
         """The loss over a text: nats per token, bits per byte, and by position.
 
         Args:
-            text: default: the run's validation text.
-            window: tokens per window, each of which starts with nothing seen. Default: the sequence of training.
+            text: Default: the run's validation text.
+            window: tokens per window, each of which starts from the initial state. Default: the sequence length of
+                training.
             carry: carry the state from window to window instead.
 
         Raises:
@@ -131,11 +132,11 @@ class TrainedModel:
         return text_loss(self.model, tokens, text, window=window or training.sequence, carry=carry)
 
     def track(self, length: int | None = None, *, sequences: int = 64, seed: int = 0) -> Tracking:
-        """How far the model of a run on a task tracks: its accuracy at every length.
+        """How far the model of a run on a task tracks: its accuracy against the length of the sequences.
 
         Args:
             length: steps of the longest sequences. Default: the config's `evaluate_length`.
-            sequences: how many; the same for every model.
+            sequences: how many sequences; the same ones for every model.
             seed: of the sequences.
 
         Raises:
@@ -148,13 +149,13 @@ class TrainedModel:
         return track(self.model, config.data, lengths, sequences=sequences, seed=seed)
 
     def _text(self, function: str) -> tuple[Tokenizer, TextTrainingConfig]:
-        """What only a run on a text has. Raises ConfigError for a run on a task."""
+        """Tokenizer and training options of a run on a text. Raises ConfigError for a run on a task."""
         if self.tokenizer is None or not isinstance(self.config, TextRunConfig):
             raise ConfigError(f"{function}: expected a run on a text, got one on a task: {self.directory}; use track()")
         return self.tokenizer, self.config.training
 
     def figure(self) -> Figure:
-        """The loss against the step, drawn into loss.png of the run. Raises MissingExtra without matplotlib."""
+        """Plots the loss against the step into loss.png of the run. Raises MissingExtra without matplotlib."""
         path = self.directory / "loss.png"
         draw_curves({self.config.name: self.run}, path, self.config.name)
         return Figure(path)
@@ -176,12 +177,12 @@ def _short(value: Any) -> str:
 
 
 def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str | Path] = ()) -> TrainedModel:
-    """The trained model of a run, with the tokenizer of a run on a text.
+    """Loads the trained model of a run, and the tokenizer of a run on a text.
 
     Args:
         run: the run's directory.
-        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
-        plugins: files or names of plug-ins whose mixers or tokenizer the run has. No other is imported.
+        checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        plugins: files or names of the plug-ins that the run uses; others are not imported.
 
     Raises:
         CheckpointError: the run is missing or damaged, has no such checkpoint, or needs a plug-in that is not named.
@@ -204,22 +205,21 @@ def train(
     """Trains a model as `matrixstate train` does.
 
     Args:
-        config: the options of a run, as in a YAML file; the path of such a file; or the directory of a run that was
-            stopped, which is resumed.
+        config: the options of a run, as in a YAML file; the path of such a file; or the directory of a run to resume.
         out: a new directory for the run. Default: runs/NAME.
         text: files or folders of UTF-8 text to train on, instead of the config's.
         set: options that replace the config's, as in "training.steps=100".
-        plugins: files or names of plug-ins that the config's mixers, task or tokenizer come from.
-        progress: show a bar: in a notebook there, else on standard error.
+        plugins: files or names of the plug-ins that the config uses.
+        progress: show a progress bar, in the notebook or on standard error.
 
     Returns:
-        The trained model; its numbers, metrics and loss curve come from the run's directory.
+        The trained model, with the run's results and metrics.
 
     Raises:
         ConfigError: mistakes in the config, all at once; or `out` is not empty.
         DataError: the text cannot be read.
         Diverged: a loss or gradient that is not finite.
-        KeyboardInterrupt: by Ctrl-C, after the step in progress; the run is saved and can be resumed.
+        KeyboardInterrupt: on Ctrl-C, after the step in progress. The run is saved and can be resumed.
     """
     load_plugins(plugins)
     run, resume = _begin(config, out, as_paths(text), set)
@@ -250,5 +250,5 @@ def _begin(
 
 
 def as_paths(paths: Paths) -> list[Path]:
-    """One path, or several."""
+    """One path or several, as a list."""
     return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]

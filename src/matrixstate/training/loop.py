@@ -227,7 +227,9 @@ class _Session:
             return
         self.runtime.random_state = random  # the checkpoint is that of the step before
         self.save()
-        raise Diverged(f"training: {what}; the weights are those before it; look into: matrixstate autopsy {bundle}")
+        raise Diverged(
+            f"training: {what}; the weights are those before it; replay it with: matrixstate autopsy {bundle}"
+        )
 
     def _measure_states(self, step: int, state: ModelState, length: int) -> None:
         readings = self.thermometer.read(state, length)

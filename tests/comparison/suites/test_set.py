@@ -98,7 +98,7 @@ def test_a_problem_of_some_parts_is_reported_once_with_their_names(tmp_path):
         "parts.parity, parts.cycle: value_length: expected 1 to evaluate_length = 32, got 33"
     ]
     assert problems(set_data(tmp_path), "parts.parity.data.lenght=3") == [
-        "--set parts.parity.data.lenght=3: 'lenght' lies below 'parity', which holds no options"
+        "--set parts.parity.data.lenght=3: expected a mapping of options with 'lenght' in it, got 'parity'"
     ]
 
 
