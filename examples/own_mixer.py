@@ -47,7 +47,7 @@ class DiagonalRNNConfig(MixerConfig):
 
 
 class DiagonalRNN(Mixer):
-    """The mixer of `DiagonalRNNConfig`: x [B, T, width] -> y [B, T, width]. State: h [B, channels], at least float32."""
+    """The mixer of `DiagonalRNNConfig`: [B, T, width] -> [B, T, width]. State: h [B, channels], at least float32."""
 
     def __init__(self, width: int, config: DiagonalRNNConfig | None = None, **options: Any) -> None:
         super().__init__()

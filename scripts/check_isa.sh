@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that code compiled for newer processors defines no symbol that another file could be linked against: of a function
-# that several files define the linker keeps one copy, so that an older processor could run into newer instructions.
+# Checks that code compiled for newer processors defines no symbol that another file could be linked against: of a
+# function that several files define the linker keeps one copy, and an older processor could run newer instructions.
 # Usage: scripts/check_isa.sh BUILD_DIRECTORY
 set -euo pipefail
 found=0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the fast tests with each lower instruction set of the compiled kernels: with the lowest, PyTorch, oneDNN and MKL are
-# limited to an old processor's instructions too; with the others, three threads are used.
+# Runs the fast tests with each lower instruction set of the compiled kernels. With the lowest, PyTorch, oneDNN and MKL
+# are limited to an old processor's instructions too; with the others, three threads are used.
 # Usage: scripts/test_other_processors.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -11,8 +11,9 @@ from curves import FILE, MIXERS, STEPS, curve
 
 GOLDEN = json.loads(FILE.read_text())
 # Relative bands around the golden losses, which are of float64. Measured over instruction sets (ATEN_CPU_CAPABILITY,
-# MKL_CBWR and ONEDNN_MAX_CPU_ISA down to SSE4.1), 1 to 3 threads and weights moved by one unit in the last place, the largest
-# deviation is 6e-13 in float64 and 1.4e-4 in float32; all weights changed by one part in a million give 1e-7 at least.
+# MKL_CBWR and ONEDNN_MAX_CPU_ISA down to SSE4.1), 1 to 3 threads and weights moved by one unit in the last place, the
+# largest deviation is 6e-13 in float64 and 1.4e-4 in float32; all weights changed by one part in a million give 1e-7
+# at least.
 BANDS = {torch.float64: 1e-11, torch.float32: 5e-4}
 
 

@@ -1,6 +1,6 @@
-"""What users get wrong on the command line, and the exact lines that each mistake gets.
+"""Mistakes on the command line, and the exact error lines that each must give.
 
-PLACE stands for the directory of the test; "..." for what depends on the machine or a library's version.
+PLACE stands for the directory of the test, "..." for text that depends on the machine or a library's version.
 """
 
 from matrixstate.mixers import MIXERS

@@ -1,4 +1,4 @@
-"""A directory with everything that the mistakes on the command line need."""
+"""The directory in which the mistakes on the command line are made."""
 
 import os
 import shutil

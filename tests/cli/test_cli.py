@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what works, and one clear line for what does not."""
+"""The commands: their results, and one clear line for errors."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def output(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_train_says_what_came_out(workplace, capsys):
+def test_train_prints_its_result(workplace, capsys):
     out = output(capsys, "train", "config.yaml", "--text", "beer.txt", "--steps", 5, "--seed", 3, "--threads", 1)
     assert re.search(r"validation: \d\.\d+ nats per token, \d\.\d+ bits per byte", out)
     assert "matrixstate generate runs/small" in out
@@ -107,7 +107,7 @@ def test_a_dry_run_of_a_large_preset_allocates_nothing(workplace, capsys):
     assert not plan["tried"]
 
 
-def test_a_text_without_line_breaks_can_be_generated_as_train_says(workplace, capsys):
+def test_the_command_that_train_suggests_works_without_line_breaks(workplace, capsys):
     (workplace / "lower.txt").write_text("so it goes on " * 40)
     out = output(capsys, "train", "config.yaml", "--text", "lower.txt", "--out", "lower", "--steps", 2)
     arguments = re.search(r"try: matrixstate (.*)", out)[1].split()
@@ -125,10 +125,10 @@ def test_generate_is_seeded_and_streams_its_prompt(run, capsys):
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])
-def test_passing_over_a_damaged_checkpoint_is_said(command, run, capsys):
+def test_skipping_a_damaged_checkpoint_warns(command, run, capsys):
     weights = Path(run, "checkpoints", "step-00000012", "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
-    for _ in range(2):  # each time
+    for _ in range(2):  # on every call
         assert main([command, run]) == 0
         errors = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
         expected = rf"matrixstate: warning: run: {weights} must have \d+ bytes, got \d+; using step-0000001?\d"
@@ -194,16 +194,16 @@ def test_evaluate_reads_the_validation_text_by_default(run, capsys):
     assert "8-15" in table
 
 
-def test_list_tells_of_every_mixer(capsys):
-    told = json.loads(output(capsys, "list", "--width", 64, "--json"))["mixers"]
-    assert told.keys() == MIXERS.keys()
-    for kind, about in told.items():
+def test_list_describes_every_mixer(capsys):
+    listed = json.loads(output(capsys, "list", "--width", 64, "--json"))["mixers"]
+    assert listed.keys() == MIXERS.keys()
+    for kind, about in listed.items():
         assert all(about[key] for key in ("recurrence", "state", "source", "forms")), kind
         assert set(about["forms"]) <= {"parallel", "chunked", "step"}
         assert about["backends"].keys() == {backend.name for backend in OPS[about["op"]]}
         assert (about["state_bytes_per_token"] > 0) == (kind in GROWING)
-    assert told["gated_deltanet"]["state_bytes_per_sequence"] == 4 * (4 * 32 * 32 + 3 * 3 * 4 * 32)
-    assert told["attention"]["state_bytes_per_token"] == 4 * 2 * 64
+    assert listed["gated_deltanet"]["state_bytes_per_sequence"] == 4 * (4 * 32 * 32 + 3 * 3 * 4 * 32)
+    assert listed["attention"]["state_bytes_per_token"] == 4 * 2 * 64
     text = output(capsys, "list", "--width", 50)
     assert all(f"\n{kind}\n" in f"\n{text}" for kind in MIXERS)
     assert "the default options do not fit width 50" in text
@@ -253,7 +253,7 @@ def command(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(workplace):
+def test_ctrl_c_saves_and_prints_how_to_resume(workplace):
     with command("train", "config.yaml", "--text", "beer.txt", "--out", "run", "--steps", "100000") as process:
         deadline = time.monotonic() + 120
         while not (workplace / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
@@ -262,14 +262,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workplace):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    step = int(re.search(r"stopped after step (\d+); go on with: matrixstate train --resume run", out)[1])
+    step = int(re.search(r"stopped after step (\d+); resume it with: matrixstate train --resume run", out)[1])
     assert "Traceback" not in err
     status = json.loads((workplace / "run" / "status.json").read_text())
     assert status == {"status": "stopped", "step": step}
 
 
 @pytest.mark.parametrize("module", ["tyro", "torch"])
-def test_ctrl_c_while_it_starts_is_one_line(module):
+def test_ctrl_c_during_startup_gives_one_line(module):
     script = """if True:
         import sys
         class Finder:
@@ -291,7 +291,7 @@ def test_a_closed_pipe_is_no_error(run):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_going_on_with_a_run(workplace, capsys):
+def test_resuming_a_finished_run_gives_the_same_result(workplace, capsys):
     text_file(workplace)
     assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "whole", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
@@ -349,7 +349,7 @@ def test_an_edited_config_is_refused_with_its_differences(run, capsys):
     assert main(["train", "--resume", run, "--accept", "training.learning_rate"]) == 0
 
 
-def test_a_checkpoint_from_before_configs_were_kept_goes_on(run):
+def test_a_checkpoint_without_a_config_can_be_resumed(run):
     checkpoint = Path(run, "checkpoints", "step-00000012")
     state, manifest = checkpoint / "state.json", checkpoint / "manifest.json"
     state.write_text('{"step": 12}')
@@ -359,7 +359,7 @@ def test_a_checkpoint_from_before_configs_were_kept_goes_on(run):
     assert main(["train", "--resume", run]) == 0
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again(run, capsys):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(run, capsys):
     whole = json.loads(Path(run, "status.json").read_text())
     shutil.rmtree(Path(run, "checkpoints"))
     assert main(["train", "--resume", run, "--json"]) == 0
@@ -369,7 +369,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(run, capsys):
     assert [line["step"] for line in Run.open(Path(run)).metrics() if "loss" in line] == [*range(1, 13)]
 
 
-def test_a_run_goes_on_with_the_threads_it_was_begun_with(workplace, capsys):
+def test_a_run_resumes_with_the_threads_it_was_started_with(workplace, capsys):
     assert main(["train", "config.yaml", "--text", "beer.txt", "--out", "run", "--threads", "2"]) == 0
     torch.set_num_threads(1)
     assert main(["train", "--resume", "run"]) == 0
@@ -406,7 +406,7 @@ def test_check_fails_with_the_ways_that_differ(run, capsys, monkeypatch):
     assert "FAILS" in out
 
 
-def test_a_text_goes_on_from_a_state_file(run, workplace, capsys):
+def test_a_text_continues_from_a_state_file(run, workplace, capsys):
     generate = ["generate", run, "--prompt", "10 b", "--seed", 4]
     whole = output(capsys, *generate, "--tokens", 30)
     first = output(capsys, *generate, "--tokens", 12, "--save-state", "s.safetensors")

@@ -1,4 +1,4 @@
-"""`matrixstate compare` and `matrixstate reproduce` as a user meets them."""
+"""`matrixstate compare` and `matrixstate reproduce`, run as commands."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(place, capsys):
     assert not (place / "runs").exists()
 
 
-def test_mistakes_get_their_lines(place, capsys):
+def test_mistakes_give_their_error_lines(place, capsys):
     assert refused(capsys, "compare", "none.yaml") == ["config none.yaml: No such file or directory"]
     assert refused(capsys, "compare", "text.yaml", "--jobs", 0) == ["--jobs: expected at least 1, got 0"]
     assert refused(capsys, "compare", "text.yaml", "--text", "empty.txt") == [
@@ -134,22 +134,22 @@ def test_a_dry_run_prints_the_sizes_of_every_part(place, capsys):
     assert not (place / "runs").exists()
 
 
-def test_mistakes_in_parts_get_their_lines(place, capsys):
-    def said(*changes):
+def test_mistakes_in_parts_give_their_error_lines(place, capsys):
+    def errors(*changes):
         return refused(capsys, "compare", "parts.yaml", *(w for change in changes for w in ("--set", change)))
 
-    assert said("training.stepz=1", "parts.cycle.data=cycle_navigator", "parts.text.training.step=3") == [
+    assert errors("training.stepz=1", "parts.cycle.data=cycle_navigator", "parts.text.training.step=3") == [
         "training.stepz: unknown key; did you mean 'steps'?",
         "parts.cycle.data: unknown name 'cycle_navigator'; did you mean 'cycle_navigation'?",
         "parts.text.training.step: unknown key; did you mean 'steps'?",
     ]
-    assert said("parts=[]") == ["parts: expected a mapping from names to options, got []"]
-    assert said("parts.text.seeds=3") == ["parts.text.seeds: expected beside parts, for all of them"]
+    assert errors("parts=[]") == ["parts: expected a mapping from names to options, got []"]
+    assert errors("parts.text.seeds=3") == ["parts.text.seeds: expected beside parts, for all of them"]
     more = "parts.parity={data: {source: shakespeare}}"
     assert refused(capsys, "compare", "parts.yaml", "--text", "beer.txt", "--set", more) == [
         "--text: expected one part that is trained on a text, got parity, text"
     ]
-    small = said("parts.parity.match={by: parameters, value: 9, tolerance: 0.1}")
+    small = errors("parts.parity.match={by: parameters, value: 9, tolerance: 0.1}")
     assert small[0].startswith("parts.parity: models: conv: expected parameters within 10.0% of 9, the nearest is")
     assert refused(capsys, "compare", "parts.yaml", "--seeds", 0) == ["seeds: expected at least 1, got 0"]
     assert refused(capsys, "compare", "parts.yaml", "--redraw")[0].startswith("compare: expected runs/tiny-set/results")

@@ -1,4 +1,4 @@
-"""Every mistake gets one clear line for each thing that is wrong, and no traceback."""
+"""Every mistake gives one clear error line, and never a traceback."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ from matrixstate.training import CHOICES, TextRunConfig
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Made once; no mistake may change it."""
+    """The directory of all mistakes. Made once: no mistake may change it."""
     place = tmp_path_factory.mktemp("place")
     make_place(place)
     return place
@@ -37,7 +37,7 @@ def test_the_table_is_long():
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_gets_its_lines(case, place, monkeypatch, capsys):
+def test_a_mistake_gives_its_error_lines(case, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     before = contents(place)
     arguments, expected = MISTAKES[case]
@@ -53,7 +53,7 @@ def test_a_mistake_gets_its_lines(case, place, monkeypatch, capsys):
 
 
 def quietly(arguments):
-    """The exit status of a command, and what it printed; any exception passes."""
+    """The exit status of a command, and its output; exceptions other than SystemExit propagate."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
@@ -177,7 +177,7 @@ PLAIN = st.recursive(
     )
     | PLAIN
 )
-def test_no_config_gives_anything_but_sentences(data):
+def test_any_data_decode_to_a_config_or_sentences(data):
     try:
         config = decode(TextRunConfig, data, CHOICES)
     except ConfigError as error:
@@ -196,7 +196,7 @@ GOOD = {
 
 
 def paths(data, at=()):
-    """The place of every value of plain data."""
+    """The path of every value in plain data."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     return [at, *(place for key, value in items for place in paths(value, (*at, key)))]
 
@@ -211,7 +211,7 @@ def replaced(data, at, value):
 
 @settings(max_examples=300, deadline=None)
 @given(at=st.sampled_from(paths(GOOD)), value=PLAIN)
-def test_a_good_config_with_one_value_exchanged_gives_sentences_that_name_it(at, value):
+def test_a_good_config_with_one_value_replaced_gives_a_config_or_sentences(at, value):
     try:
         decode(TextRunConfig, replaced(GOOD, at, value), CHOICES)
     except ConfigError as error:

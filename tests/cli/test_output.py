@@ -1,4 +1,4 @@
-"""What the commands print, whatever the names in it are and wherever it goes."""
+"""Tables of the commands, with any names in them and on any output."""
 
 from matrixstate.cli.output import print_table
 
@@ -10,7 +10,7 @@ def test_names_with_brackets_are_printed_as_they_are(capsys):
         assert name in out
 
 
-def test_a_table_that_goes_to_a_file_is_not_cut(capsys, monkeypatch):
+def test_a_table_that_goes_to_a_file_is_not_truncated(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     cells = [f"3.4625 ± {i:04d}" for i in range(20)]
     print_table([f"column {i}" for i in range(20)], [cells])

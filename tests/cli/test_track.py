@@ -31,7 +31,7 @@ def test_training_on_a_task_ends_with_how_far_it_tracks(config, tmp_path, capsys
     assert json.loads((run / "status.json").read_text())["step"] == 4
     assert main(["track", str(run), "--length", "32", "--sequences", "4", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["lengths"] == trained["lengths"]  # the same sequences, streamed anew
+    assert again["lengths"] == trained["lengths"]  # the same sequences, computed again
 
 
 def test_tracking_is_shown_and_drawn(config, tmp_path, capsys):

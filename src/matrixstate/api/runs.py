@@ -12,7 +12,7 @@ import torch
 
 from matrixstate.api.display import Figure, as_html, as_table
 from matrixstate.cli.output import TrainingProgress
-from matrixstate.cli.places import free
+from matrixstate.cli.places import unused
 from matrixstate.comparison import draw_curves
 from matrixstate.configs import encode, load_yaml, override
 from matrixstate.data import Tokenizer, load_tokenizer, open_corpus
@@ -246,7 +246,7 @@ def _begin(
     else:
         data = {"name": "run", **(encode(config, CHOICES) if isinstance(config, RunConfig) else config)}
     wanted = decode_config(override(data, changes))
-    return start(Path(out) if out else free(Path("runs") / wanted.name), wanted), False
+    return start(Path(out) if out else unused(Path("runs") / wanted.name), wanted), False
 
 
 def as_paths(paths: Paths) -> list[Path]:

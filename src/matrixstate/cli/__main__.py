@@ -1,4 +1,4 @@
-"""`matrixstate COMMAND`: arguments and help come from the commands' signatures and docstrings."""
+"""`matrixstate COMMAND`. Arguments and help are made from the commands' signatures and docstrings."""
 
 import os
 import signal
@@ -14,12 +14,12 @@ from matrixstate.plugins import load_plugins
 
 DESCRIPTION = """Recurrent sequence models with matrix-valued state: train, generate, evaluate.
 
-Give --debug with any command to see the traceback of an error, and --plugin FILE.py (or the name of an installed
-plug-in; several times for several) to add mixers, tasks or tokenizers of your own."""
+Every command takes --debug, which shows the traceback of an error, and --plugin FILE.py (or the name of an installed
+plug-in), which adds mixers, tasks, tokenizers or metrics, and can be given several times."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 for an error of use, 2 for arguments that do not parse."""
+    """Runs one command; returns the exit status: 0; 1 for an error; 2 for arguments that do not parse; 128 + signal."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -43,17 +43,19 @@ def _without(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
     return rest, values
 
 
-def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show_warning(
+    show_other: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
     if issubclass(category, MatrixStateWarning):
         print(f"matrixstate: warning: {message}", file=sys.stderr)
     else:
-        others(message, category, *where)
+        show_other(message, category, *where)
 
 
 def _run(arguments: list[str], plugins: list[str], debug: bool) -> int:
     try:
         load_plugins(plugins)
-        import tyro  # here, so that Ctrl-C in the seconds that this takes is an interruption as any other
+        import tyro  # imported here, which takes seconds, so that Ctrl-C meanwhile is handled below
 
         from matrixstate.cli.commands import COMMANDS
 
@@ -71,10 +73,11 @@ def _run(arguments: list[str], plugins: list[str], debug: bool) -> int:
         for line in lines:
             print(f"matrixstate: error: {line}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stop:  # training.stopping.Stopped has the signal that it was
+    except KeyboardInterrupt as stop:  # a `training.stopping.Stopped` has the signal's number
         print("matrixstate: interrupted", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+    except BrokenPipeError:  # nobody reads the output any more, as in `... | head`
+        # Python flushes the output once more at exit, which must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -25,18 +25,18 @@ def automaton(
 ) -> int:
     """Recover the multiplication table that a model of a word problem has learned, from its states alone.
 
-    The states after every token of fresh sequences are clustered, the steps between clusters make an automaton, and
-    its table is compared with the group's.
+    Clusters the states after every token of fresh sequences, takes the transitions between clusters as an automaton,
+    and compares its multiplication table with the group's.
 
     Args:
         run: The directory of a run on a word problem.
-        layer: The layer to read, counted from 0. Default: the last with a mixer.
-        length: Steps of the sequences. Default: those of training.
-        sequences: How many. Default: as many as take every step from every element about twenty times.
-        figure: Where to draw states and tables. Default: automaton.png in the run.
-        seed: Of the sequences and the clusters.
-        threads: How many threads to use. Default: PyTorch's choice.
-        json: Print one JSON object; draw only where --figure says so.
+        layer: The layer whose states are clustered, counted from 0. Default: the last with a mixer.
+        length: Steps per sequence. Default: the training length.
+        sequences: Number of sequences. Default: enough for every transition to occur about twenty times.
+        figure: The file for a figure of states and tables. Default: automaton.png in the run.
+        seed: Of the sequences and the clustering.
+        threads: Number of threads. Default: PyTorch's choice.
+        json: Print one JSON object; draw a figure only with --figure.
     """
     set_threads(threads)
     expect_figure(figure)
@@ -79,13 +79,13 @@ def _print_table(found: Automaton) -> None:
             ("isomorphic", "yes" if found.isomorphic else "no"),
             ("clusters", found.clusters),
             ("purity", f"{found.purity:.1%}"),
-            ("steps that follow", f"{found.agreement:.1%}"),
+            ("steps that agree", f"{found.agreement:.1%}"),
             ("right answers", f"{found.accuracy:.1%}"),
         ],
     )
 
 
 def _shown(found: Automaton, i: int, j: int) -> str:
-    """An entry, with the right one behind it where they differ."""
+    """An entry of the table, followed by the right one if they differ."""
     ours, true = int(found.table[i, j]), int(found.group.table[i, j])
     return str(ours) if ours == true else f"{'?' if ours < 0 else ours}≠{true}"

@@ -10,13 +10,13 @@ from matrixstate.training.autopsy import perform_autopsy
 
 
 def autopsy(bundle: Positional[Path], *, json: bool = False) -> int:
-    """Replay a training step that was not finite, and name the first operation that went wrong.
+    """Replay a training step whose numbers were not finite, and name the first operation at fault.
 
-    The step is replayed in the precision of training and in float64, which tells an overflow of the number format from
-    mathematics that diverges.
+    The step is replayed in the precision of training and in float64, which distinguishes an overflow of the number
+    format from mathematics that diverges.
 
     Args:
-        bundle: A directory that a failed step left in its run, failures/step-N.
+        bundle: The directory failures/step-N of a run, with a step that failed.
         json: Print one JSON object.
     """
     found = perform_autopsy(bundle)

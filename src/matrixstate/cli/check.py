@@ -15,7 +15,7 @@ from matrixstate.evaluation.tracking import HELD_OUT
 from matrixstate.models import LanguageModel
 from matrixstate.training import Run, TaskRunConfig, load_config, load_model
 
-VOCABULARY = 65  # of a config that leaves it to the tokenizer; any will do
+VOCABULARY = 65  # of configs that leave it to the tokenizer; the result does not depend on it
 
 
 def check(
@@ -27,18 +27,18 @@ def check(
     threads: int | None = None,
     json: bool = False,
 ) -> int:
-    """Certify that every way to compute a model gives the same: outputs, states and gradients.
+    """Certify that every way to compute a model gives the same outputs, states and gradients.
 
-    Backends, orders of the scan, step by step, split, padded on either side, packed and compiled are held against the
-    definition in float64. A way passes if it errs at most twice as far as plain PyTorch in float32 does. Errors are in
-    roundings of float32. The exit status is 1 if any way fails.
+    Backends, orders of the scan, and computation step by step, in parts, with padding on either side, with packed
+    documents and compiled are compared with the definition in float64. A way passes if its error is at most twice that
+    of plain PyTorch in float32. Errors are in roundings of float32. The exit status is 1 if any way fails.
 
     Args:
         target: A run's directory (its weights, its validation text), or a config file (weights drawn at random).
         set: With a config: an option of it, as in model=shakespeare-mru.
-        tokens: Length of the sequences, at least 8.
-        compile: Whether to go through torch.compile too, which takes longest; --no-compile leaves it out.
-        threads: How many threads to use. Default: PyTorch's choice.
+        tokens: Tokens per sequence, at least 8.
+        compile: Whether to include torch.compile, which takes longest; --no-compile leaves it out.
+        threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
     set_threads(threads)

@@ -1,4 +1,4 @@
-"""Every command by its name."""
+"""The table of commands."""
 
 from matrixstate.cli.automaton import automaton
 from matrixstate.cli.autopsy import autopsy

@@ -29,21 +29,21 @@ def compare(
     redraw: bool = False,
     json: bool = False,
 ) -> int:
-    """Train models side by side at a matched budget, over several seeds, and report what differs.
+    """Train models at a matched budget, over several seeds, and report the differences.
 
-    Writes report.html, CSV files and figures. Finished trainings are never repeated: run the same command again to
-    resume after Ctrl-C, or with more --seeds to add some.
+    Writes report.html, CSV files and figures. Finished trainings are not repeated: run the same command again to resume
+    after Ctrl-C, or with more --seeds to add some.
 
     Args:
         suite: The YAML file of the suite, or the directory of a comparison to resume.
-        text: A file or folder of UTF-8 text that replaces the suite's, or that of the one part trained on a text.
+        text: A file or folder of UTF-8 text that replaces the suite's; of several parts, one must be on a text.
         out: The output directory. Default: runs/NAME.
         jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
         seeds: Short for --set seeds=N.
         set: An option of the suite, as in training.steps=100, models.0.training.learning_rate=1e-3 or
             parts.NAME.training.length=40.
         dry_run: Print the sizes that meet the budget; train nothing.
-        redraw: Only make figures and report again, from the CSV files.
+        redraw: Only redraw figures and report, from the CSV files.
         json: Print the result as one JSON object.
     """
     workers = check_jobs(jobs)

@@ -1,4 +1,4 @@
-"""The output of `matrixstate compare` and `matrixstate reproduce`: sizes that meet the budget, and results."""
+"""Prints the sizes and the results of a comparison, for `matrixstate compare` and `matrixstate reproduce`."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from matrixstate.errors import MissingExtra
 
 
 def print_sizes(planned: Plan | Comparison | SetPlan | ComparisonSet, json: bool) -> None:
-    """Prints how the entries meet the budget, of several parts in each."""
+    """Prints the sizes with which the entries meet the budget, for each part of several."""
     if isinstance(planned, SetPlan | ComparisonSet):
         if json:
             print_json({"parts": {name: _sizes(part) for name, part in planned.parts.items()}})
@@ -65,7 +65,7 @@ def _print_sizes(planned: Plan | Comparison, head: str = "") -> None:
 
 
 def show(directory: Path, json: bool, notes: Sequence[str] = ()) -> int:
-    """Draws the figures, writes the report and prints the results, from the CSV files alone."""
+    """Draws the figures, writes the report and prints the results, all from the CSV files. Returns the exit status."""
     report = make_report(directory, notes)
     if is_set(directory):
         return _show_set(by_part(read_rows(directory / RESULTS, PartResult)), report, json)
@@ -81,9 +81,14 @@ def show(directory: Path, json: bool, notes: Sequence[str] = ()) -> int:
 
 
 def make_report(directory: Path, notes: Sequence[str] = ()) -> Path:
-    """Draws the figures (where matplotlib is installed) and writes the report, from the CSV files alone; its path.
+    """Draws the figures, if matplotlib is installed, and writes the report, all from the CSV files.
 
-    `notes` stand above the findings of a comparison of one part.
+    Args:
+        directory: of the comparison.
+        notes: sentences above the findings; only of a comparison that is not in parts.
+
+    Returns:
+        The path of the report.
     """
     if not is_set(directory):
         return write_report(directory, _draw_if_possible(lambda: draw_all(directory)), notes)
@@ -112,7 +117,7 @@ T = TypeVar("T")
 
 
 def _draw_if_possible(draw: Callable[[], list[T]]) -> list[T]:
-    """The files that `draw` wrote; without matplotlib none, and a warning."""
+    """The files that `draw` wrote; without matplotlib none, with a message on standard error."""
     try:
         return draw()
     except MissingExtra as missing:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, print_json, print_table
-from matrixstate.cli.places import free, make_directory
+from matrixstate.cli.places import make_directory, unused
 from matrixstate.cli.train import set_threads
 from matrixstate.comparison import DEMO, Entry, demo_config, demo_data, draw_curves, train_entry
 from matrixstate.comparison.demo import STEPS, check_matched
@@ -23,17 +23,17 @@ def demo(
     threads: int | None = None,
     json: bool = False,
 ) -> int:
-    """Train five small character models alike on Shakespeare's plays and compare them. Takes a few minutes.
+    """Train five small character models on Shakespeare's plays and compare them, in a few minutes.
 
     MRU, M²RNN, attention, and two controls: a gated short convolution only, and an MLP only. Ends with a table, a
     sample of text from each, and a figure of the loss curves.
 
     Args:
         text: A file or folder of UTF-8 text to train on, instead of the plays.
-        out: Where the runs and the figure go; earlier runs in it are kept under another name.
+        out: The directory of the runs and the figure. If it exists, -2, -3, ... is appended to the name.
         steps: Optimizer steps of each model.
-        seed: Of weights and batches.
-        threads: How many threads to use. Default: PyTorch's choice.
+        seed: Of weight initialization and batches.
+        threads: Number of threads. Default: PyTorch's choice.
         json: Print the table as one JSON object.
     """
     set_threads(threads)
@@ -42,7 +42,7 @@ def demo(
     data = demo_data(text)
     configs = {name: demo_config(name, data, steps, seed) for name in DEMO}
     check_matched(list(configs.values()), tokenize(data).tokenizer.size)
-    make_directory(out := free(out))
+    make_directory(out := unused(out))
     entries = []
     for name, config in configs.items():
         with TrainingProgress(DEMO[name], steps) as progress:

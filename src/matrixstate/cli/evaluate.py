@@ -23,18 +23,18 @@ def evaluate(
     threads: int | None = None,
     json: bool = False,
 ) -> int:
-    """How well a trained model predicts a text: nats per token, bits per byte and character, and by position.
+    """Measure the loss of a trained model on a text: nats per token, bits per byte and character, and by position.
 
-    The text is cut into windows that each start with nothing seen, or with --carry read as one sequence. Every
-    token and byte counts; the very first token, which nothing precedes, costs log(vocabulary).
+    The text is cut into windows that each start from the initial state; with --carry it is one sequence. Every token
+    and byte counts; the first token of the text, which nothing precedes, costs log(vocabulary).
 
     Args:
         run: The run's directory.
         text: A file or folder of UTF-8 text. Default: the run's validation text.
         window: Tokens per window. Default: the sequence length of training.
         carry: Carry the state from window to window.
-        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
-        threads: How many threads to use. Default: PyTorch's choice.
+        checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
     set_threads(threads)

@@ -10,7 +10,7 @@ from matrixstate.training.run import environment
 
 
 def info(*, json: bool = False) -> int:
-    """Print versions, what the processor can do, and which backends each op has here, with the reasons of the others.
+    """Print versions, the processor's features, and every op's backends, with the reasons of those that cannot run.
 
     Args:
         json: Print one JSON object.
@@ -23,8 +23,8 @@ def info(*, json: bool = False) -> int:
     if json:
         print_json({**about, "ops": ops})
         return 0
-    apart = ("packages", "backends", "plugins", "cpu_features")
-    rows = [(key, value) for key, value in about.items() if key not in apart]
+    separate = ("packages", "backends", "plugins", "cpu_features")
+    rows = [(key, value) for key, value in about.items() if key not in separate]
     rows += [(name, version or "not installed") for name, version in about["packages"].items()]
     rows += [("plug-in", plugin["name"]) for plugin in about["plugins"]]
     print_table(("", "matrixstate"), [*rows, ("cpu features", " ".join(about["cpu_features"]))])
@@ -34,7 +34,7 @@ def info(*, json: bool = False) -> int:
 
 
 def cpu_features() -> list[str]:
-    """The vector instructions that matter here, as far as the system names them."""
+    """The vector instruction sets that kernels use, of those that /proc/cpuinfo lists; empty if there is none."""
     wanted = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve")
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

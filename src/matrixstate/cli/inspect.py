@@ -27,20 +27,20 @@ def inspect(
     threads: int | None = None,
     json: bool = False,
 ) -> int:
-    """Show what the matrix states of a trained model do, token by token, as figures and as data.
+    """Show the matrix states of a trained model over a text, token by token, as figures and as data.
 
-    Heat maps of how much each token writes, what is kept, rank and norm; singular values; the state itself at several
-    places; and what a single token changed, for how long. One PNG per layer, and inspect.json with the numbers.
+    Heat maps of each token's change of the state, forget gate, rank and norm; singular values; the state at several
+    tokens; and for how long the state remembers a single token. One PNG per layer, and inspect.json with the numbers.
 
     Args:
         run: The run's directory.
         text: The text to read.
-        file: A file whose beginning to read (200 tokens), instead of text.
-        token: The token, counted from 0, whose absence is measured. Default: the one that changed the states most
-            after the first quarter.
-        out: A directory for figures and data. Default: inspect in the run.
-        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
-        threads: How many threads to use. Default: PyTorch's choice.
+        file: A file of which the first 200 tokens are read, instead of --text.
+        token: The token, counted from 0, whose effect is measured by leaving it out. Default: the one that changed the
+            states most, after the first quarter.
+        out: The directory of figures and data. Default: inspect in the run.
+        checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        threads: Number of threads. Default: PyTorch's choice.
         json: Print the data as one JSON object and draw nothing.
     """
     set_threads(threads)
@@ -51,7 +51,7 @@ def inspect(
     tokens = tokenizer.encode(text if text is not None else read_files([file] if file else []))
     tokens = tokens[: 200 if file else LONGEST + 1]
     if out is not None and not json:
-        make_directory(out)  # before the work that ends there
+        make_directory(out)  # fails before the work is done
     with ProgressBar("inspect", len(tokens)) as bar:
         found = inspect_states(model, torch.tensor(tokens), token, lambda done: bar.update(done, "tokens"))
     if json:

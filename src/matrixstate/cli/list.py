@@ -12,10 +12,10 @@ from matrixstate.ops import OPS
 
 
 def list_mixers(*, width: int = 256, json: bool = False) -> int:
-    """Print every mixer: its recurrence, its state, how it can be computed, its backends here, and its source.
+    """Print every mixer: its recurrence, its state, its forms, its backends on this machine, and its source.
 
     Args:
-        width: The model's width for which the default options' state is counted.
+        width: The model's width for which the state is counted, with default options.
         json: Print one JSON object.
     """
     if width < 1:
@@ -26,18 +26,18 @@ def list_mixers(*, width: int = 256, json: bool = False) -> int:
         return 0
     for kind, about in mixers.items():
         print(f"{kind}\n  recurrence  {about['recurrence']}\n  state       {about['state']}{_size(about, width)}")
-        ran = ", ".join(name for name, reason in about["backends"].items() if reason == "available")
-        runs_on = f"{about['op']}: {ran}" if about["op"] else "plain PyTorch"
+        available = ", ".join(name for name, reason in about["backends"].items() if reason == "available")
+        runs_on = f"{about['op']}: {available}" if about["op"] else "plain PyTorch"
         print(f"  forms       {', '.join(about['forms'])}\n  backends    {runs_on}")
         print(f"  source      {about['source']}\n")
     return 0
 
 
 def describe(config: type[MixerConfig], width: int) -> dict[str, Any]:
-    """What is known of a mixer, as plain data; sizes are None where its default options do not fit `width`."""
+    """A mixer as plain data. The sizes of its state are None if its default options do not fit `width`."""
     per_sequence = per_token = None
     try:
-        with torch.device("meta"):
+        with torch.device("meta"):  # no weights are allocated
             mixer = config().make(width)
             per_sequence = mixer.state_bytes(0)
             per_token = mixer.state_bytes(1) - per_sequence
@@ -50,7 +50,7 @@ def describe(config: type[MixerConfig], width: int) -> dict[str, Any]:
 
 
 def _size(about: dict[str, Any], width: int) -> str:
-    """The state of the default options in words."""
+    """The size of the state with default options, in words."""
     fixed, growing = about["state_bytes_per_sequence"], about["state_bytes_per_token"]
     if fixed is None:
         return f" (the default options do not fit width {width})"

@@ -29,21 +29,21 @@ def needle(
 ) -> int:
     """Hide a sentence with a number in real text and ask a trained model for it at the end, by length and depth.
 
-    Two shares: how often the right number is the likeliest of several, for which guessing gives one over their number,
-    and how often the model itself writes it.
+    Prints two shares: how often the right number is the likeliest of several choices, where chance is 1 / choices, and
+    how often the model generates it.
 
     Args:
         run: The run's directory.
-        lengths: Tokens up to the end of the question.
-        depths: Shares of the text before the sentence: 0 is the start, 1 the end.
-        trials: Per length and depth.
-        choices: Numbers to choose from, the right one among them.
+        lengths: Tokens in all, up to the end of the question.
+        depths: Where the sentence is, as a share of the text: 0 is the start, 1 the end.
+        trials: Number of trials per length and depth.
+        choices: Number of choices, the right one included.
         text: A file or folder of UTF-8 text. Default: the run's validation text.
-        figure: Where to draw heat maps. Default: needle.png in the run.
-        checkpoint: "latest", "best" by validation loss, or the step of a checkpoint that was kept.
-        seed: Of the numbers and their places.
-        threads: How many threads to use. Default: PyTorch's choice.
-        json: Print one JSON object; draw only where --figure says so.
+        figure: The file for a figure with heat maps. Default: needle.png in the run.
+        checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        seed: Of the numbers and the text around them.
+        threads: Number of threads. Default: PyTorch's choice.
+        json: Print one JSON object; draw a figure only with --figure.
     """
     set_threads(threads)
     expect_figure(figure)

@@ -1,4 +1,4 @@
-"""How commands print: data as JSON, tables, numbers with units; progress goes to standard error."""
+"""Output of the commands: JSON, tables and numbers with units; progress on standard error."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from rich.text import Text
 from matrixstate.evaluation.tracking import Tracking
 from matrixstate.training.thermometer import Reading
 
-UNLIMITED = 100_000  # columns of a file or a pipe, which cuts nothing
+UNLIMITED = 100_000  # columns of tables that go to a file or a pipe, where no cell is truncated
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output; null for what is not finite, which JSON has no number for."""
+    """Prints one JSON object on standard output, with null for inf and nan, which JSON does not have."""
     print(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -33,7 +33,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on standard output, brackets and all; all but the first column are aligned to the right."""
+    """Prints a table on standard output; all columns but the first are right-aligned. Brackets are no markup."""
     table = Table(title=None if title is None else Text(title, style="table.title"), title_justify="left")
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if i == 0 else "right")
@@ -43,7 +43,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
 
 
 def in_bytes(size: float) -> str:
-    """A size in bytes, kB, MB or GB of 1000."""
+    """A size in B, kB, MB or GB, in powers of 1000."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -52,14 +52,14 @@ def in_bytes(size: float) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
+    """A duration in s, min or h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Status:
-    """One line on standard error that says what is being done, where that is a terminal."""
+    """A line on standard error, if that is a terminal, that says what is being done."""
 
     def __init__(self) -> None:
         self._status = Console(stderr=True).status("")
@@ -72,12 +72,12 @@ class Status:
         self._status.stop()
 
     def show(self, what: str) -> None:
-        """`what` is being done now."""
+        """Shows `what`."""
         self._status.update(what)
 
 
 class ProgressBar:
-    """A live bar on standard error or in a notebook; where that is no terminal, a line every ten seconds instead."""
+    """A progress bar on standard error or in a notebook; a line every ten seconds if standard error is no terminal."""
 
     def __init__(self, name: str, total: int) -> None:
         self._console = Console(stderr=True)
@@ -107,7 +107,7 @@ class ProgressBar:
             self._notebook.show("")
 
     def update(self, done: int, detail: str) -> None:
-        """`done` of the total is done; `detail` says how it goes."""
+        """Shows that `done` of the total is done, and `detail` besides."""
         self._bar.update(self._task, completed=done, detail=detail)
         if self._console.is_terminal:
             return
@@ -124,7 +124,7 @@ class ProgressBar:
 
 
 class NotebookLine:
-    """A line of HTML in a notebook that changes in place. IPython's own means: rich's need ipywidgets besides."""
+    """A line of HTML in a notebook that is updated in place. Not by rich, which would need ipywidgets."""
 
     def __init__(self) -> None:
         from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
@@ -132,12 +132,12 @@ class NotebookLine:
         self._html, self._handle = HTML, display(HTML(""), display_id=True)
 
     def show(self, html: str) -> None:
-        """Shows `html` instead of what was there."""
+        """Replaces the line by `html`."""
         self._handle.update(self._html(html))
 
 
 class TrainingProgress(ProgressBar):
-    """A reporter that shows step, loss, tokens/s and time left."""
+    """A reporter of a training that shows step, loss, norm of the states, tokens/s and time left."""
 
     _validation = _states = ""
 
@@ -150,11 +150,11 @@ class TrainingProgress(ProgressBar):
         tokens_per_second: float,
         **observed: Any,
     ) -> None:
-        learned = (
+        accuracy = (
             f" accuracy {observed['accuracy']:.2f} at length {observed['length']}" if "accuracy" in observed else ""
         )
-        found = f"loss {loss:.3f}{learned}{self._validation}{self._states}"
-        self.update(step, f"step {step} {found} {tokens_per_second:,.0f} tokens/s")
+        numbers = f"loss {loss:.3f}{accuracy}{self._validation}{self._states}"
+        self.update(step, f"step {step} {numbers} {tokens_per_second:,.0f} tokens/s")
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._validation = f" (validation {nats_per_token:.3f})"
@@ -169,7 +169,7 @@ class TrainingProgress(ProgressBar):
 
 
 class ComparisonProgress:
-    """A listener of a comparison that shows what runs, how much is done and how long it will take."""
+    """A listener of a comparison that shows the running jobs, steps done and time left."""
 
     def __init__(self) -> None:
         self._bar: ProgressBar | None = None
@@ -189,7 +189,7 @@ class ComparisonProgress:
             self._bar = ProgressBar(what, steps).__enter__()
 
     def update(self, steps: int, running: Sequence[str]) -> None:
-        self._steps = max(steps, self._steps)
+        self._steps = max(steps, self._steps)  # the bar never moves backwards
         if self._bar is not None:
             self._bar.update(self._steps, f"{self._done} of {self._jobs} done; {', '.join(running)}")
 
@@ -200,9 +200,11 @@ class ComparisonProgress:
 
 
 def print_tracking(tracking: Tracking, trained: int, json: bool, **more: Any) -> None:
-    """How far a model tracks: a table from the training length on, or one JSON object with `more`."""
+    """Prints how far a model tracks: a table from the training length on, or one JSON object that includes `more`."""
     doubled = [trained * 2**k for k in range(tracking.length.bit_length()) if trained * 2**k < tracking.length]
-    lengths = [n for n in (*doubled, tracking.length) if tracking.token_accuracy(n) == tracking.token_accuracy(n)]
+    lengths = [
+        n for n in (*doubled, tracking.length) if not math.isnan(tracking.token_accuracy(n))
+    ]  # without answers: nan
     names = ("token_accuracy", "tail_accuracy", "all_correct")
     rows = [(n, *(getattr(tracking, name)(n) for name in names)) for n in lengths]
     horizons = {"T90": tracking.whole_horizon(0.9), "T99.9": tracking.horizon(0.999)}

@@ -1,4 +1,4 @@
-"""Where commands write: names beside others, and places that are checked before the work that ends there."""
+"""Paths that commands write to: names that are not in use, and checks before the work begins."""
 
 import errno
 import os
@@ -8,27 +8,27 @@ from matrixstate.errors import ConfigError
 from matrixstate.evaluation.plotting import expect_format
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """`path` with `suffix` behind its name; that of a path without a name, as "." is, comes from where it leads."""
-    return Path(f"{path if path.name not in ('', '..') else os.path.abspath(path)}{suffix}")
+def with_ending(path: Path, ending: str) -> Path:
+    """`path` with `ending` appended to its name. Paths without a name, such as ".", are made absolute first."""
+    return Path(f"{path if path.name not in ('', '..') else os.path.abspath(path)}{ending}")
 
 
-def free(wanted: Path) -> Path:
-    """`wanted`, or with -2, -3, ... behind it where that exists."""
-    names = (wanted if i == 1 else beside(wanted, f"-{i}") for i in range(1, 10_000))
+def unused(wanted: Path) -> Path:
+    """`wanted`, or if that exists the first of `wanted`-2, `wanted`-3, ... that does not."""
+    names = (wanted if i == 1 else with_ending(wanted, f"-{i}") for i in range(1, 10_000))
     return next(path for path in names if not path.exists())
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory where there is none. Raises ConfigError where that is not possible."""
+    """Makes a directory, unless there is one. Raises ConfigError if that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out: cannot write {path}: {error.strerror}") from error
 
 
-def expect_place(what: str, path: Path | None) -> None:
-    """Raises ConfigError where no file can be written at `path`, before the work whose result it is to hold."""
+def expect_writable(what: str, path: Path | None) -> None:
+    """Raises ConfigError if no file can be written at `path`; called before the work whose result it will hold."""
     if path is None:
         return
     if path.is_dir():
@@ -42,7 +42,7 @@ def expect_place(what: str, path: Path | None) -> None:
 
 
 def expect_figure(path: Path | None) -> None:
-    """As `expect_place`, and ConfigError for an ending that names no format, MissingExtra without matplotlib."""
-    expect_place("figure", path)
+    """As `expect_writable`, for a figure: ConfigError also for an unknown format, MissingExtra without matplotlib."""
+    expect_writable("figure", path)
     if path is not None:
         expect_format(path)

@@ -35,14 +35,14 @@ def reproduce(
     The exit status does not depend on the verdict. The same command resumes after Ctrl-C.
 
     Args:
-        claim: Its name, as --list prints it.
-        list: Print every claim with the results expected and its cost.
-        smoke: The short form, of a few minutes.
+        claim: The name of the claim, as printed by --list.
+        list: Print every claim with the expected results and the cost.
+        smoke: Run the short form, which takes a few minutes.
         text: A file or folder of UTF-8 text that replaces the claim's.
         out: The output directory. Default: runs/reproduce-NAME.
         jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
         set: An option of the claim's suite, as in seeds=5.
-        redraw: Only judge, draw and report again, from the CSV files.
+        redraw: Only judge the claim and redraw figures and report, from the CSV files.
         json: Print the result as one JSON object.
     """
     if list:
@@ -53,7 +53,7 @@ def reproduce(
     if redraw and (text or set):
         raise ConfigError("--redraw: expected no --text or --set")
     suite = found.suite(smoke=smoke, text=text, changes=set)
-    found.is_short(suite)  # raises if the name was changed
+    found.is_short(suite)  # raises if --set changed the suite's name
     directory = out or Path("runs") / f"reproduce-{suite.name}"
     if not redraw:
         try:
@@ -65,7 +65,7 @@ def reproduce(
 
 
 def _judge(claim: Claim, directory: Path, smoke: bool, json: bool) -> int:
-    """Judges the comparison in the directory, which must be of this claim, and lists changes of its suite."""
+    """Judges the comparison in the directory and shows it, with verdict and changes of the suite above the findings."""
     existing = open_any(directory)
     if isinstance(existing, ComparisonSet):
         raise ConfigError(f"reproduce: expected a comparison of {claim.name}, got one of several parts in {directory}")

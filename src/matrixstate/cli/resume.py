@@ -1,4 +1,4 @@
-"""What may change when a run resumes (`matrixstate train --resume`)."""
+"""Changes of a run's config on `matrixstate train --resume`."""
 
 import dataclasses
 
@@ -11,15 +11,21 @@ from matrixstate.training.start import expect_trainable
 
 
 def accept_changes(run: Run, wanted: RunConfig, accept: tuple[str, ...]) -> Run:
-    """The run with the config wanted, where every difference is accepted; model and data can never change.
+    """The run with the wanted config, if every difference from the config so far is accepted.
 
-    Differences are those from what the newest checkpoint was trained with: config.yaml may have been edited since.
+    The config so far is that of the newest checkpoint, since config.yaml may have been edited.
 
-    Raises ConfigError or DataError, with the run left as it was, for a change that is not accepted or cannot be.
+    Args:
+        run: the run to resume.
+        wanted: the config to resume with.
+        accept: names of options that may differ, as in "training.steps"; only options of training can.
+
+    Raises:
+        ConfigError, DataError: a change that is not accepted or does not fit; the run is unchanged.
     """
     vocabulary = wanted.model.vocabulary or run.config.model.vocabulary
     wanted = dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, vocabulary=vocabulary))
-    if wanted.training.precision == "auto":  # a run keeps what it was started with, on whatever machine
+    if wanted.training.precision == "auto":  # means what it meant when the run was started, maybe on another machine
         training = dataclasses.replace(wanted.training, precision=run.config.training.precision)
         wanted = dataclasses.replace(wanted, training=training)
     before, done = run.config, 0

@@ -27,11 +27,11 @@ def track_run(
 
     Args:
         run: The directory of a run on a task.
-        length: Steps of the longest sequences. States are streamed, so that it is not limited by memory.
-        sequences: How many; the same for every model.
-        figure: Draw the accuracy against the length there.
+        length: Steps of the longest sequences. States are streamed, so that memory does not limit it.
+        sequences: Number of sequences; the same ones for every model.
+        figure: The file for a figure of the accuracy against the length. Default: none.
         seed: Of the sequences.
-        threads: How many threads to use. Default: PyTorch's choice.
+        threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
     set_threads(threads)

@@ -9,7 +9,7 @@ import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.output import TrainingProgress, in_bytes, in_time, print_json, print_table, print_tracking
-from matrixstate.cli.places import free
+from matrixstate.cli.places import unused
 from matrixstate.cli.resume import accept_changes
 from matrixstate.configs import load_yaml
 from matrixstate.data import tokenize
@@ -37,10 +37,10 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a model on a text or a task as a YAML file says, or resume a run.
+    """Train a model on a text or a task as a YAML file describes, or resume a run.
 
-    Ctrl-C finishes the step, saves, and says how to resume (exit status 130); a second Ctrl-C stops at once. A training
-    on a task ends with how far the model tracks.
+    Ctrl-C finishes the step, saves, and prints how to resume (exit status 130); a second Ctrl-C ends at once. A
+    training on a task ends with a measurement of how far the model tracks.
 
     Args:
         config: The YAML file of the run.
@@ -49,10 +49,10 @@ def train(
         set: An option of the config, as in training.steps=100 or model.blocks.0.mixer.heads=8.
         steps: Short for --set training.steps=N.
         seed: Short for --set seed=N.
-        threads: How many threads to use. Default: PyTorch's choice.
-        resume: A run to resume, from its newest undamaged checkpoint, with the threads it was started with.
+        threads: Number of threads. Default: PyTorch's choice.
+        resume: The directory of a run to resume from its newest undamaged checkpoint, with as many threads as before.
         accept: With --resume: an option of the config that may differ from the run's, as in training.steps.
-        dry_run: Print parameters, state, arithmetic, memory and an estimate of the time; train nothing.
+        dry_run: Print parameters, state, FLOPs, memory and an estimate of the time; train nothing.
         json: Print the result as one JSON object.
     """
     if resume is not None:
@@ -62,7 +62,7 @@ def train(
         set_threads(run.threads if threads is None else threads)
         wanted = load_config(config or resume / "config.yaml", _assignments(text, set, steps, seed))
         has_checkpoint = bool(list_checkpoints(run.checkpoints))
-        if not has_checkpoint:  # killed before the first
+        if not has_checkpoint:  # stopped before the first one
             print(f"matrixstate: no checkpoint in {run.checkpoints}; starting at step 0", file=sys.stderr)
         return _train(accept_changes(run, wanted, accept), resume=has_checkpoint, json=json)
     if accept:
@@ -75,11 +75,11 @@ def train(
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
-    return _train(start(out or free(Path("runs") / loaded.name), loaded), resume=False, json=json)
+    return _train(start(out or unused(Path("runs") / loaded.name), loaded), resume=False, json=json)
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets PyTorch's threads. Raises ConfigError for fewer than one, or more than any machine has use for."""
+    """Sets PyTorch's number of threads, unless it is None. Raises ConfigError unless it is 1 to 1024."""
     if threads is not None:
         require(
             (threads >= 1, f"--threads: expected at least 1, got {threads}"),
@@ -89,6 +89,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None, seed: int | None) -> list[str]:
+    """The options --text, --set, --steps and --seed as overrides of the config; paths made absolute."""
     files = [f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else []
     short = [("training.steps", steps), ("seed", seed)]
     return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
@@ -133,6 +134,7 @@ def _print_tracking(run: Run, outcome: Outcome, tracking: Tracking, json: bool) 
 
 
 def _plan(config: RunConfig, json: bool) -> int:
+    """Prints the plan of a run; returns the exit status."""
     if not isinstance(config, TextRunConfig):
         raise ConfigError("--dry-run: expected none for a task, whose curriculum sets the cost")
     plan = make_plan(with_vocabulary(config, tokenize(config.data)))
