@@ -1,10 +1,10 @@
-"""Four automata at the protocol of PD-SSM's table: trained on lengths 3 to 40, tested on every length from 40 to 256.
+"""Four automata by the protocol of PD-SSM's table: trained on lengths 3 to 40, tested on every length from 40 to 256.
 
     python benchmarks/automata.py --out DIR [--tasks parity] [--models gru m2rnn mru] [--seeds 0 1 2 3 4]
 
-One thread; the models of configs/compare/automata.yaml. Trainings that are finished are not repeated. Training asks
-after every step where the published one asks after the last, and its lengths grow from 3 to 40 as they are mastered;
-both make it easier. The test is the same.
+One thread; the models of configs/compare/automata.yaml. Finished trainings are not repeated. Training has a target
+at every step, where the published one has it at the last only, and a curriculum of lengths from 3 to 40; both make it
+easier. The evaluation is the same.
 """
 
 import argparse
@@ -46,13 +46,13 @@ def main() -> None:
 
 
 def cell(accuracies: Sequence[float]) -> str:
-    """Mean and range of the accuracies, in percent."""
+    """A cell of the table: mean and range of the accuracies, in percent."""
     mean = f"{100 * statistics.mean(accuracies):.1f}"
     return f"{mean} ({100 * min(accuracies):.1f} to {100 * max(accuracies):.1f})"
 
 
 def run_once(out: Path, task: str, model: str, seed: int, steps: int) -> dict:
-    """Trains and measures one model, unless its result is there."""
+    """Trains and evaluates one model, unless it has a result."""
     directory = out / f"{task}-{model}-{seed}"
     result = directory.with_suffix(".json")
     if result.exists():

@@ -1,4 +1,4 @@
-"""Other ways to run the same recurrences, written by us: PyTorch compiled per step, and XLA through JAX."""
+"""Baselines of speed for the same recurrences: a PyTorch step with torch.compile, and jax.lax.scan, compiled by XLA."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def compiled_m2rnn_loop() -> Callable[..., Tensor]:
-    """The step loop with torch.compile around one step; compiling takes a minute."""
+    """A loop over a step that is compiled by torch.compile, which takes a minute."""
 
     @torch.compile(fullgraph=True)
     def step(h, q, k, v, w, f):
@@ -32,9 +32,9 @@ def compiled_m2rnn_loop() -> Callable[..., Tensor]:
 
 
 def jax_or_why_not() -> Any:
-    """The jax module, limited to one thread; a string where it is absent.
+    """The jax module, limited to one thread; the reason as a string if it cannot be imported.
 
-    MATRIXSTATE_JAX may name the site-packages folder of another environment with the same Python.
+    MATRIXSTATE_JAX may name the site-packages directory of another environment with the same Python version.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     sys.path += [path for path in (os.environ.get("MATRIXSTATE_JAX"),) if path]

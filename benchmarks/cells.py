@@ -1,7 +1,7 @@
 """Times GRU and LSTM against torch.nn's: `python benchmarks/cells.py [--rounds 15] [--json FILE]`.
 
-Both sides include the input's projection. The bound counts the multiply-adds of the two matrix products (backward twice
-as many again) at the rate measured at the start.
+Both include the projection of the input. The bound is the time of the multiply-adds of the two matrix products (twice
+as many in the backward pass) at the peak rate, which is measured at the start.
 """
 
 import sys
@@ -21,7 +21,7 @@ SHAPES = [(8, 512, 512), (8, 128, 128)]  # B, T, width
 
 
 def gru(net, x, backend="cpu"):
-    """y of a torch.nn.GRU by gru_scan: its biases of the two outer gates are part of the inputs."""
+    """y of a torch.nn.GRU, computed by gru_scan; the biases of reset and update gate are added to the inputs."""
     d = net.hidden_size
     wr, wf, wn = (w.T[None] for w in net.weight_hh_l0.chunk(3))
     bias, inner = net.bias_hh_l0[: 2 * d], net.bias_hh_l0[2 * d :]
@@ -31,7 +31,7 @@ def gru(net, x, backend="cpu"):
 
 
 def lstm(net, x, backend="cpu"):
-    """y of a torch.nn.LSTM by lstm_scan."""
+    """y of a torch.nn.LSTM, computed by lstm_scan."""
     wi, wf, wc, wo = (w.T[None] for w in net.weight_hh_l0.chunk(4))
     inputs = torch.nn.functional.linear(x, net.weight_ih_l0, net.bias_ih_l0 + net.bias_hh_l0)
     i, f, c, o = inputs[:, :, None].chunk(4, dim=-1)
@@ -49,7 +49,7 @@ def both(run, parameters, dy):
 
 
 def check(cell, net, x, dy):
-    """The first steps, forward and backward, by the project's one rule; plain PyTorch is torch.nn's."""
+    """Checks the first steps, forward and backward, by the rule of `evaluation.closeness`, against torch.nn."""
     parts, dy = list(net.parameters()), dy[:, :40]
     got = both(lambda: cell(net, x[:, :40]), parts, dy)
     plain = both(lambda: net(x[:, :40])[0], parts, dy)

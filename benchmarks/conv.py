@@ -1,7 +1,7 @@
 """Times causal_conv with silu: `python benchmarks/conv.py [--rounds 15] [--json FILE]`.
 
-The bound is that of memory: x is read and y written once (backward: x and dy read, dx written), at the bandwidth that a
-plain copy of the same size reaches in this process.
+The bound is memory bandwidth: x is read and y written once (backward: x and dy read, dx written), at the bandwidth of a
+plain copy of the same size in this process.
 """
 
 import sys

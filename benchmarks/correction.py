@@ -1,11 +1,11 @@
-"""How far an MRU tracks that corrects its state, against the steps between corrections, on a group's word problem.
+"""How far an MRU with error correction tracks, against the steps between corrections, on a group's word problem.
 
     python benchmarks/correction.py --out DIR [--group A5] [--every 4 16 64 0] [--seeds 0 1 2] [--figure FILE]
 
-One thread. A plain MRU is trained per seed; then, for every interval, its codebooks are made of its own states and it
-is tested (`training.correction`). 0 stands for never. Trainings and tests that are finished are not repeated. A long
-interval leaves more steps that can be scanned in parallel; a short one leaves less time for errors to grow. With
---trained the codebooks are trained with all else from the first step, one training per seed and interval.
+One thread. A plain MRU is trained per seed; then, for every interval between corrections, codebooks are made of its
+states (`training.correction`) and the corrected model is evaluated. 0 stands for no correction. Finished trainings and
+evaluations are not repeated. Longer intervals can be scanned in parallel over more steps; in shorter ones errors grow
+less. With --trained the codebooks are trained as parameters, in one training per seed and interval.
 """
 
 import argparse
@@ -60,13 +60,13 @@ def main() -> None:
 
 
 def percent(shares: list[float]) -> str:
-    """Mean of shares in percent, and their range if they differ."""
+    """The mean of shares in percent, and their range if they differ."""
     low, mean, high = (f"{100 * n:.1f}" for n in (min(shares), statistics.mean(shares), max(shares)))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def make_config(options: argparse.Namespace, every: int, seed: int) -> TaskRunConfig:
-    """The run of an MRU, corrected as it is trained or not at all."""
+    """The config of an MRU whose correction is trained, or that has none."""
     size, width = 4 * options.order**2, options.width
     mixer = MRUConfig(heads=4, state_size=size, channels=size, builder="reshape_identity", norm=True)
     if every:
@@ -85,7 +85,7 @@ def make_config(options: argparse.Namespace, every: int, seed: int) -> TaskRunCo
 
 
 def run_once(options: argparse.Namespace, every: int, seed: int) -> dict:
-    """Trains, fits and measures one model, unless its result is there."""
+    """Trains, corrects and evaluates one model, unless it has a result."""
     kind = "trained" if options.trained else "fitted"
     result = options.out / f"{options.group}-{kind}-{every}-{seed}-{options.longest}.json"
     if result.exists():
@@ -112,7 +112,7 @@ def run_once(options: argparse.Namespace, every: int, seed: int) -> dict:
 
 
 def trained(options: argparse.Namespace, every: int, seed: int) -> tuple[LanguageModel, TaskRunConfig, float]:
-    """A model that has been trained, its config, and the CPU seconds it took."""
+    """The trained model, its config, and the CPU seconds of its training."""
     directory = options.out / f"{options.group}-{every}-{seed}"
     if not (directory / "tracking.json").exists():
         shutil.rmtree(directory, ignore_errors=True)
@@ -122,14 +122,14 @@ def trained(options: argparse.Namespace, every: int, seed: int) -> tuple[Languag
 
 
 def corrected(model: LanguageModel, config: TaskRunConfig, every: int) -> LanguageModel:
-    """The model, corrected by its own states."""
+    """The model with codebooks made of its own states."""
     codes = find_codes(model, config.data, LENGTH, seed=config.seed)
     answers = len(next(iter(codes.values())))
     return with_codebooks(model, with_correction(config.final_model(), every, answers), codes)
 
 
 def draw(rows: list[dict], options: argparse.Namespace, path: Path) -> None:
-    """Horizons of all seeds against the steps between corrections, both on logarithmic axes."""
+    """Plots the horizons of all seeds against the steps between corrections, on logarithmic axes."""
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     every = sorted({row["every"] for row in rows}, key=lambda n: n or 2**30)

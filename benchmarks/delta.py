@@ -1,8 +1,8 @@
 """Times the delta rules: `python benchmarks/delta.py [--rounds 15] [--json FILE]`.
 
-The bound counts the multiply-adds of the recurrence at the rate measured at the start: 3 per entry of the state and
-row forward, what reads, what writes and the read-out; backward 6 more: two products with each of the state before a
-chunk and the gradient after it, and two to carry the gradient on.
+The bound is the time of the recurrence's multiply-adds at the peak rate, which is measured at the start. Forward there
+are 3 per entry of the state and row: to read, to write and to read out. Backward there are 6 more: two products with
+the state before a chunk, two with the gradient after it, and two that propagate the gradient.
 """
 
 import torch

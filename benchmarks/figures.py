@@ -1,4 +1,4 @@
-"""What the figures of the benchmarks share."""
+"""Helpers for the figures of the benchmarks."""
 
 import itertools
 import math
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def bare(axes: Any) -> None:
-    """Light grid lines, no frame above or on the right."""
+    """Sets light grid lines and removes the frame at the top and on the right."""
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def logarithmic(axes: Any, places: list[int]) -> None:
-    """Both axes logarithmic, numbers written out: at `places` below, at 1, 2, 5 times powers of ten on the left."""
+    """Makes both axes logarithmic, with plain numbers as labels: at `places` on x, at 1, 2, 5 times 10^n on y."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -26,7 +26,7 @@ def logarithmic(axes: Any, places: list[int]) -> None:
 
 
 def label_ends(axes: Any, ends: list[tuple[float, str, Any]], x: float, apart: float = 1.17) -> None:
-    """Names (height, name, colour) to the right of lines, moved up where they would touch; heights are logarithmic."""
+    """Writes names (height, name, colour) to the right of lines, moved up if they would overlap; y is logarithmic."""
     ends = sorted(ends, key=lambda end: end[0])
     heights = [height for height, _, _ in ends]
     for below, above in itertools.pairwise(range(len(ends))):

@@ -3,9 +3,9 @@
     python benchmarks/generation.py [--turns 20] [--positions 100 1000 10000] [--table docs/speed.md] [--figure FILE]
 
 The models of configs/shakespeare (equal width, depth and parameters), with random weights; attention has rotary
-positions, so that its context has no limit. The text up to a position is read in parallel; then single tokens are drawn
-one after another by `matrixstate.models.generate`'s own loop. The models take turns of a few tokens in one process, one
-thread, CPU time of the process. The fastest token is the number to trust on a shared machine.
+positions, so that its context has no limit. The text up to a position is read in parallel; then tokens are sampled
+one by one, by the loop of `matrixstate.models.generate`. The models take turns of a few tokens in one process with one
+thread; times are CPU times. On a shared machine the fastest token is the number to trust.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def make(name: str) -> LanguageModel:
 
 @torch.no_grad()
 def check(name: str, model: LanguageModel) -> None:
-    """Token by token must give what the definition gives for the whole text, by the project's one rule."""
+    """Checks the logits token by token against the definition for the whole text, by the rule of `closeness`."""
     tokens, state, steps = torch.randint(VOCABULARY, (1, 40)), None, []
     for t in range(tokens.shape[1]):
         logits, state = model(tokens[:, t : t + 1], state)
@@ -82,7 +82,7 @@ def check(name: str, model: LanguageModel) -> None:
 
 
 def measure(models: dict[str, LanguageModel], positions: list[int], turns: int) -> Times:
-    """Every timed token of every model at every position."""
+    """The CPU times of all tokens, of every model at every position."""
     saved = {(position, name): _read(model, position) for position in positions for name, model in models.items()}
     times: Times = {position: {name: [] for name in models} for position in positions}
     for _ in range(turns):
@@ -98,7 +98,7 @@ def measure(models: dict[str, LanguageModel], positions: list[int], turns: int) 
 
 
 def _read(model: LanguageModel, position: int) -> SavedState:
-    """Where a text stands whose next token has that position."""
+    """The state of a text whose next token has the given position."""
     text = torch.randint(VOCABULARY, (position - 1,), generator=torch.Generator().manual_seed(1)).tolist()
     going = Generation(model, begin(model, [text]), Sampling())
     next(going)
@@ -106,7 +106,7 @@ def _read(model: LanguageModel, position: int) -> SavedState:
 
 
 def seconds_to_copy(model: LanguageModel, position: int) -> float:
-    """What attention pays per token because its states are values: keys and values are copied to append to them."""
+    """Seconds per token in which attention copies keys and values, since states are not changed in place."""
     G, K = model.layers[0].mixer.key_heads, model.layers[0].mixer.head_size  # type: ignore[union-attr]
     caches = [torch.zeros(1, position, G, K) for _ in range(2 * len(model.layers))]
     new, times = torch.zeros(1, 1, G, K), []
@@ -135,7 +135,7 @@ def _speed(seconds: list[float]) -> str:
 
 
 def draw(times: Times, copying: dict[int, float], path: Path) -> None:
-    """Tokens per second against position, both logarithmic; each line bears its name."""
+    """Plots tokens per second against position, on logarithmic axes, with a name at each line."""
     positions = list(times)
     figure = new_figure(7.5, 4.6)
     axes = figure.add_subplot()

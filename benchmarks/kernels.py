@@ -1,7 +1,7 @@
-"""Puts results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
+"""Writes the results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
 
 The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py` and `outer.py` write with --json; the table goes into
-docs/speed.md. Left out: shapes so small that the call, not the kernel, is what is timed.
+docs/speed.md. Shapes so small that the call takes longer than the kernel are left out.
 """
 
 import json

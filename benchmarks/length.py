@@ -1,11 +1,11 @@
-"""What training on long sequences costs: one layer, forward and backward, against the length of the sequence.
+"""The cost of training on long sequences: one layer, forward and backward, against the length of the sequence.
 
     python benchmarks/length.py [--longest 32768] [--seconds 4] [--table docs/speed.md] [--figure FILE]
 
-One mixer of each of configs/shakespeare's models (width 128, batch 1), with random weights and inputs, gradients of all
-its weights and of its input. One thread, CPU time of the process, the mixers in turns at every length; --seconds is for
-how long each mixer has its turns at each length (two turns at least). A recurrence costs the same for every token;
-attention costs more the more there is to look at. Where it becomes dearer is interpolated between two lengths.
+One mixer of each model of configs/shakespeare (width 128, batch 1), with random weights and inputs, and gradients of
+all weights and of the input. One thread, CPU time of the process; the mixers take turns at every length, at least two and
+for at least --seconds each. A recurrence costs the same for every token; attention costs more per token the longer the
+sequence is. The length from which it costs more in all is interpolated between two measured ones.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def train(mixer: Mixer, x: torch.Tensor, dy: torch.Tensor) -> list[torch.Tensor]
 
 
 def check(name: str, mixer: Mixer) -> None:
-    """Output and gradients against the definition, by the project's one rule."""
+    """Checks output and gradients against the definition, by the rule of `evaluation.closeness`."""
     x, dy = torch.randn(1, 40, mixer.width, requires_grad=True), torch.randn(1, 40, mixer.width)
     got = train(mixer, x, dy)
     with prefer("reference"):
@@ -92,7 +92,7 @@ def check(name: str, mixer: Mixer) -> None:
 
 
 def measure(mixers: dict[str, Mixer], length: int, seconds: float) -> dict[str, float]:
-    """The fastest turn of each mixer."""
+    """The seconds of the fastest turn of each mixer."""
     turns: dict[str, Callable[[], Any]] = {}
     for name, mixer in mixers.items():
         x, dy = torch.randn(1, length, mixer.width, requires_grad=True), torch.randn(1, length, mixer.width)
@@ -108,7 +108,7 @@ def measure(mixers: dict[str, Mixer], length: int, seconds: float) -> dict[str, 
 
 
 def crossing(times: Times, name: str) -> float | None:
-    """The length from which attention is dearer than the mixer, by straight lines in the logarithms; None if none."""
+    """The length from which attention costs more than the mixer, interpolated linearly in logarithms; None if none."""
     lengths = sorted(times[name])
     gaps = [math.log(times[ATTENTION][n] / times[name][n]) for n in lengths]
     for (low, high), (before, after) in zip(itertools.pairwise(lengths), itertools.pairwise(gaps), strict=True):
@@ -142,7 +142,7 @@ def _rounded(length: float) -> str:
 
 
 def draw(times: Times, path: Path) -> None:
-    """Left the whole sequence, right per token; rings where attention becomes dearer."""
+    """Plots seconds per sequence (left) and per token (right), with rings where attention begins to cost more."""
     figure = new_figure(10.5, 4.8)
     for axes, title, per_token in zip(
         figure.subplots(1, 2), ("seconds for the sequence", "microseconds per token"), (False, True), strict=True
@@ -171,7 +171,7 @@ def draw(times: Times, path: Path) -> None:
 
 
 def _at(points: dict[int, float], length: float) -> float:
-    """The seconds at a length between two measured ones, by a straight line in the logarithms."""
+    """The seconds at a length between two measured ones, interpolated linearly in logarithms."""
     low = max(n for n in points if n <= length)
     high = min(n for n in points if n >= length)
     share = 0.0 if low == high else math.log(length / low) / math.log(high / low)

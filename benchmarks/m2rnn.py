@@ -1,8 +1,9 @@
 """Times m2rnn_scan: `python benchmarks/m2rnn.py [--rounds 15] [--json FILE]`.
 
-The bound counts the instructions that only the multiply-add units can take, per vector of state and step, at the rate
-measured at the start: V for the product with w, 1 for k vᵀ, 2 for the mix, 1 to read out, 15 for tanh. Backward adds
-the forward step without reading out once more, 2 V for its two products and 10 for the rest.
+The bound is the time of the instructions that need the multiply-add units, at the peak rate, which is measured at the
+start. Forward, per vector of the state and step: V for the product with w, 1 for k vᵀ, 2 for the forget gate, 1 for the
+read-out and 15 for tanh. Backward adds a recomputed forward step without read-out, 2 V for its two products and 10 for
+the rest.
 """
 
 import sys
@@ -45,7 +46,7 @@ def both(inputs, dy, backend):
 
 
 def check(inputs, dy):
-    """The first steps of the very inputs that are timed, forward and backward, by the project's one rule."""
+    """Checks the first steps of the timed inputs, forward and backward, by the rule of `evaluation.closeness`."""
     short = [a[:, :40].detach().requires_grad_() if a.shape[1] == dy.shape[1] else a for a in inputs]
     wide = [a.detach().double().requires_grad_() for a in short]
     got, plain = (both(short, dy[:, :40], backend) for backend in ("cpu", "reference"))

@@ -1,8 +1,8 @@
 """Times matrix_scan and scaled_matrix_scan: `python benchmarks/matrix.py [--rounds 15] [--json FILE]`.
 
-The bound is the larger, for each direction, of two: the multiply-adds (D³ per step forward, 2 D³ backward) at the rate
-of full vectors, and the bytes (x read and h written; x, h and dh read and dx written) at the speed of a plain copy of
-arrays of the same size. Both are measured at the start.
+The bound is the larger of two times in each direction: that of the multiply-adds (D³ per step forward, 2 D³ backward)
+at the peak rate, and that of the memory traffic (x read and h written; x, h and dh read and dx written) at the bandwidth
+of a plain copy of the same size. Both rates are measured at the start.
 """
 
 import sys
@@ -49,7 +49,7 @@ def both(scan, x, dh, *options):
 
 
 def check(scan, x, dh):
-    """The first steps of the very inputs that are timed, forward and backward, by the project's one rule."""
+    """Checks the first steps of the timed inputs, forward and backward, by the rule of `evaluation.closeness`."""
     short, grad = x[:, :60].detach().requires_grad_(), dh[:, :60]
     got = both(scan, short, grad)
     reference = both(scan, short, grad, "auto", "reference")

@@ -1,10 +1,10 @@
-"""A text in which memory pays: every passage stands there twice, so that a model which remembers need not guess again.
+"""A text that rewards memory: every passage occurs twice in a row, so that a model can copy the second occurrence.
 
     python benchmarks/memory.py --out DIR --text tinyshakespeare.txt [--configs conv-text rotary] [--seeds 0 1 2]
 
-Passages of a real text, each followed by itself. The models are those of configs/shakespeare, trained on windows of the
-length of a pair at random places and tested on windows that begin where a pair does, so that the loss by position shows
-the first and the second reading. One thread. Trainings that are finished are not repeated.
+The passages are of a real text. The models are those of configs/shakespeare, trained on random windows of the length of
+a pair, and evaluated on windows that begin with a pair, so that the loss by position shows the first and the second
+occurrence. One thread. Finished trainings are not repeated.
 """
 
 import argparse
@@ -51,14 +51,14 @@ def main() -> None:
 
 
 def twice(text: str, length: int) -> str:
-    """Every passage of the text, and again, each on a line of its own."""
+    """The text with every passage written twice, each time on its own line."""
     plain = " ".join(text.split())
     passages = [plain[i : i + length] for i in range(0, len(plain) - length, length)]
     return "".join(f"{passage}\n{passage}\n" for passage in passages)
 
 
 def run_once(options: argparse.Namespace, text: Path, name: str, seed: int) -> list[float]:
-    """Nats at every position of a window, of a model that is trained unless its result is there."""
+    """Nats at every position of a window; trains the model, unless it has a result."""
     result = options.out / f"{name}-{seed}.json"
     if not result.exists():
         window = 2 * (options.passage + 1)  # each passage ends in a line break
@@ -73,7 +73,7 @@ def run_once(options: argparse.Namespace, text: Path, name: str, seed: int) -> l
 
 @torch.no_grad()
 def by_position(model: LanguageModel, run: Run, passage: int) -> list[float]:
-    """Nats per character at each place of the pairs of passages of the validation text."""
+    """Nats per character at every position of a pair, averaged over the pairs of the validation text."""
     corpus = open_corpus(run.data)
     tokens = torch.from_numpy(corpus.validation.astype("int64"))
     newline = corpus.tokenizer.encode("\n")[0]
@@ -94,7 +94,7 @@ def by_position(model: LanguageModel, run: Run, passage: int) -> list[float]:
 
 
 def draw(losses: dict[str, list[list[float]]], passage: int, path: Path) -> None:
-    """Mean loss over all seeds at every position, smoothed over three."""
+    """Plots the mean loss over all seeds at every position, smoothed over three positions."""
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     for (name, seeds), colour in zip(losses.items(), COLOURS, strict=False):

@@ -1,8 +1,8 @@
-"""Times mru_scan, fused against part by part: `python benchmarks/mru.py [--rounds 15] [--json FILE]`.
+"""Times mru_scan, fused against composed: `python benchmarks/mru.py [--rounds 15] [--json FILE]`.
 
-"composed" is the same op over our own compiled matrix_scan: X is built, the states are written, rescaled and read by
-PyTorch. The bound is the multiply-adds of both directions (2 D³ per step forward; 5 D³ back, without those of
-recomputation and of the builder) at the rate of full vectors.
+"composed" is the same op on the compiled matrix_scan, with PyTorch building X and writing, rescaling and reading the
+states. The bound is the time of the multiply-adds (2 D³ per step forward; 5 D³ backward, without those of recomputation
+and of the builder) at the peak rate.
 """
 
 import sys
@@ -53,7 +53,7 @@ def both(inputs, dy, options, backend):
 
 
 def check(inputs, dy, options):
-    """The first steps of the very inputs that are timed, forward and backward, by the project's one rule."""
+    """Checks the first steps of the timed inputs, forward and backward, by the rule of `evaluation.closeness`."""
     short = {n: (a if n == "down" else a[:, :60]).detach() for n, a in inputs.items()}
     results = []
     for backend, dtype in (("cpu", torch.float32), ("reference", torch.float32), ("reference", torch.float64)):

@@ -1,8 +1,8 @@
 """Times outer_scan: `python benchmarks/outer.py [--rounds 15] [--json FILE]`.
 
-The bound counts the multiply-adds of the recurrence at the rate measured at the start: 2 per entry of the state and
-step forward, what writes and the read-out; backward 4 more: a product with the state before a chunk, two with the
-gradient after it, and one to carry the gradient on.
+The bound is the time of the recurrence's multiply-adds at the peak rate, which is measured at the start. Forward there
+are 2 per entry of the state and step: to write and to read out. Backward there are 4 more: a product with the state
+before a chunk, two with the gradient after it, and one that propagates the gradient.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""What the state thermometer and the numerics guard cost: `python benchmarks/overhead.py [--cycles N] [--configs mru]`.
+"""The cost of the state thermometer and the guard: `python benchmarks/overhead.py [--cycles N] [--configs mru]`.
 
 Trains each config of configs/shakespeare/ twice on a random text, in turns of ten steps: as `matrixstate train` does
 (guard, thermometer, metrics file), and by a bare loop of forward, backward, clipping and optimizer. Both start from the
-same weights and see the same batches. CPU time at one thread; the share printed is that of the sums over the quieter
-half of the turns.
+same weights and see the same batches. CPU time at one thread; printed is the overhead over the faster half of the
+turns.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def watched_and_bare(name: str, directory: Path) -> tuple[Callable[[], None], Ca
 
 
 def take_turns(runs: tuple[Callable[[], None], ...], cycles: int) -> list[float]:
-    """Seconds per step of each."""
+    """CPU seconds per step of each, over the faster half of the turns."""
     times: list[list[float]] = [[] for _ in runs]
     for cycle in range(cycles + 1):
         for run, seen in zip(runs, times, strict=True):

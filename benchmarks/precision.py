@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py --out DIR [--configs mru m2rnn ...] [--seeds 0 1 2] [--steps N] [--text FILE]
 
-A name is one of the demo's models or of configs/shakespeare; one thread. The same seed draws the same weights and
-batches in both precisions, so that their losses differ in pairs. CPU time is of the steps, without evaluation. Runs
-that are finished are not repeated.
+Configs are the demo's models and those of configs/shakespeare; one thread. A seed gives the same weights and batches in
+both precisions, so that losses are compared in pairs. CPU time is that of the steps, without evaluations. Finished runs
+are not repeated.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def run_once(options: argparse.Namespace, name: str, precision: str, seed: int) -> tuple[float, float]:
-    """Nats per token over the whole validation text, and CPU seconds a step."""
+    """Nats per token over the whole validation text, and CPU seconds per step."""
     directory = options.out / f"{name}-{precision}-{seed}"
     if not directory.exists():
         train(start(directory, make_config(options, name, precision, seed)))

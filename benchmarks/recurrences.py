@@ -1,4 +1,4 @@
-"""The contests of recurrences over q, k, v and more, which delta.py and outer.py time in the same way."""
+"""What delta.py and outer.py share: contests of recurrences over q, k, v and further inputs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def both(run, inputs, dy, **options):
 
 
 def check(run, inputs, dy, names):
-    """The first steps of the very inputs that are timed, forward and backward, by the project's one rule."""
+    """Checks the first steps of the timed inputs, forward and backward, by the rule of `evaluation.closeness`."""
     short = [a[:, :40].detach().requires_grad_() for a in inputs]
     wide = [a.detach().double().requires_grad_() for a in short]
     got, plain = (both(run, short, dy[:, :40], backend=backend) for backend in ("cpu", "reference"))
@@ -38,9 +38,9 @@ def check(run, inputs, dy, names):
 def contests(
     name: str, run: Callable, inputs: list, dy: torch.Tensor, names: tuple[str, ...], bounds: tuple[float, float]
 ) -> Iterator[Contest]:
-    """Forward, and forward and backward, of y = run(inputs): the kernel, the chunked forms and the step loop.
+    """Two contests of y = run(inputs), forward and forward with backward: kernel, chunked forms and step loop.
 
-    names: of the inputs; fewer inputs may be given. bounds: seconds of the arithmetic, of either contest.
+    names: of the inputs; there may be fewer inputs. bounds: seconds of the arithmetic, for each of the two.
     """
     directions = {"forward": partial(forward, run, inputs), "forward and backward": partial(both, run, inputs, dy)}
     for (direction, timed), bound in zip(directions.items(), bounds, strict=True):

@@ -2,8 +2,8 @@
 
     python benchmarks/shakespeare.py --out DIR --text tinyshakespeare.txt [--configs mru conv] [--seeds 0 1 2]
 
-One thread. Runs that are finished are not repeated, so it can be stopped and started again. Without --text the text is
-`tiny-shakespeare`, which is downloaded at first use. `--table FILE --figure FILE` say where the results go.
+One thread. Finished runs are not repeated, so that it can be stopped and started again. Without --text the text is
+`tiny-shakespeare`, which is downloaded at first use. `--table FILE --figure FILE` are the files to write.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run_once(name: str, seed: int, out: Path, text: Sequence[Path]) -> None:
-    """Trains and measures one config with one seed, unless its result is there."""
+    """Trains and evaluates one config with one seed, unless it has a result."""
     path = out / f"{name}-{seed}.json"
     if path.exists():
         return
@@ -96,7 +96,7 @@ def markdown(rows: Sequence[dict]) -> str:
 
 
 def draw(rows: Sequence[dict], path: Path) -> None:
-    """A row of marks per config, one mark per seed and window; the control `conv` as a line across."""
+    """Plots a row of marks per config, one mark per seed and window, and the control `conv` as a line."""
     figure = new_figure(8, 0.45 * len(rows) + 1.4)
     axes = figure.add_subplot()
     for place, row in enumerate(rows):

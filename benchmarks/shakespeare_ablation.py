@@ -1,10 +1,10 @@
-"""What each option of `mru-text` and `m2rnn-text` brings: the ablation table of docs/shakespeare.md.
+"""The effect of each option of `mru-text` and `m2rnn-text`: the ablation table of docs/shakespeare.md.
 
     python benchmarks/shakespeare_ablation.py --out DIR --text tinyshakespeare.txt [--rows mru conv] [--seed 0]
 
-The last tenth of the text is never read: models are trained on the first 90 % of the rest and measured on its end, so
-that nothing is chosen on the validation text of the other tables. 500 steps, one thread, a minute or two per row.
-Rows that are finished are not repeated.
+The last tenth of the text is not used: models are trained on the first 90 % of the rest and evaluated on its end, so
+that no option is chosen by the validation text of the other tables. 500 steps, one thread, a minute or two per row. Finished
+rows are not repeated.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def run_once(name: str, out: Path, text: Path, steps: int, seed: int) -> dict:
-    """Trains and measures one row, unless its result is there."""
+    """Trains and evaluates the model of one row, unless it has a result."""
     directory = out / f"{''.join(c if c.isalnum() else '-' for c in name)}-{steps}-{seed}"
     path = directory.with_suffix(".json")
     if not path.exists():

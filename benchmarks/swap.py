@@ -1,6 +1,6 @@
-"""What swapping layers of a hybrid for M²RNN costs in training: `python benchmarks/swap.py [--cycles N] [--length T]`.
+"""The cost in training of replacing layers of a hybrid by M²RNN: `python benchmarks/swap.py [--cycles N] [--length T]`.
 
-Steps of the laptop presets on random tokens, by turns. CPU time at one thread, the smallest of the turns.
+The laptop presets take turns in training on random tokens. CPU time at one thread, of the fastest turn.
 """
 
 import argparse
@@ -18,7 +18,7 @@ VOCABULARY, BATCH = 4096, 2
 
 
 class Training:
-    """Bare steps of one model: forward, backward, optimizer."""
+    """Training steps of one model, without logging: forward, backward, optimizer."""
 
     def __init__(self, name: str, length: int) -> None:
         torch.manual_seed(0)
@@ -28,7 +28,7 @@ class Training:
         self.tokens = torch.randint(VOCABULARY, (BATCH, length + 1))
 
     def step(self) -> float:
-        """Its CPU seconds."""
+        """Runs a step; returns its CPU seconds."""
         began = time.process_time()
         logits, _ = self.model(self.tokens[:, :-1])
         cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten()).backward()

@@ -1,4 +1,4 @@
-"""Where the results that a benchmark is told to write go: sections of a Markdown file, and their footnotes."""
+"""Writes the results of benchmarks into sections of Markdown files."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from timing import environment
 
 
 def write_section(path: Path, name: str, lines: list[str]) -> None:
-    """Puts `lines` between the marks `<!-- name -->` and `<!-- /name -->` of a Markdown file, which must be there."""
+    """Replaces what is between `<!-- name -->` and `<!-- /name -->` in a Markdown file, both of which must exist."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = path.read_text(encoding="utf-8")
     if begin not in old or end not in old:
@@ -18,13 +18,13 @@ def write_section(path: Path, name: str, lines: list[str]) -> None:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A table whose first column is text and whose others are numbers."""
+    """A Markdown table whose first column is text and whose others are numbers."""
     line = lambda cells: "| " + " | ".join(cells) + " |"  # noqa: E731
     return [line(head), "|---" + "|---:" * (len(head) - 1) + "|", *map(line, rows)]
 
 
 def made_with(command: str) -> str:
-    """One line on how and where a table was made."""
+    """A footnote on how and on which machine a table was made."""
     about = environment()
     return (
         f"`{command}`, one thread of {about['cpu']} ({about['instruction_set']}), torch {about['torch']}, "

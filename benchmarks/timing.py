@@ -1,7 +1,7 @@
-"""How everything in this folder is timed: checked first, interleaved in one process, minimum and median.
+"""How kernels are timed: results are checked first, contestants take turns in one process; minimum and median.
 
-On a shared machine only the process's own CPU time at one thread is worth comparing, and its minimum is the number to
-trust. All contestants take turns, so a slow minute is slow for all of them. Two threads are timed by the wall.
+On a shared machine only the CPU time of the process at one thread can be compared, and its minimum is the number to
+trust. Contestants take turns, so that a slow minute affects all of them. With two threads, wall-clock time is measured.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WARM_UP = 0.02  # seconds of every contestant before each of its turns
 
 @dataclass
 class Contest:
-    """One shape of one op. `check` raises where the kernel is wrong; nothing of a wrong kernel is timed."""
+    """One shape of one op. `check` raises if a result is wrong, before anything is timed."""
 
     name: str
     check: Callable[[], None]
@@ -38,7 +38,7 @@ class Contest:
 
 
 def run_all(contests: list[Contest], title: str) -> None:
-    """Times every contest, prints the tables and writes them where --json says."""
+    """Times every contest, prints the tables, and writes them to the file of --json."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rounds", type=int, default=15, help="how often each contestant has its turn")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
@@ -64,7 +64,7 @@ def run_all(contests: list[Contest], title: str) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and commit, as every result must name them."""
+    """Machine, versions and commit, which every result has to name."""
     from matrixstate import _native
 
     def git(*words: str) -> str:
@@ -85,15 +85,15 @@ def environment() -> dict[str, Any]:
 
 
 def let_allocator_settle() -> None:
-    """Frees a block as large as glibc ever learns from: from then on it keeps what is freed for the next call.
+    """Frees one large block, after which glibc keeps freed memory for later calls instead of returning it.
 
-    In a training the first step's larger tensors do that. Before, every call pays for fresh pages, its baselines too.
+    In a training, the large tensors of the first step have that effect. Before it, every call pays for fresh pages.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def peak_multiply_adds() -> float:
-    """The processor's float32 multiply-adds per second at one thread, in vectors of the instruction set in use."""
+    """The peak rate: float32 multiply-adds per second at one thread, in vectors of the instruction set in use."""
     from matrixstate import _native
 
     return max(_native.multiply_adds_per_second() for _ in range(20))

@@ -1,7 +1,7 @@
-"""What the compiled kernels are worth in training: `python benchmarks/training.py [--cycles N] [--models mru m2rnn]`.
+"""The speed-up of training by the compiled kernels: `python benchmarks/training.py [--cycles N] [--models mru m2rnn]`.
 
-Steps of the demo's models on a random text, by turns on the kernels ("auto") and on plain PyTorch ("reference"), from
-the same weights. CPU time at one thread; the smallest and the median of the turns, of five steps each.
+The demo's models are trained on a random text, in turns of five steps with the kernels ("auto") and with plain PyTorch
+("reference"), from the same weights. CPU time at one thread; minimum and median over the turns.
 """
 
 import argparse
@@ -23,7 +23,7 @@ VOCABULARY = 80
 
 
 class Training:
-    """Bare steps of one model: forward, backward, clipping, optimizer."""
+    """Training steps of one model, without logging: forward, backward, clipping, optimizer."""
 
     def __init__(self, name: str, backend: str) -> None:
         config = demo_config(name, demo_data())
@@ -34,7 +34,7 @@ class Training:
         self.tokens = torch.randint(VOCABULARY, (settings.batch, settings.sequence + 1))
 
     def steps(self) -> float:
-        """CPU seconds per step."""
+        """Runs steps; returns the CPU seconds per step."""
         began = time.process_time()
         for _ in range(STEPS):
             with prefer(self.backend):

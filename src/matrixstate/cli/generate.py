@@ -49,8 +49,8 @@ def generate(
         temperature: Divides the logits: below 1 for more likely tokens, above 1 for more varied ones.
         top_k: Sample from the k likeliest tokens only.
         top_p: Sample from the fewest tokens whose probabilities add up to p.
-        seed: The i-th prompt is sampled with seed + i, whatever the others are. Default: 0; with --load-state the saved
-            random state, from which the first of several prompts continues and the others get seeds.
+        seed: The i-th prompt is sampled with seed + i, whatever the others are. Default: 0; with --load-state the
+            saved random state, from which the first of several prompts continues and the others get seeds.
         save_state: Write the state after the last token into this file, for --load-state.
         load_state: Continue from a saved state; several prompts fork the state of one text.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
