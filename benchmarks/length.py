@@ -3,9 +3,9 @@
     python benchmarks/length.py [--longest 32768] [--seconds 4] [--table docs/speed.md] [--figure FILE]
 
 One mixer of each model of configs/shakespeare (width 128, batch 1), with random weights and inputs, and gradients of
-all weights and of the input. One thread, CPU time of the process; the mixers take turns at every length, at least two and
-for at least --seconds each. A recurrence costs the same for every token; attention costs more per token the longer the
-sequence is. The length from which it costs more in all is interpolated between two measured ones.
+all weights and of the input. One thread, CPU time of the process; the mixers take turns at every length, at least two
+and for at least --seconds each. A recurrence costs the same for every token; attention costs more per token the longer
+the sequence is. The length from which it costs more in all is interpolated between two measured ones.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Times matrix_scan and scaled_matrix_scan: `python benchmarks/matrix.py [--rounds 15] [--json FILE]`.
 
 The bound is the larger of two times in each direction: that of the multiply-adds (D³ per step forward, 2 D³ backward)
-at the peak rate, and that of the memory traffic (x read and h written; x, h and dh read and dx written) at the bandwidth
-of a plain copy of the same size. Both rates are measured at the start.
+at the peak rate, and that of the memory traffic (x read and h written; x, h and dh read and dx written) at the
+bandwidth of a plain copy of the same size. Both rates are measured at the start.
 """
 
 import sys

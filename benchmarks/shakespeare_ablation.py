@@ -3,8 +3,8 @@
     python benchmarks/shakespeare_ablation.py --out DIR --text tinyshakespeare.txt [--rows mru conv] [--seed 0]
 
 The last tenth of the text is not used: models are trained on the first 90 % of the rest and evaluated on its end, so
-that no option is chosen by the validation text of the other tables. 500 steps, one thread, a minute or two per row. Finished
-rows are not repeated.
+that no option is chosen by the validation text of the other tables. 500 steps, one thread, a minute or two per row.
+Finished rows are not repeated.
 """
 
 import argparse
