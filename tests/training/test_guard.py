@@ -127,3 +127,21 @@ def test_a_replay_repeats_dropout_exactly(tmp_path):
     bundle = broken_run(tmp_path, lambda p: p["embedding.weight"].mul_(1e38), dropout=0.4)
     first, second = perform_autopsy(bundle), perform_autopsy(bundle)
     assert first.fault == second.fault
+
+
+def test_a_replay_of_an_accumulated_step_draws_the_same_dropout(tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, dropout=0.4, accumulate=2))
+    train(run, stop_after=3)
+    session, losses = loop._Session(run, [], True, loop.Stop()), []
+    gradient = session._gradient
+
+    def failing(batch):
+        loss, _, *rest = gradient(batch)
+        losses.append(loss)
+        return loss, math.inf, *rest
+
+    session._gradient = failing
+    with pytest.raises(Diverged):
+        session.step()
+    (bundle,) = (run.directory / "failures").iterdir()
+    assert perform_autopsy(bundle).loss["float32"] == pytest.approx(losses[0], rel=1e-6)

@@ -20,7 +20,7 @@ from matrixstate.errors import CheckpointError, ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, ModelConfig
-from matrixstate.training import CHOICES, Run, TaskRunConfig, TaskTrainingConfig, loop, start, streams, train
+from matrixstate.training import CHOICES, Run, TaskRunConfig, TaskTrainingConfig, objective, start, streams, train
 from matrixstate.training.autopsy import perform_autopsy
 from matrixstate.training.checkpoint import find_checkpoint
 from matrixstate.training.curriculum import Curriculum
@@ -150,13 +150,13 @@ def test_parity_is_learned_in_seconds(tmp_path):
 
 def spoil(monkeypatch, steps):
     """Makes the losses of some steps infinite."""
-    plain, calls = loop.cross_entropy, []
+    plain, calls = objective.cross_entropy, []
 
     def spoiled(*args, **options):
         calls.append(1)
         return plain(*args, **options) * (math.inf if len(calls) in steps else 1)
 
-    monkeypatch.setattr(loop, "cross_entropy", spoiled)
+    monkeypatch.setattr(objective, "cross_entropy", spoiled)
 
 
 def test_steps_that_are_not_finite_are_skipped(tmp_path, monkeypatch):

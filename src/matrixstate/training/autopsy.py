@@ -2,13 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matrixstate.configs import read_yaml
@@ -17,8 +17,10 @@ from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import LanguageModel
 from matrixstate.training.checkpoint import fill, read_tensors
 from matrixstate.training.guard import BATCH, REPORT, WEIGHTS
+from matrixstate.training.objective import compute_loss
 from matrixstate.training.reading import decode_config
 from matrixstate.training.runtime import Runtime
+from matrixstate.training.text_config import TextRunConfig
 
 
 @dataclass(frozen=True)
@@ -91,22 +93,26 @@ def perform_autopsy(bundle: Path) -> Autopsy:
         fill(dict(model.named_parameters()), read_tensors(bundle / WEIGHTS), bundle / WEIGHTS)
         runtime = Runtime(config.training.precision if dtype == torch.float32 else "float32")
         runtime.random_state = random
-        losses[name], faults[name] = _replay(model.to(dtype).train(), Batch(**tensors), runtime)
+        # with dropout, the parts of a batch draw other masks than the whole
+        parts = Batch(**tensors).parts(config.training.accumulate if isinstance(config, TextRunConfig) else 1)
+        losses[name], faults[name] = _replay(model.to(dtype).train(), parts, runtime)
     return Autopsy(step, losses, faults)
 
 
-def _replay(model: LanguageModel, batch: Batch, runtime: Runtime) -> tuple[float, Fault | None]:
+def _replay(model: LanguageModel, parts: Sequence[Batch], runtime: Runtime) -> tuple[float, Fault | None]:
     """The loss of one training step and the first fault in it."""
+    total = 0.0
     with _FaultFinder(model) as finder:
-        with runtime.autocast():
-            logits, _ = model(batch.tokens, mask=batch.mask, reset=batch.reset)
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch.targets.flatten())
-        auxiliary = model.auxiliary_loss()
-        finder.phase = "backward"
-        if finder.fault is None:  # else the backward pass only spreads the fault
-            (loss if auxiliary is None else loss + auxiliary).backward()
-    return float(loss.detach()), finder.fault
+        for part in parts:
+            finder.phase = "forward"
+            with runtime.autocast():
+                logits, _ = model(part.tokens, mask=part.mask, reset=part.reset)
+            loss, auxiliary = compute_loss(model, logits, part)
+            finder.phase = "backward"
+            if finder.fault is None:  # else the backward pass only spreads the fault
+                (loss if auxiliary is None else loss + auxiliary).backward()
+            total += float(loss.detach()) / len(parts)
+    return total, finder.fault
 
 
 class _FaultFinder(TorchDispatchMode):

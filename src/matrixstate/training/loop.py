@@ -8,18 +8,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from matrixstate.data import Batch
-from matrixstate.data.tasks import IGNORE
 from matrixstate.errors import CheckpointError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss
-from matrixstate.evaluation.tracking import Tracking
 from matrixstate.models import LanguageModel, ModelState
 from matrixstate.training.checkpoint import Best, find_checkpoint, load_training, mark_best, step_of
 from matrixstate.training.guard import write_bundle
+from matrixstate.training.objective import compute_loss
 from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
+from matrixstate.training.outcome import Outcome
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.resume import Progress, best_loss, read_progress, save_progress, saved_model
 from matrixstate.training.run import Run, write_json
@@ -29,44 +28,6 @@ from matrixstate.training.streams import Evaluation, open_stream
 from matrixstate.training.thermometer import OverflowWatch, Thermometer
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a training ended."""
-
-    progress: Progress
-    """Steps and tokens done and the time they took, over all sessions."""
-    stopped: int | None
-    """The signal that stopped it; None if it ran as far as asked."""
-    evaluation: Evaluation | None
-    """Of the final model; None if the last step or its evaluation was not reached."""
-    skipped: int
-    """Steps skipped because their loss or gradient was not finite, over all sessions."""
-    tokens_per_second: float
-    """Of the steps of this session, without evaluations."""
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return self.progress.step
-
-    @property
-    def validation(self) -> TextLoss | None:
-        """The loss over the whole validation text, of a finished run on a text."""
-        result = None if self.evaluation is None else self.evaluation.result
-        return result if isinstance(result, TextLoss) else None
-
-    @property
-    def tracking(self) -> Tracking | None:
-        """How far the model tracks, of a finished run on a task."""
-        result = None if self.evaluation is None else self.evaluation.result
-        return result if isinstance(result, Tracking) else None
-
-    @property
-    def solved_at(self) -> tuple[int, float] | None:
-        """Step and CPU seconds at which a task was solved (99 % at full length); None if it was not, and of a text."""
-        return None if self.evaluation is None else self.evaluation.numbers.get("solved_at")
 
 
 def train(
@@ -202,12 +163,12 @@ class _Session:
         """Computes the clipped gradient; returns loss, norm before clipping, the states at the end, and the answers."""
         self.model.train()
         total, answers, state, parts = 0.0, [], None, self.stream.parts
-        for tokens, targets, mask, reset in batch.parts(parts):
+        for part in batch.parts(parts):
             with self.runtime.autocast():
-                logits, state = self.model(tokens, mask=mask, reset=reset)
+                logits, state = self.model(part.tokens, mask=part.mask, reset=part.reset)
             # divided by the number of parts, which are equally long: their sum is the mean over the batch
-            loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE) / parts
-            auxiliary = self.model.auxiliary_loss()
+            loss, auxiliary = compute_loss(self.model, logits, part)
+            loss = loss / parts
             (loss if auxiliary is None else loss + auxiliary / parts).backward()
             total += loss.item()
             if self.stream.observes:
