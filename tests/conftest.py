@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pretend
 from matrixstate.ops import OPS
 
 # Skips that are allowed with MATRIXSTATE_TEST_SKIPS=listed, as in CI: the start of the reason -> why it is allowed.
@@ -17,6 +18,8 @@ _unlisted_skips: list[str] = []
 
 # Small tensors gain nothing from more than one thread, and lose much where the processor is shared.
 THREADS = int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1"))
+
+pretend.register()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

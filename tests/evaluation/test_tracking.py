@@ -29,6 +29,8 @@ S3 = WordProblemConfig("S3")
 class Oracle(nn.Module):
     """Answers with the product in S3 at the first `known` steps of every sequence, and with another element after."""
 
+    device = torch.device("cpu")
+
     def __init__(self, known):
         super().__init__()
         self.config, self.blocks, self.known = SimpleNamespace(width=8, vocabulary=6), [None], known
@@ -48,6 +50,8 @@ class Oracle(nn.Module):
 
 class Constant(nn.Module):
     """Always answers 1."""
+
+    device = torch.device("cpu")
 
     def __init__(self, vocabulary):
         super().__init__()

@@ -228,14 +228,13 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(tmp_path):
     train(start(tmp_path / "whole", config))
     run = start(tmp_path / "run", config)
     code = (
-        "import os, signal, sys; from pathlib import Path; from listeners import At; "
-        "from matrixstate.training import Run, train; "
+        "import os, signal, sys, torch; from pathlib import Path; from listeners import At; "
+        "from matrixstate.training import Run, train; torch.set_num_threads(int(sys.argv[2])); "
         "train(Run.open(Path(sys.argv[1])), [At(25, lambda: os.kill(os.getpid(), signal.SIGKILL))])"
     )
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(run.directory)], env={**os.environ, "PYTHONPATH": path}, check=False
-    )
+    command = [sys.executable, "-c", code, str(run.directory), str(torch.get_num_threads())]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert find_checkpoint(run.checkpoints)[0].name == "step-00000021"
     train(run, resume=True)

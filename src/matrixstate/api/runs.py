@@ -17,6 +17,7 @@ from matrixstate.comparison import draw_curves
 from matrixstate.configs import encode, load_yaml, override
 from matrixstate.data import Tokenizer, load_tokenizer, open_corpus
 from matrixstate.data.corpus import to_array
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError, MissingExtra
 from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.evaluation.tracking import Tracking, track
@@ -176,12 +177,15 @@ def _short(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str | Path] = ()) -> TrainedModel:
+def load(
+    run: str | Path, checkpoint: str = "latest", *, device: str = "auto", plugins: Iterable[str | Path] = ()
+) -> TrainedModel:
     """Loads the trained model of a run, and the tokenizer of a run on a text.
 
     Args:
         run: the run's directory.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         plugins: files or names of the plug-ins that the run uses; others are not imported.
 
     Raises:
@@ -190,7 +194,7 @@ def load(run: str | Path, checkpoint: str = "latest", *, plugins: Iterable[str |
     load_plugins(plugins)
     opened = Run.open(Path(run))
     tokenizer = load_tokenizer(opened.data) if isinstance(opened.config, TextRunConfig) else None
-    return TrainedModel(opened, load_model(opened, checkpoint), tokenizer)
+    return TrainedModel(opened, load_model(opened, checkpoint, find_device(device)), tokenizer)
 
 
 def train(
@@ -199,6 +203,7 @@ def train(
     out: str | Path | None = None,
     text: Paths = (),
     set: Iterable[str] = (),
+    device: str = "auto",
     plugins: Iterable[str | Path] = (),
     progress: bool = True,
 ) -> TrainedModel:
@@ -209,6 +214,7 @@ def train(
         out: a new directory for the run. Default: runs/NAME.
         text: files or folders of UTF-8 text to train on, instead of the config's.
         set: options that replace the config's, as in "training.steps=100".
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         plugins: files or names of the plug-ins that the config uses.
         progress: show a progress bar, in the notebook or on standard error.
 
@@ -222,17 +228,22 @@ def train(
         KeyboardInterrupt: on Ctrl-C, after the step in progress. The run is saved and can be resumed.
     """
     load_plugins(plugins)
-    run, resume = _begin(config, out, as_paths(text), set)
+    place = find_device(device)
+    run, resume = _begin(config, out, as_paths(text), set, place)
     bar = TrainingProgress(run.config.name, run.config.training.steps) if progress else nullcontext()
     with bar as reporter:
-        outcome = train_run(run, [] if reporter is None else [reporter], resume=resume)
+        outcome = train_run(run, [] if reporter is None else [reporter], resume=resume, device=place)
     if outcome.stopped:
         raise KeyboardInterrupt(f"stopped after step {outcome.step}; resume with: train({str(run.directory)!r})")
-    return load(run.directory)
+    return load(run.directory, device=device)
 
 
 def _begin(
-    config: Mapping[str, Any] | RunConfig | str | Path, out: str | Path | None, text: list[Path], set: Iterable[str]
+    config: Mapping[str, Any] | RunConfig | str | Path,
+    out: str | Path | None,
+    text: list[Path],
+    set: Iterable[str],
+    device: torch.device,
 ) -> tuple[Run, bool]:
     """The run to train, and whether it is resumed from a checkpoint."""
     changes = [*set, *([f"data.files={[os.path.abspath(path) for path in text]!r}"] if text else [])]
@@ -246,7 +257,7 @@ def _begin(
     else:
         data = {"name": "run", **(encode(config, CHOICES) if isinstance(config, RunConfig) else config)}
     wanted = decode_config(override(data, changes))
-    return start(Path(out) if out else unused(Path("runs") / wanted.name), wanted), False
+    return start(Path(out) if out else unused(Path("runs") / wanted.name), wanted, device), False
 
 
 def as_paths(paths: Paths) -> list[Path]:

@@ -7,6 +7,7 @@ from tyro.conf import Positional
 from matrixstate.cli.output import print_json, print_table
 from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
+from matrixstate.devices import find_device
 from matrixstate.evaluation.automaton import Automaton, recover_automaton
 from matrixstate.evaluation.automaton_figure import WRITTEN, draw_automaton
 from matrixstate.training.tasks import load_task_model
@@ -20,6 +21,7 @@ def automaton(
     sequences: int | None = None,
     figure: Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -35,12 +37,14 @@ def automaton(
         sequences: Number of sequences. Default: enough for every transition to occur about twenty times.
         figure: The file for a figure of states and tables. Default: automaton.png in the run.
         seed: Of the sequences and the clustering.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object; draw a figure only with --figure.
     """
+    place = find_device(device)
     set_threads(threads)
     expect_figure(figure)
-    model, config = load_task_model(run)
+    model, config = load_task_model(run, place)
     found = recover_automaton(
         model,
         config.data,

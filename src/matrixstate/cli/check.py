@@ -9,6 +9,7 @@ from tyro.conf import Positional, UseAppendAction
 from matrixstate.cli.output import Status, print_json, print_table
 from matrixstate.cli.train import set_threads
 from matrixstate.data import open_corpus
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError, DataError
 from matrixstate.evaluation.equivalence import Error, Row, certify, example_model
 from matrixstate.evaluation.tracking import HELD_OUT
@@ -24,6 +25,7 @@ def check(
     set: UseAppendAction[tuple[str, ...]] = (),
     tokens: int = 24,
     compile: bool = True,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -38,15 +40,18 @@ def check(
         set: With a config: an option of it, as in model=shakespeare-mru.
         tokens: Tokens per sequence, at least 8.
         compile: Whether to include torch.compile, which takes longest; --no-compile leaves it out.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
+    place = find_device(device)
     set_threads(threads)
     if tokens < 8:
         raise ConfigError(f"--tokens: expected at least 8, got {tokens}")
     if target.is_dir() and set:
         raise ConfigError(f"--set: expected only with a config file, got the run {target}")
     model, batch = _from_run(target, tokens) if target.is_dir() else _from_config(target, set, tokens)
+    model, batch = model.to(place), batch.to(place)
     if model.max_positions is not None and tokens > model.max_positions:
         raise ConfigError(f"--tokens: expected at most {model.max_positions}, the learned positions, got {tokens}")
     with Status() as status:

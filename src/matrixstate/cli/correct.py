@@ -8,6 +8,7 @@ from tyro.conf import Positional
 from matrixstate.cli.output import print_tracking
 from matrixstate.cli.places import with_ending
 from matrixstate.cli.train import set_threads
+from matrixstate.devices import find_device
 from matrixstate.errors import require
 from matrixstate.evaluation.tracking import track
 from matrixstate.training.task_config import measured_lengths
@@ -25,6 +26,7 @@ def correct(
     out: Path | None = None,
     length: int = 8192,
     sequences: int = 64,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -42,9 +44,11 @@ def correct(
         out: The directory of the corrected run. Default: RUN-corrected.
         length: Steps of the longest sequences in the evaluation.
         sequences: Number of sequences.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
+    place = find_device(device)
     set_threads(threads)
     require(
         (every > 0, f"--every: expected at least 1, got {every}"),
@@ -54,7 +58,7 @@ def correct(
         (sequences > 0, f"--sequences: expected at least 1, got {sequences}"),
     )
     directory = out or with_ending(run, "-corrected")
-    model, config = correct_run(run, directory, every, codes, sharpness)
+    model, config = correct_run(run, directory, every, codes, sharpness, place)
     trained = config.training.length
     found = track(model, config.data, measured_lengths(trained, length), sequences=sequences)
     print_tracking(found, trained, json, run=str(directory))

@@ -11,6 +11,7 @@ from matrixstate.cli.train import set_threads
 from matrixstate.comparison import DEMO, Entry, demo_config, demo_data, draw_curves, train_entry
 from matrixstate.comparison.demo import STEPS, check_matched
 from matrixstate.data import tokenize
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError, MissingExtra
 
 
@@ -20,6 +21,7 @@ def demo(
     out: Path = Path("runs/demo"),
     steps: int = STEPS,
     seed: int = 0,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -33,9 +35,11 @@ def demo(
         out: The directory of the runs and the figure. If it exists, -2, -3, ... is appended to the name.
         steps: Optimizer steps of each model.
         seed: Of weight initialization and batches.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print the table as one JSON object.
     """
+    place = find_device(device)
     set_threads(threads)
     if steps < 1:
         raise ConfigError(f"--steps: expected at least 1, got {steps}")
@@ -46,7 +50,7 @@ def demo(
     entries = []
     for name, config in configs.items():
         with TrainingProgress(DEMO[name], steps) as progress:
-            entries.append(train_entry(name, out / name, config, [progress]))
+            entries.append(train_entry(name, out / name, config, [progress], place))
     figure: Path | None = out / "loss.png"
     try:
         draw_curves(

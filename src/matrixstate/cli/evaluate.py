@@ -9,6 +9,7 @@ from matrixstate.cli.output import ProgressBar, print_json, print_table
 from matrixstate.cli.train import set_threads
 from matrixstate.data import load_tokenizer, open_corpus, read_files
 from matrixstate.data.corpus import to_array
+from matrixstate.devices import find_device
 from matrixstate.evaluation import text_loss
 from matrixstate.training import Run, load_model
 
@@ -20,6 +21,7 @@ def evaluate(
     window: int | None = None,
     carry: bool = False,
     checkpoint: str = "latest",
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -34,9 +36,11 @@ def evaluate(
         window: Tokens per window. Default: the sequence length of training.
         carry: Carry the state from window to window.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
+    place = find_device(device)
     set_threads(threads)
     opened = Run.open_text(run)
     tokenizer = load_tokenizer(opened.data)
@@ -46,7 +50,7 @@ def evaluate(
     else:
         tokens = open_corpus(opened.data).validation
         content = tokenizer.decode(tokens.tolist())
-    model = load_model(opened, checkpoint)
+    model = load_model(opened, checkpoint, place)
     with ProgressBar("evaluate", max(len(tokens) - 1, 1)) as bar:
         loss = text_loss(
             model,

@@ -12,6 +12,7 @@ from matrixstate.cli.output import print_json
 from matrixstate.cli.places import expect_writable
 from matrixstate.cli.train import set_threads
 from matrixstate.data import TextStream, load_tokenizer, opening
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError, require, seed_checks
 from matrixstate.models import Generation, Sampling, SavedState, begin, fork
 from matrixstate.models import load_state as load
@@ -33,6 +34,7 @@ def generate(
     save_state: Path | None = None,
     load_state: Path | None = None,
     checkpoint: str = "latest",
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -54,9 +56,11 @@ def generate(
         save_state: Write the state after the last token into this file, for --load-state.
         load_state: Continue from a saved state; several prompts fork the state of one text.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object with the texts.
     """
+    place = find_device(device)
     set_threads(threads)
     if tokens < 1:
         raise ConfigError(f"--tokens: expected at least 1, got {tokens}")
@@ -64,7 +68,7 @@ def generate(
     expect_writable("state", save_state)
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     opened = Run.open_text(run)
-    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint, place)
     sampling = dataclasses.replace(sampling, known=tokenizer.size)  # the model may have a larger vocabulary
     model_hash = weights_hash(find_checkpoint(opened.checkpoints, checkpoint)[0])
     saved = None if load_state is None else load(load_state, model, model_hash)

@@ -10,6 +10,7 @@ from matrixstate.cli.output import ProgressBar, print_json
 from matrixstate.cli.places import make_directory
 from matrixstate.cli.train import set_threads
 from matrixstate.data import load_tokenizer, read_files
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError
 from matrixstate.evaluation.inspection import LONGEST, inspect_states
 from matrixstate.evaluation.portrait import draw_portrait
@@ -24,6 +25,7 @@ def inspect(
     token: int | None = None,
     out: Path | None = None,
     checkpoint: str = "latest",
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -40,14 +42,16 @@ def inspect(
             states most, after the first quarter.
         out: The directory of figures and data. Default: inspect in the run.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print the data as one JSON object and draw nothing.
     """
+    place = find_device(device)
     set_threads(threads)
     if (text is None) == (file is None):
         raise ConfigError("inspect: expected either --text or --file")
     opened = Run.open_text(run)
-    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint, place)
     tokens = tokenizer.encode(text if text is not None else read_files([file] if file else []))
     tokens = tokens[: 200 if file else LONGEST + 1]
     if out is not None and not json:

@@ -9,6 +9,7 @@ from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
 from matrixstate.data import load_tokenizer, open_corpus, read_files
 from matrixstate.data.corpus import to_array
+from matrixstate.devices import find_device
 from matrixstate.evaluation.needle import draw_needles, find_needles
 from matrixstate.training import Run, load_model
 
@@ -24,6 +25,7 @@ def needle(
     figure: Path | None = None,
     checkpoint: str = "latest",
     seed: int = 0,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -42,13 +44,15 @@ def needle(
         figure: The file for a figure with heat maps. Default: needle.png in the run.
         checkpoint: "latest", "best" (lowest validation loss), or the step of a checkpoint in the run.
         seed: Of the numbers and the text around them.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object; draw a figure only with --figure.
     """
+    place = find_device(device)
     set_threads(threads)
     expect_figure(figure)
     opened = Run.open_text(run)
-    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint)
+    tokenizer, model = load_tokenizer(opened.data), load_model(opened, checkpoint, place)
     haystack = open_corpus(opened.data).validation
     if text:
         haystack = to_array(tokenizer.encode(read_files(text)), tokenizer.size)

@@ -7,6 +7,7 @@ from tyro.conf import Positional
 from matrixstate.cli.output import ProgressBar, print_tracking
 from matrixstate.cli.places import expect_figure
 from matrixstate.cli.train import set_threads
+from matrixstate.devices import find_device
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.evaluation.tracking_figure import draw_tracking
 from matrixstate.training.task_config import measured_lengths
@@ -20,6 +21,7 @@ def track_run(
     sequences: int = 64,
     figure: Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -31,12 +33,14 @@ def track_run(
         sequences: Number of sequences; the same ones for every model.
         figure: The file for a figure of the accuracy against the length. Default: none.
         seed: Of the sequences.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         json: Print one JSON object.
     """
+    place = find_device(device)
     set_threads(threads)
     expect_figure(figure)
-    model, config = load_task_model(run)
+    model, config = load_task_model(run, place)
     trained = config.training.length
     lengths = measured_lengths(trained, length)
     with ProgressBar("steps", length if config.data.prefix else sum(lengths)) as bar:

@@ -13,6 +13,7 @@ from matrixstate.cli.places import unused
 from matrixstate.cli.resume import accept_changes
 from matrixstate.configs import load_yaml
 from matrixstate.data import tokenize
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError, require
 from matrixstate.evaluation.tracking import Tracking
 from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, TextRunConfig, load_config, start
@@ -31,6 +32,7 @@ def train(
     set: UseAppendAction[tuple[str, ...]] = (),
     steps: int | None = None,
     seed: int | None = None,
+    device: str = "auto",
     threads: int | None = None,
     resume: Path | None = None,
     accept: UseAppendAction[tuple[str, ...]] = (),
@@ -49,12 +51,14 @@ def train(
         set: An option of the config, as in training.steps=100 or model.blocks.0.mixer.heads=8.
         steps: Short for --set training.steps=N.
         seed: Short for --set seed=N.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: Number of threads. Default: PyTorch's choice.
         resume: The directory of a run to resume from its newest undamaged checkpoint, with as many threads as before.
         accept: With --resume: an option of the config that may differ from the run's, as in training.steps.
         dry_run: Print parameters, state, FLOPs, memory and an estimate of the time; train nothing.
         json: Print the result as one JSON object.
     """
+    place = find_device(device)
     if resume is not None:
         if dry_run or out:
             raise ConfigError(f"--resume: expected neither --out nor --dry-run, got {'--out' if out else '--dry-run'}")
@@ -64,7 +68,7 @@ def train(
         has_checkpoint = bool(list_checkpoints(run.checkpoints))
         if not has_checkpoint:  # stopped before the first one
             print(f"matrixstate: no checkpoint in {run.checkpoints}; starting at step 0", file=sys.stderr)
-        return _train(accept_changes(run, wanted, accept), resume=has_checkpoint, json=json)
+        return _train(accept_changes(run, wanted, accept), resume=has_checkpoint, device=place, json=json)
     if accept:
         raise ConfigError("--accept: expected only with --resume")
     set_threads(threads)
@@ -75,7 +79,9 @@ def train(
     loaded = load_config(config, _assignments(text, set, steps, seed))
     if dry_run:
         return _plan(loaded, json)
-    return _train(start(out or unused(Path("runs") / loaded.name), loaded), resume=False, json=json)
+    return _train(
+        start(out or unused(Path("runs") / loaded.name), loaded, place), resume=False, device=place, json=json
+    )
 
 
 def set_threads(threads: int | None) -> None:
@@ -95,9 +101,9 @@ def _assignments(text: tuple[Path, ...], set: tuple[str, ...], steps: int | None
     return [*set, *files, *(f"{key}={value}" for key, value in short if value is not None)]
 
 
-def _train(run: Run, *, resume: bool, json: bool) -> int:
+def _train(run: Run, *, resume: bool, device: torch.device, json: bool) -> int:
     with TrainingProgress(run.config.name, run.config.training.steps) as progress:
-        outcome = train_run(run, [progress], resume=resume)
+        outcome = train_run(run, [progress], resume=resume, device=device)
     _print_outcome(run, outcome, json)
     return 128 + outcome.stopped if outcome.stopped else 0
 

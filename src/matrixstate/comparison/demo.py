@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from matrixstate.data import DataConfig, load_tokenizer, opening
+from matrixstate.devices import CPU
 from matrixstate.errors import ConfigError
 from matrixstate.models import Sampling, count, generate, preset
 from matrixstate.training import Outcome, Reporter, Run, TextRunConfig, TextTrainingConfig, load_model, start, train
@@ -63,20 +64,22 @@ def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) 
     )
 
 
-def train_entry(name: str, directory: Path, config: TextRunConfig, reporters: Sequence[Reporter]) -> Entry:
+def train_entry(
+    name: str, directory: Path, config: TextRunConfig, reporters: Sequence[Reporter], device: torch.device = CPU
+) -> Entry:
     """Trains one model in `directory`. Raises Stopped if a signal stopped it."""
-    run = start(directory, config)
-    outcome = train(run, reporters)
+    run = start(directory, config, device)
+    outcome = train(run, reporters, device=device)
     if outcome.stopped:
         raise Stopped(outcome.stopped)
     counts = count(run.config.model, run.config.training.sequence)
-    return Entry(name, run, outcome, counts.parameters, counts.state_bytes, _sample(run))
+    return Entry(name, run, outcome, counts.parameters, counts.state_bytes, _sample(run, device))
 
 
-def _sample(run: Run, characters: int = 200) -> str:
+def _sample(run: Run, device: torch.device, characters: int = 200) -> str:
     tokenizer = load_tokenizer(run.data)
     prompt = opening(tokenizer, PROMPT)
-    drawn = generate(load_model(run), [tokenizer.encode(prompt)], characters, Sampling(temperature=0.8))
+    drawn = generate(load_model(run, device=device), [tokenizer.encode(prompt)], characters, Sampling(temperature=0.8))
     text = prompt + tokenizer.decode([int(token) for token in torch.cat(list(drawn))])
     (run.directory / "sample.txt").write_text(text, encoding="utf-8")
     return text

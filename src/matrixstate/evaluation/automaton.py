@@ -195,14 +195,14 @@ def _read(model: LanguageModel, tokens: Tensor, layer: int) -> tuple[Tensor, Int
     mixer = model.layers[layer].mixer
     assert mixer is not None
     for t in range(tokens.shape[1]):
-        logits, state = model(tokens[:, t : t + 1], state)
+        logits, state = model(tokens[:, t : t + 1].to(model.device), state)
         matrices = mixer.state_matrices(state.blocks[layer])
         if matrices is not None and matrices.product:  # the scale of a product is arbitrary
             norm = torch.linalg.matrix_norm(matrices.matrix, keepdim=True).clamp_min(1e-30)
-            features.append((matrices.matrix / norm).flatten(1))
+            features.append((matrices.matrix / norm).flatten(1).cpu())
         else:
-            features.append(_features(state.blocks[layer]))
-        answers.append(logits[:, 0].argmax(dim=-1))
+            features.append(_features(state.blocks[layer]).cpu())
+        answers.append(logits[:, 0].argmax(dim=-1).cpu())
     states = torch.stack(features, dim=1).float()
     if not bool(states.isfinite().all()):
         raise DataError(f"automaton: expected finite states, got some of layer {layer} that are not")

@@ -119,7 +119,7 @@ def _result(model: LanguageModel, compute: Compute) -> Result:
     if not logits.requires_grad:
         return Result([logits], values, None)
     # of different weights, so that errors at different tokens do not cancel
-    weights = torch.linspace(0.5, 1.5, logits.numel(), dtype=logits.dtype).view_as(logits)
+    weights = torch.linspace(0.5, 1.5, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad((logits * weights).mean(), parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]

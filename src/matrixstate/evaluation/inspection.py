@@ -130,8 +130,8 @@ def _read(
     seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
     try:
         for t, token in enumerate(tokens):
-            mask = None if bool(real[t]) else torch.zeros(1, 1, dtype=torch.bool)
-            _, state = model(token.view(1, 1), state, mask=mask)
+            mask = None if bool(real[t]) else torch.zeros(1, 1, dtype=torch.bool, device=model.device)
+            _, state = model(token.view(1, 1).to(model.device), state, mask=mask)
             for layer, (block, part) in enumerate(zip(model.layers, state.blocks, strict=True)):
                 found = None if block.mixer is None else block.mixer.state_matrices(part)
                 if found is not None:
@@ -148,19 +148,20 @@ def _recorder(values: list[Tensor]) -> Callable[[ForgetGate, tuple[Any, ...], Te
 
     def record(gate: ForgetGate, inputs: tuple[Any, ...], out: Tensor) -> None:
         f = out.exp() if isinstance(gate, LogForgetGate) else out
-        values.append(f[0, 0].detach())
+        values.append(f[0, 0].detach().cpu())
 
     return record
 
 
 def _scaled(found: StateMatrices) -> tuple[Tensor, Tensor]:
-    """The state [H, R, D], products scaled to norm sqrt(D), and its log norm [H]."""
+    """The state [H, R, D], products scaled to norm sqrt(D), and its log norm [H]; on the CPU."""
     matrix = found.matrix[0].float()
     norm = torch.linalg.matrix_norm(matrix)
     log_norm = norm.clamp_min(1e-30).log()
     if found.product:
         matrix = matrix * (matrix.shape[-1] ** 0.5 / norm.clamp_min(1e-30))[:, None, None]
-    return matrix, log_norm if found.log_scale is None else log_norm + found.log_scale[0]
+    log_norm = log_norm if found.log_scale is None else log_norm + found.log_scale[0]
+    return matrix.cpu(), log_norm.cpu()
 
 
 def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

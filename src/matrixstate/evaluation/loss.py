@@ -99,10 +99,10 @@ def text_loss(
     starts = list(range(0, len(tokens) - 1, window))
     groups = [[s] for s in starts] if carry else _groups(starts, len(tokens), window, batch)
     for group in groups:
-        inputs, targets = _windows(tokens, group, window, model.embedding.weight.device)
+        inputs, targets = _windows(tokens, group, window, model.device)
         logits, after = model(inputs, state)
         losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        losses = losses.view_as(targets).double().cpu()
+        losses = losses.view_as(targets).cpu().double()
         if losses.shape[1] == window and not carry:
             means.append(losses.mean(dim=1))
         losses = losses.sum(dim=0)

@@ -109,7 +109,7 @@ def find_needles(
         random = np.random.default_rng([seed, done])
         question, values = texts.draw(random, choices)
         prompt = _prompt(texts, haystack, question, values[0], lengths[row], depths[column], random)
-        logits, state = _read(model, prompt)
+        logits, state = _read(model, prompt.to(model.device))
         scores = [_log_probability(model, value, logits, state) for value in values]
         preferred[row, column] += scores[0] > max(scores[1:])  # equal scores do not count
         exact[row, column] += _greedy(model, len(values[0]), logits, state) == values[0]
@@ -186,15 +186,15 @@ def _log_probability(model: LanguageModel, value: list[int], logits: Tensor, sta
     """The log-probability of a value after a prompt with these logits [vocabulary] and state."""
     rows = logits[None]
     if len(value) > 1:
-        rows = torch.cat([rows, model(torch.tensor([value[:-1]]), state)[0][0]])
-    return float(rows.double().log_softmax(dim=-1)[range(len(value)), value].sum())
+        rows = torch.cat([rows, model(torch.tensor([value[:-1]], device=model.device), state)[0][0]])
+    return float(rows.cpu().double().log_softmax(dim=-1)[range(len(value)), value].sum())
 
 
 def _greedy(model: LanguageModel, count: int, logits: Tensor, state: ModelState) -> list[int]:
     """`count` tokens by greedy decoding after a prompt with these logits [vocabulary] and state."""
     tokens = [int(logits.argmax())]
     while len(tokens) < count:
-        logits, state = model(torch.tensor([[tokens[-1]]]), state)
+        logits, state = model(torch.tensor([[tokens[-1]]], device=model.device), state)
         tokens.append(int(logits[0, -1].argmax()))
     return tokens
 

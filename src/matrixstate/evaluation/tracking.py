@@ -157,5 +157,5 @@ def _answers(model: LanguageModel, tokens: torch.Tensor) -> Iterator[tuple[int, 
     chunk = max(16, CHUNK_NUMBERS // (len(tokens) * max(width, numbers)))
     state = None
     for start in range(0, tokens.shape[1], chunk):
-        logits, state = model(tokens[:, start : start + chunk], state)
-        yield start, logits.argmax(dim=-1)
+        logits, state = model(tokens[:, start : start + chunk].to(model.device), state)
+        yield start, logits.argmax(dim=-1).cpu()

@@ -77,7 +77,8 @@ def padded_sequences(tokens: Tensor) -> tuple[Compute, Ways]:
 
     def padded(left: bool) -> Compute:
         def compute(model: LanguageModel) -> tuple[Tensor, list[ModelState]]:
-            mask = torch.stack([torch.arange(T) >= T - n if left else torch.arange(T) < n for n in lengths])
+            t = torch.arange(T, device=tokens.device)
+            mask = torch.stack([t >= T - n if left else t < n for n in lengths])
             batch = torch.zeros_like(tokens)
             for b, n in enumerate(lengths):
                 batch[b, mask[b]] = tokens[b, :n]
@@ -101,8 +102,9 @@ def packed_documents(tokens: Tensor) -> tuple[Compute, Ways]:
         return torch.cat([logits for logits, _ in results], dim=1).flatten(0, 1), [results[-1][1]]
 
     def packed(model: LanguageModel) -> tuple[Tensor, list[ModelState]]:
-        reset = torch.zeros(tokens.shape, dtype=torch.bool)
-        reset[:, edges[:-1]] = True
+        reset = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
+        for begin in edges[:-1]:
+            reset[:, begin] = True
         logits, state = model(tokens, reset=reset)
         return logits.flatten(0, 1), [state]
 
@@ -110,12 +112,14 @@ def packed_documents(tokens: Tensor) -> tuple[Compute, Ways]:
 
 
 def _has_backend(model: LanguageModel, name: str) -> bool:
-    """Whether the backend `name` can run some op of the model in float32 on the CPU."""
+    """Whether the backend `name` can run some op of the model in float32 on its device."""
     mixers = [block.mixer for block in model.config.blocks if block.mixer is not None]
     ops = {mixer.about.op for mixer in mixers}
     ops |= {"causal_conv" for mixer in mixers if getattr(mixer, "conv", 0)}
     ops |= {"matrix_scan" for mixer in mixers if hasattr(mixer, "method")}
-    return any(b.name == name and b.why_not("cpu", torch.float32) is None for op in ops if op for b in OPS[op])
+    return any(
+        b.name == name and b.why_not(model.device.type, torch.float32) is None for op in ops if op for b in OPS[op]
+    )
 
 
 def _preferring(backend: str, compute: Compute) -> Compute:
@@ -147,4 +151,4 @@ def with_method(model: LanguageModel, method: str) -> LanguageModel:
 
     copy = LanguageModel(dataclasses.replace(model.config, blocks=tuple(map(changed, model.config.blocks))))
     copy.load_state_dict(model.state_dict())
-    return copy.eval()
+    return copy.to(model.device).eval()

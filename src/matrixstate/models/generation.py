@@ -114,7 +114,7 @@ class Generation:
         lengths = [len(row) for row in self._pending]
         longest, padded = max(lengths), max(lengths) - min(lengths)
         mask = features = None
-        device = self.model.embedding.weight.device
+        device = self.model.device
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending], device=device)
         if padded:
             missing = longest - torch.tensor(lengths, device=device)[:, None]

@@ -156,12 +156,17 @@ class LanguageModel(nn.Module):
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token, for `batch` rows."""
         blocks = tuple(None if block.mixer is None else block.mixer.init_state(batch) for block in self.layers)
-        return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.embedding.weight.device))
+        return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.device))
 
     def auxiliary_loss(self) -> Tensor | None:
         """The load-balancing loss of the last forward pass in training mode; None without mixtures of experts."""
         losses = [m.balance_loss for m in self.modules() if isinstance(m, MoE) and m.balance_loss is not None]
         return torch.stack(losses).sum() if losses else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are, and where it expects its inputs."""
+        return self.embedding.weight.device
 
     @property
     def max_positions(self) -> int | None:

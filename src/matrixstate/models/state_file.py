@@ -38,7 +38,7 @@ def save_state(path: Path, saved: SavedState, model_hash: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {f"state/{name}": leaf.detach().contiguous() for name, leaf in _named(saved.state)}
+    tensors = {f"state/{name}": leaf.detach().cpu().contiguous() for name, leaf in _named(saved.state)}
     tensors |= {f"pending/{b}": torch.tensor(row) for b, row in enumerate(saved.pending)}
     tensors |= {f"random/{b}": random for b, random in enumerate(saved.random)}
     tensors |= {f"past/{b}": torch.tensor(row, dtype=torch.int64) for b, row in enumerate(saved.past)}

@@ -84,9 +84,10 @@ def perform_autopsy(bundle: Path) -> Autopsy:
     except (ConfigError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"autopsy: {bundle} is damaged: {' '.join(str(error).split())}") from error
     tensors = read_tensors(bundle / BATCH)
-    if not {"tokens", "targets", "random"} <= tensors.keys() <= {*Batch._fields, "random"}:
+    if not {"tokens", "targets", "random"} <= tensors.keys() <= {*Batch._fields, "random", "random_device"}:
         raise CheckpointError(f"autopsy: {bundle / BATCH} must hold tokens, targets and random, got {sorted(tensors)}")
-    random = tensors.pop("random")  # from before the step, so that dropout is replayed too
+    # from before the step, so that dropout is replayed too; that of a GPU cannot be replayed here
+    random = {name: tensors.pop(name) for name in ("random", "random_device") if name in tensors}
     losses, faults = {}, {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         model = LanguageModel(config.initial_model())

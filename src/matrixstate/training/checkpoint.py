@@ -42,7 +42,7 @@ def save_checkpoint(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    random: Tensor,
+    random: dict[str, Tensor],
     *,
     keep: int,
     config: RunConfig,
@@ -55,7 +55,7 @@ def save_checkpoint(
         step: steps done so far.
         model: its parameters are saved.
         optimizer: its state per parameter is saved; learning rates and the like come from the config.
-        random: the random state of the training, uint8.
+        random: the random state of the training, of any names that begin with "random".
         keep: how many of the latest checkpoints to keep.
         config: the config of the training so far; on resuming, an edited config.yaml is detected by it.
         progress: plain data to resume with, the state of the stream included.
@@ -71,8 +71,9 @@ def save_checkpoint(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, temporary / WEIGHTS)
-        save_file({**_optimizer_tensors(model, optimizer), "random": random}, temporary / OPTIMIZER)
+        save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, temporary / WEIGHTS)
+        state = {name: value.cpu() for name, value in _optimizer_tensors(model, optimizer).items()}
+        save_file({**state, **random}, temporary / OPTIMIZER)
         write_json(temporary / STATE, {"step": step, "config": encode(config, CHOICES), "progress": progress})
         write_json(
             temporary / MANIFEST, {name: _size_and_hash(temporary / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
@@ -238,16 +239,16 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     fill(dict(model.named_parameters()), read_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
 
 
-def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+def load_training(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Restores weights and optimizer from a verified checkpoint; returns the random state of the training."""
     load_weights(checkpoint, model)
     tensors = read_tensors(checkpoint / OPTIMIZER)
-    random = tensors.pop("random")
+    random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random") and "/" not in name}
     if not tensors:  # a finished model whose codebooks were made after training: its parameters were never optimized
         return random
     for parameter in model.parameters():  # AdamW makes them in its first step: make them here, to be filled below
         optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32),
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }

@@ -119,14 +119,14 @@ def _collect_states(model: LanguageModel, task: TaskConfig, length: int, wanted:
     state, answers = None, []
     collected: dict[int, list[Tensor]] = {}
     for t in range(length):
-        logits, state = model.eval()(tokens[:, t : t + 1], state)
+        logits, state = model.eval()(tokens[:, t : t + 1].to(model.device), state)
         if t < BURN_IN:
             continue
-        answers.append(logits[:, 0].argmax(dim=-1))
+        answers.append(logits[:, 0].argmax(dim=-1).cpu())
         for layer in layers:
             product = _unit_product(model, layer, state.blocks[layer])
             if product is not None:
-                collected.setdefault(layer, []).append(product)
+                collected.setdefault(layer, []).append(product.cpu())
     if not collected:
         raise ConfigError(f"correct: expected an uncorrected MRU that only multiplies, got others in layers {layers}")
     return States(torch.cat(answers), {layer: torch.cat(states) for layer, states in collected.items()})

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from matrixstate.data import Batch
 from matrixstate.models import LanguageModel
 from matrixstate.training.run import Run, write_json
+from matrixstate.training.runtime import RandomState
 
 BATCH, WEIGHTS, REPORT = "batch.safetensors", "model.safetensors", "report.json"
 
 
 def write_bundle(
-    run: Run, step: int, model: LanguageModel, batch: Batch, random: Tensor, loss: float, norm: float
+    run: Run, step: int, model: LanguageModel, batch: Batch, random: RandomState, loss: float, norm: float
 ) -> Path:
     """Writes failures/step-N of the run: the batch, the weights before the step, and statistics of every parameter.
 
@@ -36,9 +36,9 @@ def write_bundle(
     directory = run.directory / "failures" / f"step-{step:08d}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    tensors = {name: tensor.contiguous() for name, tensor in batch._asdict().items() if tensor is not None}
-    save_file({**tensors, "random": random}, directory / BATCH)
-    save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, directory / WEIGHTS)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in batch._asdict().items() if tensor is not None}
+    save_file({**tensors, **random}, directory / BATCH)
+    save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, directory / WEIGHTS)
     parameters = {name: _statistics(p) for name, p in model.named_parameters()}
     write_json(
         directory / REPORT,

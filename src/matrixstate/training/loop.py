@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from matrixstate.data import Batch
+from matrixstate.devices import CPU
 from matrixstate.errors import CheckpointError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss
 from matrixstate.models import LanguageModel, ModelState
@@ -22,7 +23,7 @@ from matrixstate.training.outcome import Outcome
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.resume import Progress, best_loss, read_progress, save_progress, saved_model
 from matrixstate.training.run import Run, write_json
-from matrixstate.training.runtime import Clock, Runtime
+from matrixstate.training.runtime import Clock, RandomState, Runtime
 from matrixstate.training.stopping import Stop, stopping
 from matrixstate.training.streams import Evaluation, open_stream
 from matrixstate.training.thermometer import OverflowWatch, Thermometer
@@ -31,7 +32,12 @@ T = TypeVar("T")
 
 
 def train(
-    run: Run, reporters: Sequence[Reporter] = (), *, resume: bool = False, stop_after: int | None = None
+    run: Run,
+    reporters: Sequence[Reporter] = (),
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    device: torch.device = CPU,
 ) -> Outcome:
     """Trains a run to its last step, or until SIGINT or SIGTERM, or for `stop_after` more steps.
 
@@ -43,6 +49,7 @@ def train(
         resume: continue from the newest undamaged checkpoint, bit for bit as if the training had not stopped. Default:
             start at step 0.
         stop_after: steps of this session at most. Default: all that are left.
+        device: where to train; another than before is allowed on resuming, with other roundings.
 
     Raises:
         Diverged: a loss or gradient that is not finite, or more of them than may be skipped. The weights are those
@@ -50,7 +57,7 @@ def train(
         CheckpointError: the run is damaged, or a checkpoint cannot be written.
     """
     with stopping() as stop:
-        session = _Session(run, reporters, resume, stop)
+        session = _Session(run, reporters, resume, stop, device)
         steps, done = run.config.training.steps, session.progress.step
         try:
             evaluation = _advance(session, steps if stop_after is None else min(steps, done + stop_after))
@@ -90,9 +97,11 @@ class _EvaluationStopped(Exception):
 class _Session:
     """A run in training, from its start or a checkpoint: model, optimizer, data stream, progress, and its log."""
 
-    def __init__(self, run: Run, reporters: Sequence[Reporter], resume: bool, stop: Stop) -> None:
+    def __init__(
+        self, run: Run, reporters: Sequence[Reporter], resume: bool, stop: Stop, device: torch.device = CPU
+    ) -> None:
         self.run, self.config, self.stop = run, run.config.training, stop
-        self.stream, self.runtime = open_stream(run), Runtime(run.config.training.precision)
+        self.stream, self.runtime = open_stream(run), Runtime(run.config.training.precision, device)
         self.reporters = [RunLog(run), *([TensorBoardLog(run)] if self.config.tensorboard else []), *reporters]
         self.saved: int | None = None  # step of the newest checkpoint
         self.progress = self._restore() if resume else self._begin()
@@ -177,7 +186,7 @@ class _Session:
         norm = float(clip_grad_norm_(self.model.parameters(), self.config.clip))
         return total, norm, state, torch.cat(answers) if answers else batch.targets.new_empty(0)
 
-    def _fail(self, step: int, batch: Batch, random: Tensor, loss: float, norm: float) -> None:
+    def _fail(self, step: int, batch: Batch, random: RandomState, loss: float, norm: float) -> None:
         """Saves a bundle of a step that was not finite; raises Diverged unless the step may be skipped."""
         bundle = write_bundle(self.run, step, self.model, batch, random, loss, norm)
         what = f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}"
@@ -235,7 +244,7 @@ class _Session:
 
     def finish_model(self) -> None:
         """Makes the final model, which `save` then writes, also if the last step has a checkpoint."""
-        self.model = self.stream.finish(self.model)
+        self.model = self.runtime.place(self.stream.finish(self.model))
         self.progress.finished, self.saved = True, None
 
     def evaluate(self) -> Evaluation | None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from matrixstate.devices import CPU
 from matrixstate.errors import CheckpointError
 from matrixstate.models import LanguageModel, ModelConfig
 from matrixstate.training.checkpoint import choose_checkpoint, load_weights, read_best, save_checkpoint, saved_progress
 from matrixstate.training.config import RunConfig
 from matrixstate.training.run import Run
+from matrixstate.training.runtime import RandomState
 
 
 @dataclass
@@ -41,7 +42,7 @@ def save_progress(
     stream: dict[str, Any],
     model: LanguageModel,
     optimizer: torch.optim.Optimizer,
-    random: Tensor,
+    random: RandomState,
 ) -> None:
     """Writes a checkpoint of the current step; `stream` is the state of the run's data stream."""
     save_checkpoint(
@@ -66,12 +67,12 @@ def best_loss(run: Run, step: int) -> float:
     return math.inf if best is None or best.step > step else best.nats_per_token
 
 
-def load_model(run: Run, which: str = "latest") -> LanguageModel:
-    """The run's model with the weights of a checkpoint ("latest", "best" or a step), in evaluation mode."""
+def load_model(run: Run, which: str = "latest", device: torch.device = CPU) -> LanguageModel:
+    """The run's model with the weights of a checkpoint ("latest", "best" or a step), in evaluation mode on a device."""
     checkpoint = choose_checkpoint(run.checkpoints, which)
     model = LanguageModel(saved_model(run.config, checkpoint))
     load_weights(checkpoint, model)
-    return model.eval()
+    return model.to(device).eval()
 
 
 def saved_model(config: RunConfig, checkpoint: Path) -> ModelConfig:

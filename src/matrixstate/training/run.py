@@ -17,6 +17,7 @@ import yaml
 
 import matrixstate
 from matrixstate.configs import encode, flatten, read_yaml
+from matrixstate.devices import CPU, describe
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.ops import backends
 from matrixstate.plugins import ask_for, loaded_plugins, missing_plugins
@@ -40,13 +41,20 @@ class Run(Generic[Config]):
     config: Config
 
     @classmethod
-    def create(cls, directory: Path, config: Config, prepare: Callable[[Path], None] | None = None) -> "Run[Config]":
+    def create(
+        cls,
+        directory: Path,
+        config: Config,
+        prepare: Callable[[Path], None] | None = None,
+        device: torch.device = CPU,
+    ) -> "Run[Config]":
         """Writes a new run, to a temporary directory that is then renamed: it is complete or absent.
 
         Args:
             directory: must be new or empty.
             config: written into config.yaml.
             prepare: writes the run's data into the directory that it is called with.
+            device: where it will be trained; written into environment.json.
 
         Raises:
             ConfigError: the directory has files in it, or cannot be written.
@@ -62,7 +70,7 @@ class Run(Generic[Config]):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             write_config(temporary, config)
-            write_json(temporary / "environment.json", environment())
+            write_json(temporary / "environment.json", environment(device))
             if prepare is not None:
                 prepare(temporary / "data")
             os.replace(temporary, directory)
@@ -194,8 +202,8 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def environment() -> dict[str, Any]:
-    """What results may depend on: versions, commit, processor, threads, the backend of each op, and plug-ins."""
+def environment(device: torch.device = CPU) -> dict[str, Any]:
+    """What results on a device may depend on: versions, commit, processor, threads, backends of ops, and plug-ins."""
     packages = {}
     for name in ("torch", "numpy", "safetensors", "tokenizers"):
         try:
@@ -211,7 +219,8 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "backends": backends("cpu", torch.float32),
+        "device": describe(device),
+        "backends": backends(device.type, torch.float32),
         "plugins": [plugin.data() for plugin in loaded_plugins()],
     }
 

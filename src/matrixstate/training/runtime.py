@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from matrixstate.data import Batch
+from matrixstate.devices import CPU
 from matrixstate.models import LanguageModel
 from matrixstate.training.config import RunConfig
 
@@ -21,24 +22,30 @@ def has_fast_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def resolve_precision(config: Config) -> Config:
-    """The config with the precision "auto" replaced by what it means on this machine."""
+def resolve_precision(config: Config, device: torch.device = CPU) -> Config:
+    """The config with the precision "auto" replaced by what it means on a device."""
     if config.training.precision != "auto":
         return config
-    precision = "bfloat16" if has_fast_bfloat16() else "float32"
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else has_fast_bfloat16()
+    precision = "bfloat16" if fast and device.type in ("cpu", "cuda") else "float32"
     return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=precision))
 
 
+RandomState = dict[str, Tensor]
+"""The states of the generators that dropout draws from, uint8: "random" of the CPU's, "random_device" of a GPU's."""
+
+
 class Runtime:
-    """The runtime of one process on the CPU.
+    """The runtime of one process on one device.
 
     Args:
         precision: as in `TrainingConfig`, after `resolve_precision`.
+        device: of the model, the optimizer and the batches.
     """
 
-    def __init__(self, precision: Literal["float32", "bfloat16", "auto"]) -> None:
+    def __init__(self, precision: Literal["float32", "bfloat16", "auto"], device: torch.device = CPU) -> None:
         assert precision != "auto", "resolve_precision comes first"
-        self.device = torch.device("cpu")
+        self.device = device
         self._precision = precision
 
     def seed(self, seed: int) -> None:
@@ -50,21 +57,34 @@ class Runtime:
         return model.to(self.device)
 
     def move(self, batch: Batch) -> Batch:
-        """Moves a batch to the device."""
-        return Batch(*(None if x is None else x.to(self.device) for x in batch))  # pyright: ignore[reportArgumentType]
+        """Moves a batch to the device; to a GPU while it computes, from memory that it reads by itself."""
+        return Batch(*(None if x is None else self._move(x) for x in batch))  # pyright: ignore[reportArgumentType]
+
+    def _move(self, x: Tensor) -> Tensor:
+        return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x.to(self.device)
 
     def autocast(self) -> AbstractContextManager:
         """A context in which products with weights are computed in the precision of the run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bfloat16")
 
     @property
-    def random_state(self) -> Tensor:
-        """The state of the generator that dropout draws from, a uint8 tensor; part of every checkpoint."""
-        return torch.get_rng_state()
+    def random_state(self) -> RandomState:
+        """The state of all random numbers of the training; part of every checkpoint."""
+        state = {"random": torch.get_rng_state()}
+        if self.device.type != "cpu":
+            state["random_device"] = torch.get_device_module(self.device).get_rng_state(self._generator).cpu()
+        return state
 
     @random_state.setter
-    def random_state(self, state: Tensor) -> None:
-        torch.set_rng_state(state)
+    def random_state(self, state: RandomState) -> None:
+        """Of a training on another kind of device, only the CPU's generator is restored; a GPU's continues."""
+        torch.set_rng_state(state["random"])
+        if self.device.type != "cpu" and "random_device" in state:
+            torch.get_device_module(self.device).set_rng_state(state["random_device"], self._generator)
+
+    @property
+    def _generator(self) -> torch.device | str:
+        return self.device if self.device.type == "cuda" else self.device.type
 
 
 class Clock:

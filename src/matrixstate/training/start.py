@@ -4,8 +4,11 @@ import dataclasses
 import os
 from pathlib import Path
 
+import torch
+
 from matrixstate.data import RandomWindows, TokenizedText, open_corpus, tokenize
 from matrixstate.data.corpus import Tokens
+from matrixstate.devices import CPU
 from matrixstate.errors import ConfigError
 from matrixstate.models import ModelConfig, count
 from matrixstate.training.config import RunConfig
@@ -17,26 +20,27 @@ from matrixstate.training.task_config import TaskRunConfig
 from matrixstate.training.text_config import TextRunConfig
 
 
-def start(directory: Path, config: RunConfig) -> Run:
+def start(directory: Path, config: RunConfig, device: torch.device = CPU) -> Run:
     """Creates the run that `train` trains; a text is tokenized into it.
 
     Args:
         directory: must be new or empty.
         config: what to train. The run's config has the precision and the vocabulary filled in if they were left open.
+        device: where it will be trained, for the run's environment and the precision "auto".
 
     Raises:
         ConfigError, DataError: data, model, training and memory do not fit together; nothing is written.
     """
-    config = resolve_precision(config)
+    config = resolve_precision(config, device)
     if isinstance(config, TaskRunConfig):
         expect_task_fit(config)
         _expect_memory(config.final_model(), config.training.length)
-        return Run.create(directory, config)
+        return Run.create(directory, config, device=device)
     assert isinstance(config, TextRunConfig)
     text = tokenize(config.data)
     config = with_vocabulary(config, text)
     _expect_memory(config.model, config.training.sequence)
-    return Run.create(directory, config, text.write)
+    return Run.create(directory, config, text.write, device)
 
 
 def with_vocabulary(config: TextRunConfig, text: TokenizedText) -> TextRunConfig:
