@@ -53,6 +53,7 @@ def demo_config(name: str, data: DataConfig, steps: int = STEPS, seed: int = 0) 
         data=data,
         training=TextTrainingConfig(
             steps=steps,
+            precision="auto",
             learning_rate=2e-3,
             warmup=min(50, steps // 4),
             evaluate_every=max(1, steps // 5),
