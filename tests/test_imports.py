@@ -20,6 +20,8 @@ for package in {packages!r}:
     for module in pkgutil.walk_packages(root.__path__, package + "."):
         if module.name.endswith(".kernel_cpu") and importlib.util.find_spec("matrixstate._native") is None:
             continue  # where nothing was compiled
+        if "triton" in module.name.split(".")[-1]:
+            continue  # imported by the dispatcher alone, where triton is installed: a contract of lint-imports
         importlib.import_module(module.name)
 unwanted = set(sys.modules) & {blocked!r}
 assert not unwanted, unwanted

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from against_float64 import assert_all_as_good, draw, run, with_halves
 from cases import (
     CASES,
     B,
@@ -22,12 +23,10 @@ from cases import (
     snap,
 )
 
-from closeness import assert_as_good_as
 from conftest import need
-from matrixstate.evaluation.closeness import nudge
-from matrixstate.layers import map_state, state_leaves
 
-KERNELS = [case for case in CASES if case.backend == "cpu"]
+KERNELS = [case for case in CASES if case.backend in ("cpu", "triton")]
+NATIVE = [case for case in KERNELS if case.backend == "cpu"]
 SHAPES = [
     m2rnn("cpu", K=1, V=1, heads=(1, 1, 1, 1, 1), batch=1),
     m2rnn("cpu", K=33, V=7, heads=(1, 1, 1, 1, 1), batch=1),
@@ -81,60 +80,11 @@ SHAPES = [
     mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
-
-
-def draw(case, T, dtype=torch.float64):
-    """Inputs, a state and resets; some steps of a recurrence with f keep everything or nothing."""
-    sequence, state = case.sequence(T, dtype), case.state(dtype)
-    if "f" in sequence:
-        sequence["f"][:, 2::7], sequence["f"][:, 5::7] = 1, 0
-    batch = next(iter(sequence.values())).shape[0]
-    return sequence, case.fixed(dtype), state, torch.rand(batch, T) < 0.1 if case.resets else None
-
-
-def run(case, drawn, backend, dtype, change=lambda gradient: gradient):
-    """All outputs, the last state and every gradient, by name; the incoming gradients are changed by `change`."""
-    case = dataclasses.replace(case, backend=backend)
-    sequence, fixed, state = (_to(dtype, part) for part in drawn[:3])
-    leaves = differentiable(sequence, fixed, state)
-    outputs = case.run(sequence, fixed, state, drawn[3])
-    generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in floats(outputs)]
-    gradients = torch.autograd.grad(floats(outputs), leaves, [change(gradient) for gradient in incoming])
-    names = [f"output {i}" for i in range(len(outputs))] + [f"d{n}" for n in (*sequence, *fixed)]
-    names += [f"dstate {i}" for i in range(len(floats(state_leaves(state))))]
-    return dict(zip(names, [out.detach() for out in outputs] + list(gradients), strict=True))
-
-
-def _to(dtype, part):
-    """The floating-point tensors of inputs or of a state in another dtype."""
-    convert = lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
-    return {n: convert(v) for n, v in part.items()} if isinstance(part, dict) else map_state(convert, part)
-
-
-def nudged(drawn):
-    """Inputs whose numbers are each the next float32 up or down."""
-    generator = torch.Generator().manual_seed(2)
-    move = lambda leaf: nudge(leaf.float(), generator).to(leaf) if leaf.is_floating_point() else leaf  # noqa: E731
-    moved = [{n: move(v) for n, v in p.items()} if isinstance(p, dict) else map_state(move, p) for p in drawn[:3]]
-    return (*moved, drawn[3])
-
-
-def assert_all_as_good(case, drawn, halves=None):
-    """The kernel's results beside those of two runs of plain PyTorch and of float64."""
-    rounded = halves or case  # with `halves`, inputs and outputs are rounded to bfloat16
-    got = run(rounded, drawn, "cpu", torch.float32)
-    plain, other = (run(rounded, inputs, "reference", torch.float32) for inputs in (drawn, nudged(drawn)))
-    exact = run(case, drawn, "reference", torch.float64)
-    for name, value in got.items():
-        if value.is_floating_point():
-            assert_as_good_as(value, [plain[name], other[name]], exact[name], name)
-        else:
-            assert torch.equal(value, plain[name]), name
+every_native_kernel = pytest.mark.parametrize("case", NATIVE, ids=str, indirect=True)
 
 
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65])
-@every_kernel
+@every_native_kernel
 def test_as_good_as_plain_pytorch_at_every_length(case, T):
     assert_all_as_good(case, draw(case, T))
 
@@ -145,27 +95,17 @@ def test_as_good_as_plain_pytorch_at_every_shape(case):
 
 
 @pytest.mark.slow
-@every_kernel
+@every_native_kernel
 def test_as_good_as_plain_pytorch_over_a_thousand_steps(case):
     assert_all_as_good(case, draw(case, 1000))
 
 
-@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
+@pytest.mark.parametrize("case", [*NATIVE, *SHAPES], ids=str, indirect=True)
 def test_as_good_as_plain_pytorch_in_bfloat16(case):
     """Against plain PyTorch that rounds to bfloat16 at the same places: the inputs, the outputs, their gradients."""
     drawn = draw(case, 33)
     drawn = ({n: v.bfloat16().double() for n, v in drawn[0].items()}, *drawn[1:])
-    assert_all_as_good(case, drawn, halves=dataclasses.replace(case, call=_with_halves(case.call)))
-
-
-def _with_halves(call):
-    wide = {"w", "wi", "wf", "wr", "wo", "f", "weight", "bias", "decay"}
-
-    def with_halves(sequence, fixed, state, **options):
-        halves = {n: v if n in wide else v.bfloat16() for n, v in sequence.items()}
-        return call(halves, fixed, state, **options)
-
-    return with_halves
+    assert_all_as_good(case, drawn, halves=dataclasses.replace(case, call=with_halves(case.call)))
 
 
 # Sums over all steps and rows that are left to PyTorch's products, whose order may depend on the number of threads.
@@ -176,13 +116,13 @@ SUMMED_BY_PYTORCH = {
 }
 
 
-@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
+@pytest.mark.parametrize("case", [*NATIVE, *SHAPES], ids=str, indirect=True)
 def test_the_number_of_threads_changes_nothing(case):
     drawn, results = draw(case, 50), []
     before = torch.get_num_threads()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(run(case, drawn, "cpu", torch.float32))
+        results.append(run(case, drawn, case.backend, torch.float32))
         if case.op in SUMMED_BY_PYTORCH:
             assert_all_as_good(case, drawn)
     torch.set_num_threads(before)
@@ -191,7 +131,7 @@ def test_the_number_of_threads_changes_nothing(case):
         assert all(torch.equal(results[0][name], other[name]) for name in ours)
 
 
-@pytest.mark.parametrize("case", [*KERNELS, *SHAPES], ids=str, indirect=True)
+@pytest.mark.parametrize("case", [*NATIVE, *SHAPES], ids=str, indirect=True)
 def test_every_instruction_set_is_as_good(case):
     from matrixstate import _native
 
@@ -213,8 +153,8 @@ def test_incoming_gradients_may_have_any_layout_and_are_not_written(case):
         kept.append((spread, spread.clone()))
         return spread
 
-    expected = run(case, drawn, "cpu", torch.float32)
-    got = run(case, drawn, "cpu", torch.float32, strided)
+    expected = run(case, drawn, case.backend, torch.float32)
+    got = run(case, drawn, case.backend, torch.float32, strided)
     assert all(torch.equal(value, got[name]) for name, value in expected.items())
     assert all(torch.equal(now, then) and not now.is_contiguous() for now, then in kept)
 
@@ -238,7 +178,7 @@ def test_second_derivatives_are_refused(case):
     leaves = differentiable(sequence, fixed, state)
     total = sum(out.square().sum() for out in floats(case.run(sequence, fixed, state)))
     first = torch.autograd.grad(total, leaves, create_graph=True)
-    with pytest.raises(NotImplementedError, match=f"{case.op}: backend cpu has no second derivatives"):
+    with pytest.raises(NotImplementedError, match=f"{case.op}: backend {case.backend} has no second derivatives"):
         torch.autograd.grad(sum(g.sum() for g in first), leaves)
 
 
@@ -247,11 +187,11 @@ def test_second_derivatives_are_refused(case):
 def test_forward_mode_derivatives_are_refused(case):
     sequence, fixed, state, _ = draw(case, 5, torch.float32)
     name, x = next(iter(sequence.items()))
-    with pytest.raises(NotImplementedError, match=": backend cpu has no forward-mode derivatives"):
+    with pytest.raises(NotImplementedError, match=f": backend {case.backend} has no forward-mode derivatives"):
         torch.func.jvp(lambda x: case.run(sequence | {name: x}, fixed, state)[0], (x,), (x,))
 
 
-@every_kernel
+@every_native_kernel
 def test_float64_and_other_dtypes_are_refused_in_words(case):
     for dtype in (torch.float64, torch.float16):
         sequence, fixed, state = case.sequence(3, dtype), case.fixed(dtype), case.state(dtype)

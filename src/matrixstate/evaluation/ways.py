@@ -112,14 +112,14 @@ def packed_documents(tokens: Tensor) -> tuple[Compute, Ways]:
 
 
 def _has_backend(model: LanguageModel, name: str) -> bool:
-    """Whether the backend `name` can run some op of the model in float32 on its device."""
+    """Whether the backend `name`, if it is meant for the model's device, can run some op of the model in float32."""
     mixers = [block.mixer for block in model.config.blocks if block.mixer is not None]
     ops = {mixer.about.op for mixer in mixers}
     ops |= {"causal_conv" for mixer in mixers if getattr(mixer, "conv", 0)}
     ops |= {"matrix_scan" for mixer in mixers if hasattr(mixer, "method")}
-    return any(
-        b.name == name and b.why_not(model.device.type, torch.float32) is None for op in ops if op for b in OPS[op]
-    )
+    device = model.device.type
+    choices = [b for op in ops if op for b in OPS[op] if b.name == name and b.auto_on in (None, device)]
+    return any(b.why_not(device, torch.float32) is None for b in choices)
 
 
 def _preferring(backend: str, compute: Compute) -> Compute:

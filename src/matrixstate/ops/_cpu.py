@@ -18,34 +18,35 @@ PRIVATE = (  # names of torch._C that `differentiable` needs
     "_are_functorch_transforms_active",
 )
 Lengths = tuple[int | None, ...] | None  # an argument's length if it is a list, else None; None if no argument can be
-_KERNELS: dict[str, Callable[..., Any]] = {}  # the function behind every operator
+_KERNELS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {}  # every operator's function and dispatch keys
 
 
-def unsupported(device: str, dtype: torch.dtype) -> str | None:
+def unsupported(device: str, dtype: torch.dtype, *details: str) -> str | None:
     """Why the kernels cannot run such inputs; None if they can."""
     if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return f"needs torch.float32 or torch.bfloat16 on cpu, got {dtype} on {device}"
     return None
 
 
-def operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that registers a function as the operator matrixstate::`name` on the CPU, with the schema of its
-    annotations.
+def operator(name: str, *devices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that registers a function as the operator matrixstate::`name` with the schema of its annotations.
 
-    It does what torch.library.custom_op does without importing the compiler, which takes seconds at the first call.
+    `name` is that of the op, _ and that of the backend; `devices` are dispatch keys, the CPU's by default. It does what
+    torch.library.custom_op does without importing the compiler, which takes seconds at the first call.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         schema = torch.library.infer_schema(function, mutates_args=())
         _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _LIBRARY.impl(name, function, "CPU")
-        _KERNELS[name] = function
+        for device in devices or ("CPU",):
+            _LIBRARY.impl(name, function, device)
+        _KERNELS[name] = function, devices or ("CPU",)
         return function
 
     return register
 
 
-def refuse_tangents(op: str, arguments: Iterable[Any]) -> None:
+def refuse_tangents(op: str, arguments: Iterable[Any], backend: str = "cpu") -> None:
     """Raises where an argument has a tangent: forward-mode differentiation would take a kernel's outputs for constants.
 
     Outside forward mode the private level answers at once; a release without it asks every tensor.
@@ -53,14 +54,14 @@ def refuse_tangents(op: str, arguments: Iterable[Any]) -> None:
     if getattr(forward_ad, "_current_level", 0) < 0:
         return
     if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in arguments):
-        raise NotImplementedError(f"{op}: backend cpu has no forward-mode derivatives; backend='reference' has")
+        raise NotImplementedError(f"{op}: backend {backend} has no forward-mode derivatives; backend='reference' has")
 
 
 def differentiable(name: str, backward: Callable[..., tuple], save: Callable[[Any, tuple, Any], None]) -> None:
     """Makes matrixstate::`name` differentiable; arguments as those of torch.library.register_autograd.
 
     A call that saves for the backward pass takes less than half the time that register_autograd needs: where only the
-    CPU is left to dispatch to, it calls the kernel directly. The operator may also take and return lists of tensors,
+    device is left to dispatch to, it calls the kernel directly. The operator may also take and return lists of tensors,
     and torch.func and torch.vmap accept it. This needs private parts of PyTorch. In a release without the names in
     `PRIVATE`, register_autograd is used: the same results and gradients, slower, while torch.func of a kernel raises a
     RuntimeError of PyTorch's (backend="reference" remains).
@@ -68,15 +69,17 @@ def differentiable(name: str, backward: Callable[..., tuple], save: Callable[[An
     if not all(hasattr(torch._C, private) for private in PRIVATE):
         torch.library.register_autograd(f"matrixstate::{name}", backward, setup_context=save)
         return
-    operator, kernel = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
-    after_autograd, cpu = torch._C._after_autograd_keyset, torch._C.DispatchKey.CPU
+    operator, (kernel, devices) = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
+    after_autograd = torch._C._after_autograd_keyset
+    direct = {getattr(torch._C.DispatchKey, device) for device in devices}
+    op, backend = _op_and_backend(name)
     takes_lists = any(str(argument.type) == "List[Tensor]" for argument in operator._schema.arguments)
     returns_list = str(operator._schema.returns[0].type) == "List[Tensor]"
 
     def below(keys: Any, *arguments: Any) -> Any:
         """The operator without its gradient: what is below autograd in the dispatcher's order."""
         keys &= after_autograd
-        if keys.highestPriorityTypeId() == cpu:
+        if keys.highestPriorityTypeId() in direct:
             return kernel(*arguments)
         with torch._C._AutoDispatchBelowAutograd():  # a tracer, a fake tensor or a transform is next
             return operator.redispatch(keys, *arguments)
@@ -96,7 +99,7 @@ def differentiable(name: str, backward: Callable[..., tuple], save: Callable[[An
 
     def run(keys: Any, *arguments: Any) -> Any:
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
-            refuse_tangents(name.split("_cpu")[0], arguments)
+            refuse_tangents(op, arguments, backend)
             return below(keys, *arguments)
         flat, lengths = _flatten(arguments) if takes_lists else (arguments, None)
         if torch._C._are_functorch_transforms_active():
@@ -167,10 +170,18 @@ def _over_samples(operator: Any, keys: Any, *arguments: Any) -> Any:
 def differentiable_once(name: str, op: str) -> None:
     """Lets second derivatives of `op` raise: matrixstate::`name`, its backward pass, has no backward pass itself."""
 
+    _, backend = _op_and_backend(name)
+
     def refuse(ctx: Any, *gradients: Tensor) -> tuple:
-        raise NotImplementedError(f"{op}: backend cpu has no second derivatives; backend='reference' has")
+        raise NotImplementedError(f"{op}: backend {backend} has no second derivatives; backend='reference' has")
 
     differentiable(name, refuse, lambda ctx, inputs, output: None)
+
+
+def _op_and_backend(name: str) -> tuple[str, str]:
+    """Those of an operator: matrix_scan and cpu for matrix_scan_cpu and matrix_scan_cpu_backward."""
+    op, _, backend = name.removesuffix("_backward").rpartition("_")
+    return op, backend
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:

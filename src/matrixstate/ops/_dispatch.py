@@ -14,7 +14,10 @@ import torch
 
 from matrixstate.errors import BackendUnavailable
 
-HINTS = {"matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)"}
+HINTS = {
+    "matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)",
+    "triton": " (pip install 'matrixstate[gpu]')",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Backend:
     name: str  # what a caller passes as backend=
     module: str  # imported when it is first considered
     requires: str = "torch"  # importable name without which `module` cannot be imported
+    auto_on: str | None = None  # the one type of device where "auto" considers it; None: any. Elsewhere it is a test's
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
@@ -55,6 +59,11 @@ def _cpu(folder: str) -> Backend:
     return Backend("cpu", f"matrixstate.ops.{folder}.kernel_cpu", requires="matrixstate._native")
 
 
+def _triton(folder: str) -> Backend:
+    """For GPUs. Under TRITON_INTERPRET=1 it runs on the CPU too, ten thousand times slower, so only when named."""
+    return Backend("triton", f"matrixstate.ops.{folder}.kernel_triton", requires="triton", auto_on="cuda")
+
+
 def _reference(folder: str) -> Backend:
     return Backend("reference", f"matrixstate.ops.{folder}.reference")
 
@@ -70,7 +79,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "gru_scan": (_cpu("cells"), _reference("cells")),
     "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
     "lstm_scan": (_cpu("cells"), _reference("cells")),
-    "m2rnn_scan": (_cpu("m2rnn"), _reference("m2rnn")),
+    "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
     "outer_scan": (_cpu("outer"), _chunked("outer"), _reference("outer")),
@@ -140,7 +149,8 @@ def _choose(
     known = {backend.name: backend for backend in OPS[op]}
     if wanted not in ("auto", *known):
         raise BackendUnavailable(f"{op}: backend must be one of auto, {', '.join(known)}, got {wanted!r}")
-    tried = [wanted] if wanted != "auto" else [name for name in preferred if name in known] or [*known]
+    tried = [wanted] if wanted != "auto" else [name for name in preferred if name in known]
+    tried = tried or [name for name, backend in known.items() if backend.auto_on in (None, device)]
     refusals = []
     for backend in (known[name] for name in tried):
         reason = backend.why_not(device, dtype, *details)

@@ -65,6 +65,7 @@ CASES = [
     mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),
+    m2rnn("triton"),
     conv("reference"),
     conv("reference", activation="silu"),
     conv("cpu"),

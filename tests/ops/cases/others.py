@@ -43,7 +43,7 @@ def m2rnn(
         lambda dtype: normal(batch, H, K, V, dtype=accumulation(dtype)),
         lambda dtype: {"w": near_identity(w, V, V, dtype=dtype, scale=0.7 / V**0.5)},
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )
 
 

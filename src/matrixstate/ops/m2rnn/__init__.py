@@ -55,7 +55,7 @@ def m2rnn_scan(
     expect_clip(op, grad_clip)
     expect_flags(op, q, reset=reset)
     state = first_state(op, state, (B, H, K, V), q)
-    run = implementation(op, backend, q.device.type, q.dtype)
+    run = implementation(op, backend, q.device.type, q.dtype, *(("V > 64",) if V > 64 else ()))
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     return run(q, k, v, w, f, state, grad_clip, reset)

@@ -19,6 +19,7 @@ from matrixstate.ops._cpu import (
     plain,
     unsupported,
 )
+from matrixstate.ops.m2rnn.flops import backward_flops, forward_flops
 from matrixstate.ops.m2rnn.weights import M2RNNWeights
 
 __all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
@@ -115,13 +116,5 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None, dsaved: Te
 differentiable("m2rnn_scan_cpu", _differentiate, _save_for_backward)
 differentiable_once("m2rnn_scan_cpu_backward", "m2rnn_scan")
 
-
-@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)
-def _forward_flops(q, k, v, w, f, state, *options, **shapes) -> int:
-    """The FLOPs of the matrix products alone, as PyTorch counts the reference's."""
-    return 2 * q[1] * state.numel() * (state[-1] + 1)
-
-
-@register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu_backward)
-def _backward_flops(q, k, v, w, f, reset, saved, dy, dlast, *options, **shapes) -> int:
-    return 2 * _forward_flops(q, k, v, w, f, dlast)
+register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu)(forward_flops)
+register_flop_formula(torch.ops.matrixstate.m2rnn_scan_cpu_backward)(backward_flops)

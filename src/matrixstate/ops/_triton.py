@@ -1,0 +1,87 @@
+"""What all Triton kernels share: where they can run, products and tanh, and how a program is launched.
+
+Only modules named `kernel_triton` and `triton_programs` import this module; the dispatcher imports them when it
+considers the backend. They are written for Triton 3.6 and later.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import knobs
+
+INTERPRETED = tl.constexpr(knobs.runtime.interpret)  # by TRITON_INTERPRET=1 before the first import of triton
+
+
+def unsupported(device: str, dtype: torch.dtype) -> str | None:
+    """Why Triton kernels cannot run such inputs; None if they can."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"needs torch.float32 or torch.bfloat16, got {dtype}"
+    if INTERPRETED.value:
+        return None if device == "cpu" else f"TRITON_INTERPRET=1 runs it on cpu alone, got {device}"
+    if device != "cuda":
+        return f"needs a GPU (or, to test it, TRITON_INTERPRET=1 in the environment), got {device}"
+    return None
+
+
+def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, warps: int, **constants: Any) -> None:
+    """Runs `program` over `grid` on the device of the first argument.
+
+    The number of warps comes from a table of the caller and not from `triton.autotune`, so that every run of a size is
+    the same program, and its results the same bits. They are those of NVIDIA; AMD's are twice as wide.
+    """
+    warps = warps if torch.version.hip is None else max(warps // 2, 1)
+    first: Tensor = arguments[0]
+    with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+        # Contraction to fused multiply-adds is asked for by name, as its default changes between releases of Triton.
+        # A loop that carries a state is not pipelined by Triton: the programs load ahead themselves.
+        program[grid](*arguments, **constants, num_warps=warps, num_stages=1, enable_fp_fusion=True)
+
+
+def arithmetic(half: bool) -> dict[str, Any]:
+    """The constants HALF, FAST and PRECISION of `dot` and `tanh`, on this machine.
+
+    Args:
+        half: operands of products may be rounded to bfloat16, and tanh may have the error of bfloat16.
+    """
+    amd = torch.version.hip is not None
+    return {"HALF": half, "FAST": half and not amd and not INTERPRETED.value, "PRECISION": "ieee" if amd else "tf32x3"}
+
+
+@triton.jit
+def dot(a, b, HALF: tl.constexpr, PRECISION: tl.constexpr):
+    """a @ b in float32. With HALF the operands are rounded to bfloat16; else they are float32.
+
+    `tf32x3` splits a float32 into three TF32 numbers for the tensor cores, and errs as float32 does; AMD has no such
+    mode, and gets `ieee`. The interpreter's product of bfloat16 operands is wrong by orders of magnitude; it multiplies
+    the rounded operands in float32, which is what tensor cores compute.
+    """
+    if HALF:
+        if INTERPRETED:
+            product = tl.dot(_nearest_bfloat16(a), _nearest_bfloat16(b))
+        else:
+            product = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
+    else:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def _nearest_bfloat16(x):
+    """The nearest bfloat16 as a float32, for the interpreter, whose own conversion truncates; GPUs round to nearest."""
+    bits = x.to(tl.int32, bitcast=True)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def tanh(x, FAST: tl.constexpr):
+    """tanh: with FAST one instruction of NVIDIA's special function unit, which errs by 2^-11; else within 2e-7."""
+    if FAST:
+        y = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        y = 1 - 2 / (tl.exp(2 * x) + 1)
+    return y
