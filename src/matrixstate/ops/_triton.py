@@ -28,27 +28,36 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+AMD = torch.version.hip is not None
+
+
 def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, warps: int, **constants: Any) -> None:
     """Runs `program` over `grid` on the device of the first argument.
 
     The number of warps comes from a table of the caller and not from `triton.autotune`, so that every run of a size is
-    the same program, and its results the same bits. They are those of NVIDIA; AMD's are twice as wide.
+    the same program, and its results the same bits.
     """
-    warps = warps if torch.version.hip is None else max(warps // 2, 1)
     first: Tensor = arguments[0]
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
-        # Contraction to fused multiply-adds is asked for by name, as its default changes between releases of Triton.
-        # A loop that carries a state is not pipelined by Triton: the programs load ahead themselves.
-        program[grid](*arguments, **constants, num_warps=warps, num_stages=1, enable_fp_fusion=True)
+        program[grid](*arguments, **constants, **options(warps))
 
 
-def arithmetic(half: bool) -> dict[str, Any]:
-    """The constants HALF, FAST and PRECISION of `dot` and `tanh`, on this machine.
+def options(warps: int, amd: bool = AMD) -> dict[str, Any]:
+    """How a program is compiled. `warps` are NVIDIA's; AMD's are twice as wide.
+
+    Contraction to fused multiply-adds is asked for by name, as its default changes between releases of Triton. Nothing
+    is left to Triton's pipelining of loops, which is meant for independent steps: the programs load ahead themselves.
+    """
+    return {"num_warps": max(warps // 2, 1) if amd else warps, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def arithmetic(half: bool, amd: bool = AMD) -> dict[str, Any]:
+    """The constants HALF, FAST and PRECISION of `dot` and `tanh`.
 
     Args:
         half: operands of products may be rounded to bfloat16, and tanh may have the error of bfloat16.
+        amd: for a GPU of AMD's instead of NVIDIA's. Default: as PyTorch was built.
     """
-    amd = torch.version.hip is not None
     return {"HALF": half, "FAST": half and not amd and not INTERPRETED.value, "PRECISION": "ieee" if amd else "tf32x3"}
 
 

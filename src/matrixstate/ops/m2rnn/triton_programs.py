@@ -5,7 +5,7 @@ other: what they contribute to a sum over rows (y, dv, df, dW) or over heads the
 in a fixed order. Rows and columns beyond K and V are zeros, stay zeros, and are not stored.
 """
 
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportArgumentType=false
 # Python here is the language of Triton, whose numbers are tensors.
 import triton
 import triton.language as tl
@@ -86,18 +86,19 @@ def forward(
 
     bt = b * T
     k, v, f, fresh = _load_step(k_ptr, v_ptr, f_ptr, reset_ptr, bt, n, row, column, H, HK, HV, HF, K, V)
-    for t in range(T):
-        bt = b * T + t
-        if SAVE and t % INTERVAL == 0:
-            tl.store(kept_ptr + t // INTERVAL * K * V + tile, h, mask=inside)
-        # The next step's inputs are on their way while this one computes; after the last step, its own once more.
-        after = b * T + tl.minimum(t + 1, T - 1)
-        k_, v_, f_, fresh_ = _load_step(k_ptr, v_ptr, f_ptr, reset_ptr, after, n, row, column, H, HK, HV, HF, K, V)
-        q = tl.load(q_ptr + (bt * HQ + n // (H // HQ)) * K + row, mask=row < K, other=0).to(tl.float32)
-        h = tl.where(fresh, 0.0, h)
-        h = f * h + (1 - f) * _activation(h, w, k, v, HALF, FAST, PRECISION)
-        tl.store(y_ptr + (bt * H + n) * V + column, tl.sum(q[:, None] * h, 0), mask=column < V)  # y_t = H_tᵀ q_t
-        k, v, f, fresh = k_, v_, f_, fresh_
+    for i in range(tl.cdiv(T, INTERVAL)):
+        if SAVE:
+            tl.store(kept_ptr + i * K * V + tile, h, mask=inside)
+        for t in range(i * INTERVAL, tl.minimum((i + 1) * INTERVAL, T)):
+            bt = b * T + t
+            # The next step's inputs are on their way while this one computes; after the last step, its own again.
+            after = b * T + tl.minimum(t + 1, T - 1)
+            k_, v_, f_, fresh_ = _load_step(k_ptr, v_ptr, f_ptr, reset_ptr, after, n, row, column, H, HK, HV, HF, K, V)
+            q = tl.load(q_ptr + (bt * HQ + n // (H // HQ)) * K + row, mask=row < K, other=0).to(tl.float32)
+            h = tl.where(fresh, 0.0, h)
+            h = f * h + (1 - f) * _activation(h, w, k, v, HALF, FAST, PRECISION)
+            tl.store(y_ptr + (bt * H + n) * V + column, tl.sum(q[:, None] * h, 0), mask=column < V)  # y_t = H_tᵀ q_t
+            k, v, f, fresh = k_, v_, f_, fresh_
     tl.store(last_ptr + head * K * V + tile, h, mask=inside)
 
 
