@@ -18,7 +18,7 @@ from matrixstate.errors import BackendUnavailable
 from matrixstate.ops import OPS, backends, m2rnn_scan, prefer
 from matrixstate.ops._dispatch import choose
 
-BASIC = m2rnn("triton", grad_clip=0.2)
+BASIC = m2rnn("triton", K=4, heads=(1, 3, 1, 1, 3), grad_clip=0.2)
 SHAPES = [
     m2rnn("triton", K=1, V=1, heads=(1, 1, 1, 1, 1), batch=1),
     m2rnn("triton", K=33, V=7, heads=(1, 1, 1, 1, 1), batch=2),

@@ -37,7 +37,9 @@ class Backend:
     name: str  # what a caller passes as backend=
     module: str  # imported when it is first considered
     requires: str = "torch"  # importable name without which `module` cannot be imported
-    auto_on: str | None = None  # the one type of device where "auto" considers it; None: any. Elsewhere it is a test's
+    auto_on: str | None = (
+        None  # the one type of device where "auto" considers it; elsewhere it must be named. None: any
+    )
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
         """Why this backend cannot run such inputs; None if it can."""
@@ -60,7 +62,7 @@ def _cpu(folder: str) -> Backend:
 
 
 def _triton(folder: str) -> Backend:
-    """For GPUs. Under TRITON_INTERPRET=1 it runs on the CPU too, ten thousand times slower, so only when named."""
+    """For GPUs. Under TRITON_INTERPRET=1 it runs on the CPU too, thousands of times slower, so only when named."""
     return Backend("triton", f"matrixstate.ops.{folder}.kernel_triton", requires="triton", auto_on="cuda")
 
 

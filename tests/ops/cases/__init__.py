@@ -65,7 +65,7 @@ CASES = [
     mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),
-    m2rnn("triton"),
+    m2rnn("triton", K=4, heads=(1, 1, 3, 3, 1)),
     conv("reference"),
     conv("reference", activation="silu"),
     conv("cpu"),
