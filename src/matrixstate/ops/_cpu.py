@@ -71,7 +71,7 @@ def differentiable(name: str, backward: Callable[..., tuple], save: Callable[[An
         return
     operator, (kernel, devices) = getattr(torch.ops.matrixstate, name).default, _KERNELS[name]
     after_autograd = torch._C._after_autograd_keyset
-    direct = {getattr(torch._C.DispatchKey, device) for device in devices}
+    direct = tuple(getattr(torch._C.DispatchKey, device) for device in devices)
     op, backend = _op_and_backend(name)
     takes_lists = any(str(argument.type) == "List[Tensor]" for argument in operator._schema.arguments)
     returns_list = str(operator._schema.returns[0].type) == "List[Tensor]"

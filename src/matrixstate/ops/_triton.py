@@ -15,6 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)  # by TRITON_INTERPRET=1 before the first import of triton
+AMD = torch.version.hip is not None
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
@@ -26,9 +27,6 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
     if device != "cuda":
         return f"needs a GPU (or, to test it, TRITON_INTERPRET=1 in the environment), got {device}"
     return None
-
-
-AMD = torch.version.hip is not None
 
 
 def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, warps: int, **constants: Any) -> None:
