@@ -45,7 +45,7 @@ def main() -> None:
 def watched_and_bare(name: str, directory: Path) -> tuple[Callable[[], None], Callable[[], None]]:
     text = directory / "random.txt"
     text.write_text("".join(random.Random(0).choices(string.ascii_letters + "\n .,;:", k=200_000)))
-    config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]"])
+    config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]", "training.precision=float32"])
     watched = _Session(start(directory / "watched", config), [], resume=False, stop=Stop())
     other = _Session(start(directory / "bare", config), [], resume=False, stop=Stop())
     parameters, settings = list(other.model.parameters()), config.training

@@ -56,7 +56,7 @@ def run_once(name: str, seed: int, out: Path, text: Sequence[Path]) -> None:
     if path.exists():
         return
     files = [f"data.files=[{', '.join(str(file.resolve()) for file in text)}]"] if text else []
-    config = load_config(CONFIGS / f"{name}.yaml", [*files, f"seed={seed}"])
+    config = load_config(CONFIGS / f"{name}.yaml", [*files, f"seed={seed}", "training.precision=float32"])
     run = start(out / f"{name}-{seed}", config)
     train(run)
     model, corpus = load_model(run), open_corpus(run.data)
