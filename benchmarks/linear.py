@@ -96,9 +96,9 @@ def step(name: str, cycles: int) -> list[str]:
 
         seconds, plain_seconds = take_turns((ours.step, plain), cycles)
         with torch.no_grad():
-            batch, targets = ours.batches.at(0)
+            tokens, targets, *_ = ours.stream.batch(0)
             losses = [
-                torch.nn.functional.cross_entropy(run.model(batch)[0].flatten(0, 1), targets.flatten()).item()
+                torch.nn.functional.cross_entropy(run.model(tokens)[0].flatten(0, 1), targets.flatten()).item()
                 for run in (ours, theirs)
             ]
     torch.testing.assert_close(*losses, rtol=0.01, atol=0)
@@ -110,7 +110,7 @@ def step(name: str, cycles: int) -> list[str]:
 def session(name: str, directory: Path, run: str) -> _Session:
     text = directory / "random.txt"
     text.write_text("".join(random.Random(0).choices(string.ascii_letters + "\n .,;:", k=200_000)))
-    config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]"])
+    config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]", "training.precision=float32"])
     return _Session(start(directory / run, config), [], resume=False, stop=Stop())
 
 

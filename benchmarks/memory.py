@@ -63,6 +63,7 @@ def run_once(options: argparse.Namespace, text: Path, name: str, seed: int) -> l
     if not result.exists():
         window = 2 * (options.passage + 1)  # each passage ends in a line break
         changes = [f"data.files=[{text.resolve()}]", f"seed={seed}", f"training.sequence={window}"]
+        changes.append("training.precision=float32")
         config = load_config(CONFIGS / f"{name}.yaml", [*changes, f"training.steps={options.steps}"])
         run: Run = start(options.out / f"{name}-{seed}", config)
         train(run)
