@@ -8,7 +8,6 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
 import pytest
 import torch
 
-import pretend
 from matrixstate.ops import OPS
 
 # Skips that are allowed with MATRIXSTATE_TEST_SKIPS=listed, as in CI: the start of the reason -> why it is allowed.
@@ -20,8 +19,6 @@ _unlisted_skips: list[str] = []
 
 # Small tensors gain nothing from more than one thread, and lose much where the processor is shared.
 THREADS = int(os.environ.get("MATRIXSTATE_TEST_THREADS", "1"))
-
-pretend.register()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

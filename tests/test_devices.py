@@ -1,147 +1,23 @@
-"""Models, trainings and commands on a device other than the CPU, and devices that are not there."""
+"""Devices by name, those that are not there, and everything on a device other than the CPU."""
 
-import copy
-import json
-import os
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from listeners import At
-from small import small_config
 
-import matrixstate
 from matrixstate.cli.__main__ import main
-from matrixstate.configs import encode, flatten
 from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError
-from matrixstate.layers import state_leaves
-from matrixstate.mixers import MIXERS
-from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
-from matrixstate.ops import prefer
-from matrixstate.training import CHOICES, load_model, start, train
-from pretend import NAME, pretend_device
-
-PLAIN = ("chunked", "composed", "sdpa", "reference")  # what the device has
 
 
-def results(model, device):
-    """Outputs, gradients and states of a whole sequence, of one token, and with padding and documents."""
-    random = torch.Generator().manual_seed(0)
-    tokens = torch.randint(11, (2, 9), generator=random).to(device)
-    mask, reset = (torch.rand(2, 9, generator=random) < share for share in (0.8, 0.3))
-    real, begins = mask.to(device), reset.to(device)
-    found = []
-    logits, state = model(tokens)
-    found += [logits, *torch.autograd.grad(logits.square().mean(), list(model.parameters()))]
-    logits, state = model(tokens[:, :1], state)
-    found.append(logits)
-    logits, _ = model(tokens, None, mask=real, reset=begins)
-    found.append(logits[real])
-    logits, state = model(tokens, state, mask=real)
-    return [*found, logits[real], *state_leaves(state)]
-
-
-@pytest.mark.parametrize("name", sorted(set(MIXERS) - {"bidirectional"}))
-def test_every_mixer_runs_where_its_inputs_are(name):
-    torch.manual_seed(0)
-    model = LanguageModel(ModelConfig(64, (BlockConfig(MIXERS[name]()),), vocabulary=11)).eval()
-    with pretend_device() as device:
-        with prefer(*PLAIN):
-            expected = results(copy.deepcopy(model), "cpu")
-        model = model.to(device)
-        assert model.device == device
-        for got, right in zip(results(model, device), expected, strict=True):
-            assert got.device == device
-            torch.testing.assert_close(got.detach().cpu(), right.detach(), rtol=1e-4, atol=1e-5)
-
-
-def test_the_device_of_the_tests_refuses_tensors_of_another():
-    with pretend_device() as device:
-        with pytest.raises(RuntimeError, match="expected all tensors on one device"):
-            torch.ones(3, device=device) + torch.ones(3)
-        assert (torch.ones(3, device=device) + 1).cpu().tolist() == [2.0] * 3
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run that was trained on the device, stopped and resumed there."""
-    place = tmp_path_factory.mktemp("device")
-    with pretend_device() as device:
-        made = start(place / "run", small_config(place), device)
-        train(made, [At(5, lambda: os.kill(os.getpid(), signal.SIGINT))], device=device)
-        train(made, resume=True, device=device)
-    return made
-
-
-def losses(run):
-    return [line["loss"] for line in run.metrics() if "loss" in line]
-
-
-def test_a_training_is_that_of_the_cpu_and_resumes(run, tmp_path):
-    whole = start(tmp_path / "run", small_config(tmp_path))
-    with prefer(*PLAIN):
-        train(whole)
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
-    environment = json.loads((run.directory / "environment.json").read_text())
-    assert environment["device"] == f"{NAME}:0"
-    assert environment["backends"]["m2rnn_scan"] == "reference"
-
-
-def test_a_run_moves_between_devices(run, tmp_path):
-    here = start(tmp_path / "run", small_config(tmp_path))
-    train(here, stop_after=6)
-    with pretend_device() as device:
-        train(here, resume=True, device=device)
-    assert losses(here) == pytest.approx(losses(run), rel=1e-4)
-    assert not load_model(run).embedding.weight.is_meta
-    assert load_model(run).device.type == "cpu"
-
-
-def test_commands_take_a_device(run, capsys):
-    with pretend_device():
-        for command in (
-            ["evaluate", run.directory],
-            ["generate", run.directory, "--tokens", 5, "--prompt", "9 b"],
-            ["inspect", run.directory, "--text", "10 bottles", "--out", run.directory / "inspect"],
-            ["check", run.directory, "--no-compile", "--tokens", 8],
-        ):
-            found = {}
-            for device in ("cpu", NAME):
-                assert main([*map(str, command), "--device", device, "--json"]) == 0
-                found[device] = json.loads(capsys.readouterr().out)
-            if command[0] == "evaluate":
-                assert found[NAME]["nats_per_token"] == pytest.approx(found["cpu"]["nats_per_token"], rel=1e-4)
-
-
-def test_a_task_is_trained_and_measured_on_a_device(tmp_path, capsys):
-    mixer = {"kind": "mru", "heads": 1, "state_size": 16, "channels": 16, "builder": "reshape_identity", "norm": True}
-    correction = {"snap": 4, "codes": 6, "code_groups": 1}
-    config = {
-        "data": {"kind": "word_problem", "group": "S3"},
-        "model": {"width": 16, "blocks": [{"mixer": {**mixer, **correction}}], "tied": False},
-        "training": {"steps": 5, "length": 16, "batch": 4, "max_batch": 16, "codebooks": "answers"},
-        "evaluate_length": 16,
-    }
-    with pretend_device():
-        options = {"device": NAME, "progress": False}
-        trained = matrixstate.train(config, out=tmp_path / "run", **options)
-        plain = {**config, "model": {**config["model"], "blocks": [{"mixer": mixer}]}}
-        plain["training"] = {**config["training"], "codebooks": "trained"}
-        matrixstate.train(plain, out=tmp_path / "plain", **options)
-        assert trained.model.device.type == NAME
-        expected = trained.track(32, sequences=4).token_accuracy(32)
-        for command in (
-            ["track", tmp_path / "run", "--length", 32, "--sequences", 4],
-            ["automaton", tmp_path / "plain"],
-        ):
-            assert main([*map(str, command), "--device", NAME, "--json"]) == 0
-        assert (
-            main(["correct", str(tmp_path / "plain"), "--codes", "6", "--device", NAME, "--length", "32", "--json"])
-            == 0
-        )
-        assert load_model(trained.run).device.type == "cpu"
-    assert matrixstate.load(tmp_path / "run").track(32, sequences=4).token_accuracy(32) == expected
+def test_everything_runs_on_another_device():
+    """In a process of its own: with a further device PyTorch's autograd has threads, and cannot be forked any more."""
+    tests = Path(__file__).parent / "devices" / "on_a_device.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tests)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tests.parents[2])
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
@@ -154,12 +30,12 @@ def test_a_task_is_trained_and_measured_on_a_device(tmp_path, capsys):
         ("mps", "device: expected a device of this machine, got 'mps': it is part of macOS"),
     ],
 )
-def test_a_device_that_is_not_there_is_one_line(name, message, run, capsys, monkeypatch):
+def test_a_device_that_is_not_there_is_one_line(name, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=message):
         find_device(name)
-    assert main(["evaluate", str(run.directory), "--device", name]) == 1
+    assert main(["evaluate", str(tmp_path), "--device", name]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("matrixstate: error: device: ")
 
@@ -177,7 +53,3 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
     assert find_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match="'cuda:2': there are 2, counted from 0"):
         find_device("cuda:2")
-
-
-def test_a_config_holds_no_device(tmp_path):
-    assert not [key for key in flatten(encode(small_config(tmp_path), CHOICES)) if "device" in key]
