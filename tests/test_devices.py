@@ -25,6 +25,8 @@ def test_everything_runs_on_another_device():
     [
         ("gpu", "device: expected one of auto, cpu, cuda, cuda:N, mps, got 'gpu'"),
         ("cuda:x", "device: expected one of auto, cpu, cuda, cuda:N, mps, got 'cuda:x'"),
+        ("cpu:7", "device: expected one of auto, cpu, cuda, cuda:N, mps, got 'cpu:7'"),
+        ("privateuseone", "device: expected one of auto, cpu, cuda, cuda:N, mps, got 'privateuseone'"),
         ("cuda", "device: expected a device of this machine, got 'cuda': PyTorch .* is built without CUDA"),
         ("cuda:1", "device: expected a device of this machine, got 'cuda:1': PyTorch .* is built without CUDA"),
         ("mps", "device: expected a device of this machine, got 'mps': it is part of macOS"),

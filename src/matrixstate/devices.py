@@ -19,9 +19,8 @@ def find_device(name: str = "auto") -> torch.device:
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(kind)
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps", torch._C._get_privateuse1_backend_name()) or (
-        number and not number.isdigit()
-    ):
+    numbered = kind in ("cuda", *OTHERS) and number.isdecimal()
+    if kind not in ("cpu", "cuda", "mps", *OTHERS) or (":" in name and not numbered):
         raise ConfigError(f"device: expected one of {', '.join(KINDS)}, got {name!r}")
     reason = _missing(kind, int(number or 0))
     if reason is not None:

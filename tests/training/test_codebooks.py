@@ -13,7 +13,7 @@ from matrixstate.evaluation.tracking import track
 from matrixstate.layers import MLPConfig
 from matrixstate.mixers import GRUConfig, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
-from matrixstate.training import TaskRunConfig, TaskTrainingConfig, start, train
+from matrixstate.training import Run, TaskRunConfig, TaskTrainingConfig, start, train
 from matrixstate.training.correction import CODES_STEP, find_codes, with_codebooks, with_correction
 from matrixstate.training.tasks import correct_run, load_task_model
 
@@ -176,3 +176,14 @@ def test_on_the_command_line(plain, tmp_path, capsys):
     assert main(["track", str(out), "--length", "64", "--sequences", "2"]) == 0
     assert main(arguments) == 1
     assert "expected a new or empty directory" in capsys.readouterr().err
+
+
+def test_a_corrected_run_is_a_run_like_any_other(tmp_path):
+    """Resumed, there is nothing left to train: it is evaluated."""
+    run = start(tmp_path / "run", config_of(PLAIN, steps=3))
+    train(run)
+    model, _ = correct_run(tmp_path / "run", tmp_path / "corrected", 4, 6)
+    outcome = train(Run.open(tmp_path / "corrected"), resume=True)
+    assert (outcome.step, outcome.progress.tokens) == (3, train(run, resume=True).progress.tokens)
+    assert outcome.tracking is not None
+    assert same_weights(load_task_model(tmp_path / "corrected")[0], model)

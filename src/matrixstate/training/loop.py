@@ -124,6 +124,7 @@ class _Session:
         for damage in damages:
             self._warn(f"{damage}; resuming from {checkpoint.name}")
         progress, stream = read_progress(checkpoint, step_of(checkpoint))
+        self.runtime.seed(self.run.config.seed)  # for a generator that the checkpoint has no state of
         self.model = self.runtime.place(LanguageModel(saved_model(self.run.config, checkpoint)))
         self.optimizer = make_optimizer(self.model, self.config)
         self.runtime.random_state = load_training(checkpoint, self.model, self.optimizer)

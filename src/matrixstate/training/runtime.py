@@ -77,7 +77,7 @@ class Runtime:
 
     @random_state.setter
     def random_state(self, state: RandomState) -> None:
-        """Of a training on another kind of device, only the CPU's generator is restored; a GPU's continues."""
+        """Of a training on another kind of device, only the CPU's is restored; a GPU's stays as `seed` left it."""
         torch.set_rng_state(state["random"])
         if self.device.type != "cpu" and "random_device" in state:
             torch.get_device_module(self.device).set_rng_state(state["random_device"], self._generator)

@@ -69,9 +69,9 @@ class Stream(ABC):
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Continues from a result of `state`."""
 
-    def validation_loss(self, model: LanguageModel, progress: Progress) -> float:
-        """The loss on held-out data in nats per token; called every `evaluate_every` steps."""
-        raise NotImplementedError
+    def validation_loss(self, model: LanguageModel, progress: Progress) -> float | None:
+        """The loss on held-out data in nats per token, called every `evaluate_every` steps; None if there is none."""
+        return None
 
     def finish(self, model: LanguageModel) -> LanguageModel:
         """The final model of the run, made of the trained one; the same by default."""

@@ -8,9 +8,10 @@ import torch
 
 from matrixstate.devices import CPU
 from matrixstate.models import LanguageModel
+from matrixstate.training.checkpoint import choose_checkpoint, step_of
 from matrixstate.training.correction import find_codes, with_codebooks, with_correction
 from matrixstate.training.optimizer import make_optimizer
-from matrixstate.training.resume import Progress, load_model, save_progress
+from matrixstate.training.resume import load_model, read_progress, save_progress
 from matrixstate.training.run import Run
 from matrixstate.training.runtime import Runtime
 from matrixstate.training.task_config import TaskRunConfig
@@ -56,8 +57,10 @@ def correct_run(
     model = with_codebooks(model, config.final_model(), made).to(device)
     corrected = Run.create(directory, config)
     shutil.copyfile(run / "metrics.jsonl", directory / "metrics.jsonl")
-    steps, random = config.training.steps, Runtime("float32").random_state
-    optimizer = make_optimizer(model, config.training)
-    save_progress(corrected, Progress(steps, finished=True), {}, model, optimizer, random)
-    corrected.set_status("done", step=steps)
+    checkpoint = choose_checkpoint(run / "checkpoints")
+    progress, stream = read_progress(checkpoint, step_of(checkpoint))
+    progress.finished = True
+    optimizer, random = make_optimizer(model, config.training), Runtime("float32").random_state
+    save_progress(corrected, progress, stream, model, optimizer, random)
+    corrected.set_status("done", step=progress.step)
     return model, config
