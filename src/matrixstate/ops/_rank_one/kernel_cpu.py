@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
+from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
 
 Absent = Tensor | None
 DIFFERENTIABLE = 10  # so many arguments of the operator come before `reset`; they and the state have gradients

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from matrixstate import _native
 from matrixstate.ops._checks import widened
-from matrixstate.ops._cpu import (
+from matrixstate.ops._cpu import unsupported
+from matrixstate.ops._heads import share
+from matrixstate.ops._operators import (
     dense,
     differentiable,
     differentiable_once,
@@ -18,9 +20,7 @@ from matrixstate.ops._cpu import (
     needs_gradient,
     operator,
     refuse_tangents,
-    unsupported,
 )
-from matrixstate.ops._heads import share
 
 __all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
 

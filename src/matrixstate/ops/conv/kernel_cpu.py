@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import (
+from matrixstate.ops._cpu import unsupported
+from matrixstate.ops._operators import (
     call_checked,
     dense,
     differentiable,
@@ -15,7 +16,6 @@ from matrixstate.ops._cpu import (
     fresh,
     operator,
     plain,
-    unsupported,
 )
 
 __all__ = ["causal_conv", "gated_conv_step", "unsupported"]

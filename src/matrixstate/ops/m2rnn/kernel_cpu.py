@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
-from matrixstate.ops._cpu import (
+from matrixstate.ops._cpu import unsupported
+from matrixstate.ops._operators import (
     call_checked,
     dense,
     differentiable,
@@ -17,7 +18,6 @@ from matrixstate.ops._cpu import (
     needs_gradient,
     operator,
     plain,
-    unsupported,
 )
 from matrixstate.ops.m2rnn.flops import backward_flops, forward_flops
 from matrixstate.ops.m2rnn.weights import M2RNNWeights

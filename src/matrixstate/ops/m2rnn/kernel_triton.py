@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate.ops import _triton
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
+from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
 from matrixstate.ops.m2rnn import triton_programs
 from matrixstate.ops.m2rnn.flops import backward_flops, forward_flops
 from matrixstate.ops.m2rnn.reference import m2rnn_step  # one token is no work for a kernel that owns all steps

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator
+from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, operator
 from matrixstate.ops.matrix.scan import log_scales
 
 __all__ = ["matrix_scan", "scaled_matrix_scan", "unsupported"]

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate import _native
 from matrixstate.ops import _cpu
-from matrixstate.ops._cpu import (
+from matrixstate.ops._operators import (
     call_checked,
     dense,
     differentiable,

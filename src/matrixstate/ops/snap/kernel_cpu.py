@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._cpu import dense, differentiable, differentiable_once, fresh, operator, unsupported
+from matrixstate.ops._cpu import unsupported
+from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, operator
 
 __all__ = ["snap_scan", "unsupported"]
 
