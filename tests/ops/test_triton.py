@@ -14,9 +14,16 @@ from against_float64 import assert_all_as_good, draw, run, with_halves
 from cases import Case, differentiable, m2rnn
 
 from closeness import assert_as_good_as
+from conftest import need
 from matrixstate.errors import BackendUnavailable
 from matrixstate.ops import OPS, backends, m2rnn_scan, prefer
 from matrixstate.ops._dispatch import choose
+
+
+@pytest.fixture(autouse=True)
+def _triton_is_needed():
+    need("m2rnn_scan", "triton")
+
 
 BASIC = m2rnn("triton", K=4, heads=(1, 3, 1, 1, 3), grad_clip=0.2)
 SHAPES = [
