@@ -1,6 +1,7 @@
 """Triton kernels in Triton's interpreter, on the CPU: as near to float64 as plain PyTorch, and taken only when named.
 
-Their memory, instructions and registers on a GPU are in test_triton_resources.py.
+What belongs to one op alone is in test_triton_<op>.py. Memory, instructions and registers on a GPU are in
+test_triton_resources.py.
 """
 
 import dataclasses
@@ -11,35 +12,36 @@ import sys
 import pytest
 import torch
 from against_float64 import assert_all_as_good, draw, run, with_halves
-from cases import Case, differentiable, m2rnn
+from cases import CASES, differentiable, floats, m2rnn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from closeness import assert_as_good_as
 from conftest import need
 from matrixstate.errors import BackendUnavailable
-from matrixstate.ops import OPS, backends, m2rnn_scan, prefer
-from matrixstate.ops._dispatch import choose
+from matrixstate.ops import OPS, backends, prefer
+from matrixstate.ops._dispatch import _choose, choose
 
-
-@pytest.fixture(autouse=True)
-def _triton_is_needed():
-    need("m2rnn_scan", "triton")
-
-
-BASIC = m2rnn("triton", K=4, heads=(1, 3, 1, 1, 3), grad_clip=0.2)
+KERNELS = [case for case in CASES if case.backend == "triton"]
 SHAPES = [
     m2rnn("triton", K=1, V=1, heads=(1, 1, 1, 1, 1), batch=1),
     m2rnn("triton", K=33, V=7, heads=(1, 1, 1, 1, 1), batch=2),
+    m2rnn("triton", K=9, V=40, heads=(6, 3, 2, 1, 1), batch=1, grad_clip=0.2),
+]
+MORE_SHAPES = [
     m2rnn("triton", K=20, V=17, heads=(1, 1, 3, 3, 3), batch=1),
     m2rnn("triton", K=16, V=16, heads=(1, 1, 5, 1, 1), batch=1),
-    m2rnn("triton", K=9, V=40, heads=(6, 3, 2, 1, 1), batch=1, grad_clip=0.2),
     m2rnn("triton", K=5, V=64, heads=(2, 1, 1, 1, 2), batch=1),
 ]
-every_shape = pytest.mark.parametrize("case", SHAPES, ids=str, indirect=True)
-basic = pytest.mark.parametrize("case", [BASIC], ids=str, indirect=True)
+every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
+every_shape = pytest.mark.parametrize(
+    "case",
+    [*SHAPES, *(pytest.param(case, marks=pytest.mark.slow) for case in MORE_SHAPES)],
+    ids=str,
+    indirect=True,
+)
 
 
-@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
-@basic
+@pytest.mark.parametrize("T", [1, 17, *(pytest.param(T, marks=pytest.mark.slow) for T in (2, 15, 16, 31, 33, 50))])
+@every_kernel
 def test_as_good_as_plain_pytorch_at_every_length(case, T):
     assert_all_as_good(case, draw(case, T))
 
@@ -57,125 +59,62 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
     assert_all_as_good(case, drawn, halves=dataclasses.replace(case, call=with_halves(case.call)))
 
 
-def rounding_operands(case: Case) -> Case:
-    """The case in plain PyTorch with every operand of a matrix product, forward and backward, rounded to bfloat16."""
-
-    class Product(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, h, w):
-            ctx.save_for_backward(h, w)
-            return half(h) @ half(w)
-
-        @staticmethod
-        def backward(ctx, dz):
-            h, w = ctx.saved_tensors
-            return half(dz) @ half(w).mT, (half(h).mT @ half(dz)).sum(0)
-
-    def half(x):
-        return x.bfloat16().to(x)
-
-    def call(s, fixed, state, *, reset, backend):
-        q, k, v, f = (s[n].float().movedim(1, 0) for n in "qkvf")
-        h, out = state, []
-        for t in range(len(q)):
-            h = torch.where(reset[:, t, None, None, None], 0, h)
-            a = torch.tanh(Product.apply(h, fixed["w"].float()) + k[t][..., None] * v[t][..., None, :])
-            h = f[t][..., None, None] * h + (1 - f[t][..., None, None]) * a
-            out.append((q[t][..., None, :] @ h).squeeze(-2))
-        return torch.stack(out, dim=1).to(s["q"].dtype), h
-
-    return dataclasses.replace(case, call=call)
-
-
-def test_a_model_in_bfloat16_is_as_good_as_plain_pytorch_that_rounds_the_same_operands():
-    case = m2rnn("triton", K=18, V=20, heads=(3, 3, 3, 3, 3), batch=2)
-    drawn = draw(case, 19, torch.bfloat16)
-    state = drawn[2].double()
-    drawn = (*({n: x.double() for n, x in part.items()} for part in drawn[:2]), state, drawn[3])
-    wide = {"f"}
-
-    def in_bfloat16(call):
-        def rounded(sequence, fixed, state, **options):
-            sequence = {n: x if n in wide else x.bfloat16() for n, x in sequence.items()}
-            return call(sequence, {n: x.bfloat16() for n, x in fixed.items()}, state, **options)
-
-        return rounded
-
-    exact = run(case, drawn, "reference", torch.float64)
-    ours, theirs = case, rounding_operands(case)
-    got, plain = (
-        run(dataclasses.replace(c, call=in_bfloat16(c.call)), drawn, "triton", torch.float32) for c in (ours, theirs)
-    )
-    for name, value in got.items():
-        assert_as_good_as(value, plain[name], exact[name], name)
-
-
-def test_two_runs_give_the_same_bits():
-    drawn = draw(BASIC, 18)
-    first, second = (run(BASIC, drawn, "triton", torch.float32) for _ in range(2))
+@every_kernel
+def test_two_runs_give_the_same_bits(case):
+    drawn = draw(case, 18)
+    first, second = (run(case, drawn, "triton", torch.float32) for _ in range(2))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_where_f_is_1_the_step_is_the_identity_bit_for_bit():
-    sequence, fixed, state, _ = draw(BASIC, 17, torch.float32)
-    sequence["f"] = torch.ones_like(sequence["f"])
-    (carried,) = differentiable(state)
-    _, last = BASIC.call(sequence, fixed, carried, backend="triton")
-    incoming = torch.randn_like(last)
-    assert torch.equal(last, state)
-    assert torch.equal(torch.autograd.grad(last, carried, incoming)[0], incoming)
+class Record(TorchDispatchMode):
+    """The calls of Triton's operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().startswith("matrixstate::") and func.name().endswith("_triton"):
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
 
 
-def test_a_reset_replaces_what_is_not_finite_and_clamping_does_not_hide_it():
-    sequence, fixed, state, _ = draw(BASIC, 17, torch.float32)
-    reset = torch.zeros(2, 17, dtype=torch.bool)
-    reset[:, 3] = True
-    y, last = BASIC.call(sequence, fixed, torch.full_like(state, torch.nan), reset=reset, backend="triton")
-    assert y[:, :3].isnan().all()
-    assert y[:, 3:].isfinite().all()
-    assert last.isfinite().all()
-    (v,) = differentiable({"v": sequence["v"]})
-    y, _ = BASIC.call(sequence, fixed, state, reset=reset, backend="triton")
-    incoming = torch.zeros_like(y)
-    incoming[:, 8] = torch.nan
-    (dv,) = torch.autograd.grad(y, v, incoming)
-    assert dv[:, 7].isnan().any()
-    assert not dv[:, :3].any()
-
-
-def test_the_operators_keep_the_promises_of_pytorch():
-    sequence, fixed, state, reset = draw(BASIC, 18, torch.float32)
-    BASIC.run(sequence, fixed, state)  # registers the operators
+@every_kernel
+def test_the_operators_keep_the_promises_of_pytorch(case):
+    sequence, fixed, state, reset = draw(case, 5, torch.float32)
     differentiable(sequence, fixed, state)
-    inputs = (*(sequence[n] for n in "qkv"), fixed["w"], sequence["f"], state, reset, 0.3, True, False)
-    torch.library.opcheck(torch.ops.matrixstate.m2rnn_scan_triton, inputs)
+    with Record() as record:
+        case.run(sequence, fixed, state, reset)
+    assert record.calls
+    for operator, arguments in record.calls:
+        tensors = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
+        for tensor in floats([x for x in tensors if isinstance(x, torch.Tensor)]):
+            tensor.requires_grad_()
+        torch.library.opcheck(operator, tuple(tensors))
 
 
-def test_what_it_cannot_do_is_refused_in_words():
-    for case, dtype, message in (
-        (BASIC, torch.float64, "triton: needs torch.float32 or torch.bfloat16, got torch.float64"),
-        (
-            m2rnn("triton", V=65),
-            torch.float32,
-            "triton: keeps W and its gradient in registers, for which V must be at m",
-        ),
-    ):
-        with pytest.raises(BackendUnavailable, match=message):
-            case.run(case.sequence(3, dtype), case.fixed(dtype), case.state(dtype))
-    wide = m2rnn("auto", V=65)
-    wide.run(wide.sequence(1, torch.float32), wide.fixed(torch.float32), None)  # the others have no such bound
+@every_kernel
+def test_other_dtypes_are_refused_in_words(case):
+    for dtype in (torch.float64, torch.float16):
+        sequence, fixed, state = case.sequence(3, dtype), case.fixed(dtype), case.state(dtype)
+        with pytest.raises(BackendUnavailable, match=f"triton: needs torch.float32 or torch.bfloat16, got {dtype}"):
+            case.run(sequence, fixed, state)
 
 
-def test_the_interpreter_is_taken_only_by_name(monkeypatch):
-    without_cpu = tuple(b for b in OPS["m2rnn_scan"] if b.name != "cpu")
-    monkeypatch.setitem(OPS, "m2rnn_scan", without_cpu)
-    assert choose("m2rnn_scan", "auto", "cpu", torch.float32, "to pass the cache") == "reference"
-    assert choose("m2rnn_scan", "triton", "cpu", torch.float32) == "triton"
+@every_kernel
+def test_the_interpreter_is_taken_only_by_name(case, monkeypatch):
+    without_cpu = tuple(b for b in OPS[case.op] if b.name != "cpu")
+    monkeypatch.setitem(OPS, case.op, without_cpu)
+    _choose.cache_clear()
+    assert choose(case.op, "auto", "cpu", torch.float32) != "triton"
+    _choose.cache_clear()
+    assert choose(case.op, "triton", "cpu", torch.float32) == "triton"
     with prefer("triton"):
-        assert backends("cpu", torch.float32)["m2rnn_scan"] == "triton"
+        assert backends("cpu", torch.float32)[case.op] == "triton"
 
 
 def test_without_the_interpreter_it_is_taken_on_gpus_alone():
+    need("m2rnn_scan", "triton")
     code = """
 import torch
 from matrixstate.ops import m2rnn_scan
@@ -189,12 +128,3 @@ m2rnn_scan(x, x, x, x[0], x[0], backend="triton")
     )
     assert done.stdout.split() == ["triton", "reference"]
     assert "triton: needs a GPU (or, to test it, TRITON_INTERPRET=1 in the environment), got cpu" in done.stderr
-
-
-def test_one_step_is_that_of_the_scan():
-    q = torch.randn(2, 1, 3, 4)
-    arguments = q, q, q, torch.randn(3, 4, 4), torch.rand(2, 1, 3)
-    for got, expected in zip(
-        m2rnn_scan(*arguments, backend="triton"), m2rnn_scan(*arguments, backend="reference"), strict=True
-    ):
-        torch.testing.assert_close(got, expected)

@@ -15,7 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)  # by TRITON_INTERPRET=1 before the first import of triton
-AMD = torch.version.hip is not None
+AMD = torch.version.hip is not None  # read at every launch, so that kernels can be compiled for another kind of GPU
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str | None:
@@ -40,23 +40,21 @@ def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, war
         program[grid](*arguments, **constants, **options(warps))
 
 
-def options(warps: int, amd: bool = AMD) -> dict[str, Any]:
+def options(warps: int) -> dict[str, Any]:
     """How a program is compiled. `warps` are NVIDIA's; AMD's are twice as wide.
 
     Contraction to fused multiply-adds is asked for by name, as its default changes between releases of Triton. Nothing
     is left to Triton's pipelining of loops, which is meant for independent steps: the programs load ahead themselves.
     """
-    return {"num_warps": max(warps // 2, 1) if amd else warps, "num_stages": 1, "enable_fp_fusion": True}
+    return {"num_warps": max(warps // 2, 1) if AMD else warps, "num_stages": 1, "enable_fp_fusion": True}
 
 
-def arithmetic(half: bool, amd: bool = AMD) -> dict[str, Any]:
+def arithmetic(half: bool) -> dict[str, Any]:
     """The constants HALF, FAST and PRECISION of `dot` and `tanh`.
 
-    Args:
-        half: operands of products may be rounded to bfloat16, and tanh may have the error of bfloat16.
-        amd: for a GPU of AMD's instead of NVIDIA's. Default: as PyTorch was built.
+    half: operands of products may be rounded to bfloat16, and tanh may have the error of bfloat16.
     """
-    return {"HALF": half, "FAST": half and not amd and not INTERPRETED.value, "PRECISION": "ieee" if amd else "tf32x3"}
+    return {"HALF": half, "FAST": half and not AMD and not INTERPRETED.value, "PRECISION": "ieee" if AMD else "tf32x3"}
 
 
 @triton.jit

@@ -1,0 +1,30 @@
+"""The sizes at which Triton kernels are compiled: calls of every op's backend as models make them, first the usual one.
+
+A call takes the dtype of the operands and returns what the backend returns. T, and whatever else the programs do not
+depend on, is small. Inputs require gradients, so that the backward pass can follow.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matrixstate.ops.m2rnn import kernel_triton as m2rnn
+
+
+def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.zeros(shape, dtype=dtype, requires_grad=True)
+
+
+def m2rnn_scan(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
+    """Shared q and k, as in the paper's layer."""
+    q, k, v = (leaf(1, 2, n, width, dtype=dtype) for n, width in ((1, K), (1, K), (heads, V)))
+    w, f, state = leaf(heads, V, V, dtype=dtype), leaf(1, 2, heads), leaf(1, heads, K, V)
+    return m2rnn.m2rnn_scan(q, k, v, w, f, state, None, None)
+
+
+SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
+    "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)},
+}
