@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from matrixstate.errors import ConfigError, DataError, Diverged, require
+from matrixstate.layers.mixer import map_state
+from matrixstate.models.captured import CapturedStep, can_be_captured
 from matrixstate.models.lm import LanguageModel
 from matrixstate.models.state_file import SavedState
 
@@ -77,7 +79,8 @@ class Generation:
     """An iterator over the next tokens of all rows, [B] int64 on the CPU. It does not end.
 
     Every row has a random generator of its own, so its text does not depend on the other rows. A model with learned
-    positions, when they are used up, starts again from the last half of its tokens.
+    positions, when they are used up, starts again from the last half of its tokens. On a GPU the steps of a model whose
+    state does not grow are one recorded graph (`CapturedStep`); the model must not be changed meanwhile.
 
     Args:
         model: on any device; put in evaluation mode.
@@ -88,6 +91,7 @@ class Generation:
     def __init__(self, model: LanguageModel, start: SavedState, sampling: Sampling) -> None:
         self.model, self.sampling = model.eval(), sampling
         self._state = start.state
+        self._captured: CapturedStep | None = None  # then the state is there
         self._pending = [list(row) for row in start.pending]
         self._generators = [_generator(random) for random in start.random]
         self._limit = model.max_positions
@@ -105,15 +109,18 @@ class Generation:
 
     def saved(self) -> SavedState:
         """The state after the tokens drawn so far, the last of which are pending."""
-        return SavedState(self._state, self._pending, [g.get_state() for g in self._generators], self._past)
+        state = self._state if self._captured is None else map_state(torch.clone, self._captured.state)
+        return SavedState(state, self._pending, [g.get_state() for g in self._generators], self._past)
 
     def _next_logits(self) -> Tensor:
         """The logits after the pending tokens [B, vocabulary]. Shorter rows are padded on the left."""
         if self._limit is not None:
             self._fit_positions(self._limit)
+        if self._captured is not None:
+            return self._captured(torch.tensor(self._pending))
         lengths = [len(row) for row in self._pending]
         longest, padded = max(lengths), max(lengths) - min(lengths)
-        mask = features = None
+        mask, features, before = None, None, self._state
         device = self.model.device
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in self._pending], device=device)
         if padded:
@@ -124,7 +131,10 @@ class Generation:
             real = None if mask is None or begin >= padded else mask[:, chunk]  # kernels are faster without a mask
             features, self._state = self.model.features(tokens[:, chunk], self._state, mask=real)
         assert features is not None
-        return self.model.head(features[:, -1])
+        logits = self.model.head(features[:, -1])
+        if longest == 1 and can_be_captured(self.model, before, self._state):
+            self._captured = CapturedStep(self.model, self._state)
+        return logits
 
     def _fit_positions(self, limit: int) -> None:
         """Restart from the last limit/2 tokens and the initial state if the pending tokens do not fit in `limit`.
@@ -133,7 +143,9 @@ class Generation:
         """
         longest = max(map(len, self._pending))
         recent = [(past + row)[-limit:] for past, row in zip(self._past, self._pending, strict=True)]
-        if int(self._state.position.max()) + longest > limit:
+        state = self._state if self._captured is None else self._captured.state
+        if int(state.position.max()) + longest > limit:
+            self._captured = None
             context = limit if longest > limit else max(1, limit // 2)
             self._pending = [row[-context:] for row in recent]
             self._state = self.model.init_state(len(recent))

@@ -88,8 +88,8 @@ class LanguageModel(nn.Module):
             state: to be passed to the next call.
 
         Raises:
-            ShapeError: another shape or dtype, another model's state, a token beyond the vocabulary (on the CPU only),
-                or a step beyond the learned positions.
+            ShapeError: another shape or dtype, another model's state; on the CPU also a token beyond the vocabulary
+                and a step beyond the learned positions.
         """
         features, state = self.features(tokens, state, mask=mask, reset=reset)
         return self.head(features), state

@@ -135,8 +135,11 @@ class Attention(Mixer):
 
 
 def learned_positions(table: Tensor, position: Tensor) -> Tensor:
-    """Rows of table [N, width] at position [B, T]: [B, T, width]. Raises ShapeError for a position of N or more."""
-    # compiled code cannot branch on data; there the indexing itself fails
-    if not torch.compiler.is_compiling() and position.numel() and int(position.max()) >= len(table):
+    """Rows of table [N, width] at position [B, T]: [B, T, width]. Raises ShapeError for a position of N or more.
+
+    In compiled code, and on other devices than the CPU, where reading a value would wait, the indexing itself fails.
+    """
+    seen = not torch.compiler.is_compiling() and position.device.type == "cpu" and position.numel()
+    if seen and int(position.max()) >= len(table):
         raise ShapeError(f"positions: the table has {len(table)} positions, got a step at {int(position.max())}")
     return table[position]
