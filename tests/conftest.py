@@ -3,12 +3,18 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels then run on the CPU
+# Before anything imports Triton: on a CPU its kernels are interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "1" if os.environ.get("MATRIXSTATE_TEST_DEVICE", "cpu") == "cpu" else "0")
 
 import pytest
 import torch
 
 from matrixstate.ops import OPS
+
+# Where tests run: MATRIXSTATE_TEST_DEVICE=cuda python -m pytest tests/ops -k triton runs those of Triton on a GPU.
+DEVICE = os.environ.get("MATRIXSTATE_TEST_DEVICE", "cpu")
+if DEVICE != "cpu":
+    torch.set_default_device(DEVICE)
 
 # Skips that are allowed with MATRIXSTATE_TEST_SKIPS=listed, as in CI: the start of the reason -> why it is allowed.
 ALLOWED_SKIPS = {
@@ -78,8 +84,8 @@ def shared_data():
 
 
 def need(op: str, backend: str, dtype: torch.dtype = torch.float32) -> None:
-    """Skips the test if a backend cannot run on this CPU; fails it if MATRIXSTATE_TEST_BACKENDS lists that backend."""
-    reason = next(b for b in OPS[op] if b.name == backend).why_not("cpu", dtype)
+    """Skips the test if a backend cannot run here; fails it if MATRIXSTATE_TEST_BACKENDS lists that backend."""
+    reason = next(b for b in OPS[op] if b.name == backend).why_not(DEVICE, dtype)
     if reason is None:
         return
     if backend in os.environ.get("MATRIXSTATE_TEST_BACKENDS", "").split(","):

@@ -31,6 +31,6 @@ def nudge(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """
     if not tensor.is_floating_point():
         return tensor
-    up = (torch.rand(tensor.shape, generator=generator) < 0.5).to(tensor.device)
+    up = (torch.rand(tensor.shape, generator=generator, device=generator.device) < 0.5).to(tensor.device)
     moved = torch.nextafter(tensor, torch.where(up, torch.inf, -torch.inf).to(tensor))
     return torch.where((tensor == 0) | (tensor == 1), tensor, moved)
