@@ -58,7 +58,8 @@ def compiled(call: Callable[[], Any], target: str) -> dict[str, Any]:
     _triton.launch, _triton.AMD = compile_program, target.startswith("gfx")
     try:
         outputs = [tensor for tensor in _tensors(call()) if tensor.requires_grad]
-        torch.autograd.backward(outputs, [torch.zeros_like(tensor) for tensor in outputs])
+        if outputs:  # the step of generation has no gradient
+            torch.autograd.backward(outputs, [torch.zeros_like(tensor) for tensor in outputs])
     finally:
         _triton.launch, _triton.AMD = launch, amd
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matrixstate.ops import M2RNNWeights
 from matrixstate.ops.m2rnn import kernel_triton as m2rnn
 
 
@@ -25,6 +26,16 @@ def m2rnn_scan(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
     return m2rnn.m2rnn_scan(q, k, v, w, f, state, None, None)
 
 
+def m2rnn_step(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
+    """One token of the same layer."""
+    C = 2 * K + heads * V
+    rate, bias, norm, w = leaf(heads), leaf(heads), leaf(heads * V), leaf(heads, V, V)
+    weights = M2RNNWeights((1, 1, heads), False, leaf(C, 4), rate, bias, w, leaf(heads, V), norm)
+    x, past, state = leaf(1, 1, C + heads + heads * V, dtype=dtype), leaf(1, 3, C), leaf(1, heads, K, V)
+    return m2rnn.m2rnn_step(x, weights, past, state)
+
+
 SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
-    "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)},
+    "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)}
+    | {"one token, K 64, V 16": partial(m2rnn_step, 16)},
 }

@@ -79,6 +79,7 @@ STEPS = {
     "conv of one step": lambda: conv(33, 1),
     "conv of two channels": lambda: conv(2, 7),
 }
+TRITON = {name: make for name, make in STEPS.items() if name.startswith("m2rnn")}
 every_step = pytest.mark.parametrize("name", STEPS)
 KERNELS = ("m2rnn_scan", "mru_scan", "causal_conv")
 
@@ -116,9 +117,11 @@ def equal(one: tuple, other: tuple) -> bool:
 
 
 @torch.no_grad()
-def assert_all_as_good(call: Callable, inputs: list, dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
+def assert_all_as_good(
+    call: Callable, inputs: list, dtype: torch.dtype, weights: torch.dtype | None = None, backend: str = "cpu"
+) -> None:
     rounded = to(to(inputs, dtype, weights), torch.float64)
-    got = call(*to(rounded, dtype, weights), backend="cpu")
+    got = call(*to(rounded, dtype, weights), backend=backend)
     plain = call(*to(rounded, dtype, weights), backend="reference")
     exact = call(*rounded, backend="reference")
     for what, *values in zip(("y", "past", "state"), got, plain, exact, strict=False):
@@ -132,6 +135,14 @@ def test_a_step_is_as_good_as_the_ordinary_ops(name, dtype):
     call, inputs = STEPS[name]()
     assert_all_as_good(call, inputs, dtype)
     assert_all_as_good(call, inputs, dtype, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", TRITON)
+def test_a_step_in_triton_is_as_good_as_the_ordinary_ops(name):
+    call, inputs = TRITON[name]()
+    need("m2rnn_scan", "triton")
+    assert_all_as_good(call, inputs, torch.float32, backend="triton")
+    assert_all_as_good(call, inputs, torch.bfloat16, torch.bfloat16, backend="triton")
 
 
 @every_step

@@ -8,9 +8,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from matrixstate.ops import _triton
 from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
-from matrixstate.ops.m2rnn import triton_programs
+from matrixstate.ops.m2rnn import triton_programs, triton_step
+from matrixstate.ops.m2rnn.checks import check_step
 from matrixstate.ops.m2rnn.flops import backward_flops, forward_flops
-from matrixstate.ops.m2rnn.reference import m2rnn_step  # one token is no work for a kernel that owns all steps
+from matrixstate.ops.m2rnn.weights import M2RNNWeights
 
 __all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
 
@@ -39,6 +40,31 @@ def m2rnn_scan(
     return y, last
 
 
+def m2rnn_step(
+    x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """As the reference, in two launches: all heads, and the norm. Products and tanh are those of float32."""
+    C = check_step("m2rnn_step", x, weights, past, state)
+    B, H, K, V = state.shape
+    (heads_q, heads_k, heads_v), unit, conv, log_rate, bias, w, residual, norm, eps = weights
+    y, after, last = fresh(state, B, H, V), None if past is None else fresh(past), fresh(state)
+    parameters = dense(conv, log_rate, bias, w, residual)
+    heads = {"H": H, "HQ": heads_q, "HK": heads_k, "HV": heads_v, "HF": len(bias), "HW": len(w)}
+    heads["HG"] = (x.shape[2] - C - len(bias)) // V
+    sizes = {"K": K, "V": V, "ROWS": _padded(K), "COLUMNS": _padded(V), "TAPS": 0 if conv is None else conv.shape[1]}
+    options = {"UNIT": unit, "RESIDUAL": residual is not None} | _triton.arithmetic(False)
+    tensors = (*dense(x, past, state), *parameters, y, after, last)
+    given = [state if tensor is None else tensor for tensor in tensors]  # what is not there is not read
+    _triton.launch(triton_step.step, (B * H,), given, warps=4, **heads, **sizes, **options)
+    y = torch.nn.functional.rms_norm(y.flatten(1), (H * V,), norm.to(y.dtype), eps)
+    return y[:, None].to(norm.dtype), after, last
+
+
+def _padded(size: int) -> int:
+    """The size of a tile that holds `size` rows or columns: a power of two that tensor cores take."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
 def _saved(state: Tensor, T: int, save: bool) -> Tensor:
     """Room for the states that the backward pass begins from."""
     B, H, K, V = state.shape
@@ -48,7 +74,7 @@ def _saved(state: Tensor, T: int, save: bool) -> Tensor:
 def _sizes(q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor) -> dict[str, int]:
     """The constants and the number of warps of both programs."""
     H, K, V = state.shape[1:]
-    columns = max(16, 1 << (V - 1).bit_length())
+    columns = _padded(V)
     heads = {"HQ": q.shape[2], "HK": k.shape[2], "HV": v.shape[2], "HW": w.shape[0], "HF": f.shape[2]}
     sizes = {"H": H, **heads, "K": K, "V": V, "ROWS": ROWS, "COLUMNS": columns, "INTERVAL": INTERVAL}
     return sizes | {"warps": WARPS[columns]}

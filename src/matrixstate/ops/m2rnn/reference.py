@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from matrixstate.errors import ShapeError
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, widened
+from matrixstate.ops._checks import widened
 from matrixstate.ops._gradient import clamp_gradient
 from matrixstate.ops._heads import share
 from matrixstate.ops._plain import unsupported
 from matrixstate.ops.conv import causal_conv
+from matrixstate.ops.m2rnn.checks import check_step
 from matrixstate.ops.m2rnn.weights import M2RNNWeights
 
 __all__ = ["m2rnn_scan", "m2rnn_step", "unsupported"]
@@ -41,7 +41,7 @@ def m2rnn_step(
     x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The definition of the step: the ops that it replaces, one after another."""
-    channels = _check_step("m2rnn_step", x, weights, past, state)
+    channels = check_step("m2rnn_step", x, weights, past, state)
     _, H, K, V = state.shape
     x = x.to(state.dtype)
     log_rate, bias, norm = (a.to(state.dtype) for a in (weights.log_rate, weights.bias, weights.norm))
@@ -60,31 +60,3 @@ def m2rnn_step(
     gate = gate.unflatten(-1, (-1, V)).repeat_interleave(H * V // gate.shape[-1], dim=2)
     y = (y * torch.nn.functional.silu(gate)).flatten(2)
     return torch.nn.functional.rms_norm(y, (H * V,), norm, weights.eps).to(weights.norm.dtype), past, state
-
-
-def _check_step(op: str, x: Tensor, weights: M2RNNWeights, past: Tensor | None, state: Tensor) -> int:
-    """Checks shapes and head counts; returns C."""
-    expect_floating(op, "x", x, "B 1 C+Hf+Hg·V")
-    expect_floating(op, "state", state, "B H K V")
-    B, H, K, V = state.shape
-    (q, k, v), f, w = weights.heads, weights.log_rate.shape[0], weights.w.shape[0]
-    channels = (q + k) * K + v * V
-    g = (x.shape[2] - channels - f) // max(V, 1)
-    if not all(n > 0 and H % n == 0 for n in (q, k, v, f, w, g)):
-        raise ShapeError(f"{op}: every head count must divide {H}, got q {q}, k {k}, v {v}, f {f}, w {w}, gate {g}")
-    expect(op, "x", x, (x.shape[0], 1, channels + f + g * V), x)
-    dtype = accumulation_dtype(x.dtype)
-    expect(op, "state", state, (x.shape[0], H, K, V), x, dtype)
-    shapes = {"log_rate": (f,), "bias": (f,), "w": (w, V, V), "residual": (H, V), "norm": (H * V,)}
-    for name, shape in shapes.items():
-        tensor = getattr(weights, name)
-        if tensor is not None:
-            expect(op, name, tensor, shape, x, tensor.dtype)
-    if (weights.conv is None) != (past is None):
-        raise ShapeError(f"{op}: past must be given where weights.conv is, and only there")
-    if weights.conv is not None and past is not None:
-        expect_floating(op, "conv", weights.conv, "C taps")
-        taps = weights.conv.shape[1]
-        expect(op, "conv", weights.conv, (channels, max(taps, 1)), x, weights.conv.dtype)
-        expect(op, "past", past, (B, taps - 1, channels), x, dtype)
-    return channels
