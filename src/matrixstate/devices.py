@@ -1,5 +1,7 @@
 """Where models run, by the names that commands and functions take."""
 
+import re
+
 import torch
 
 from matrixstate.errors import ConfigError
@@ -42,6 +44,17 @@ def _missing(kind: str, number: int) -> str | None:
     return None
 
 
+def wait(device: torch.device) -> None:
+    """Returns when the device has done what it was given, for measurements of time."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
 def describe(device: torch.device) -> str:
     """The name of a device for people, with that of a GPU."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def kind(description: str) -> str:
+    """What `describe` returned without a number: devices of one kind give comparable results."""
+    return re.sub(r":\d+", "", description)

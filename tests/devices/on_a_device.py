@@ -9,11 +9,12 @@ import pytest
 import torch
 from listeners import At
 from pretend import NAME, pretend_device, register
-from small import small_config
+from small import small_config, text_file
 
 import matrixstate
 from matrixstate.cli.__main__ import main
 from matrixstate.configs import encode, flatten
+from matrixstate.errors import ConfigError
 from matrixstate.layers import state_leaves
 from matrixstate.mixers import MIXERS
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
@@ -142,6 +143,29 @@ def test_a_task_is_trained_and_measured_on_a_device(tmp_path, capsys):
         )
         assert load_model(trained.run).device.type == "cpu"
     assert matrixstate.load(tmp_path / "run").track(32, sequences=4).token_accuracy(32) == expected
+
+
+def test_a_comparison_runs_on_one_kind_of_device(tmp_path):
+    small = {"width": 16, "blocks": [{"mixer": {"kind": "conv"}, "mlp": {"hidden": 8}}]}
+    suite = {
+        "name": "two-conv",
+        "seeds": 1,
+        "data": {"files": [str(text_file(tmp_path))], "validation": 0.05},
+        "training": {"steps": 3, "sequence": 8, "batch": 2, "evaluate_every": 3},
+        "models": [{"name": name, "model": small} for name in ("one", "other")],
+        "match": {"by": "wall_time", "tolerance": 0.99},
+    }
+    options = {"out": tmp_path / "out", "progress": False}
+    with pretend_device():
+        found = matrixstate.compare(suite, device=NAME, **options)
+        assert all(row.status == "done" for row in found._rows()[""])
+        places = [tmp_path / "out", *(tmp_path / "out" / "runs").glob("*/seed-*/run")]
+        assert len(places) == 3
+        for place in places:
+            assert json.loads((place / "environment.json").read_text())["device"] == NAME
+        matrixstate.compare(tmp_path / "out", device=NAME, progress=False)
+        with pytest.raises(ConfigError, match=f"--device: expected {NAME}, where .* was begun, got cpu"):
+            matrixstate.compare(tmp_path / "out", device="cpu", progress=False)
 
 
 def test_a_config_holds_no_device(tmp_path):

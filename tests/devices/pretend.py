@@ -21,6 +21,7 @@ def register():
     """Makes the device known to PyTorch; before the first backward pass, whose engine counts the kinds of devices."""
     backend_registration._setup_privateuseone_for_python_backend(NAME)
     module, state = torch.get_device_module(NAME), {"random": torch.zeros(4, dtype=torch.uint8)}
+    module.synchronize = lambda device=NAME: None
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float32]
     module.get_rng_state = lambda device=NAME: state["random"].clone()
     module.set_rng_state = lambda value, device=NAME: state.update(random=value.clone())

@@ -18,6 +18,7 @@ from matrixstate.comparison.running.tables import CURVES, RESULTS, PartResult, P
 from matrixstate.comparison.suites.files import make_suite, with_seeds
 from matrixstate.comparison.suites.set import SuiteSet, load_any, make_set
 from matrixstate.comparison.suites.suite import SuiteConfig
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError
 from matrixstate.plugins import load_plugins
 
@@ -105,6 +106,7 @@ def compare(
     text: Paths = (),
     set: Iterable[str] = (),
     seeds: int | None = None,
+    device: str = "auto",
     jobs: int = 1,
     plugins: Iterable[str | Path] = (),
     progress: bool = True,
@@ -117,6 +119,7 @@ def compare(
         text: files or folders of UTF-8 text, instead of the suite's.
         set: options that replace the suite's, as in "training.steps=100".
         seeds: how many seeds each entry is trained with, instead of the suite's number.
+        device: where all trainings run: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         jobs: how many trainings run at once, one thread each. More than one run in processes of their own, so that a
             script needs `if __name__ == "__main__":` around the call.
         plugins: files or names of the plug-ins that the suite uses.
@@ -135,7 +138,7 @@ def compare(
         wanted = _read(suite, list(set), as_paths(text))
         directory = Path(out) if out else Path("runs") / wanted.name
     wanted = wanted.with_seeds(seeds) if isinstance(wanted, SuiteSet) else with_seeds(wanted, seeds)
-    comparison = prepare(directory, wanted)
+    comparison = prepare(directory, wanted, find_device(device))
     try:
         with ComparisonProgress() if progress else nullcontext(Silent()) as listener:
             comparison.run(jobs, listener)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import torch
 from tyro.conf import Positional, UseAppendAction
 
 from matrixstate.cli.compare_show import print_sizes, show
@@ -14,6 +15,7 @@ from matrixstate.comparison.suites.files import with_seeds
 from matrixstate.comparison.suites.plan import plan_any
 from matrixstate.comparison.suites.set import SuiteSet, load_any
 from matrixstate.comparison.suites.suite import SuiteConfig
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError
 
 
@@ -22,6 +24,7 @@ def compare(
     *,
     text: UseAppendAction[tuple[Path, ...]] = (),
     out: Path | None = None,
+    device: str = "auto",
     jobs: int | None = None,
     seeds: int | None = None,
     set: UseAppendAction[tuple[str, ...]] = (),
@@ -38,7 +41,10 @@ def compare(
         suite: The YAML file of the suite, or the directory of a comparison to resume.
         text: A file or folder of UTF-8 text that replaces the suite's; of several parts, one must be on a text.
         out: The output directory. Default: runs/NAME.
-        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps". All
+            trainings of a comparison run on one kind of device.
+        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use, or 1 on
+            a GPU.
         seeds: Short for --set seeds=N.
         set: An option of the suite, as in training.steps=100, models.0.training.learning_rate=1e-3 or
             parts.NAME.training.length=40.
@@ -46,7 +52,8 @@ def compare(
         redraw: Only redraw figures and report, from the CSV files.
         json: Print the result as one JSON object.
     """
-    workers = check_jobs(jobs)
+    place = find_device(device)
+    workers = check_jobs(jobs, place)
     if redraw:
         if text or set or seeds is not None or dry_run:
             raise ConfigError("--redraw: expected no --text, --set, --seeds or --dry-run")
@@ -55,25 +62,25 @@ def compare(
     if suite.is_dir():
         if text or set or out or dry_run:
             raise ConfigError(f"compare: expected no --text, --set, --out or --dry-run with the comparison {suite}")
-        existing = prepare(suite, _with_seeds(open_any(suite).suite, seeds))
+        existing = prepare(suite, _with_seeds(open_any(suite).suite, seeds), place)
         return run_and_show(existing, workers, json, f"matrixstate compare {suite}")
     wanted = _with_seeds(load_any(suite, set, text), seeds)
     directory = out or Path("runs") / wanted.name
     if dry_run:
-        print_sizes(plan_any(wanted), json)
+        print_sizes(plan_any(wanted, place), json)
         return 0
-    return run_and_show(prepare(directory, wanted), workers, json, f"matrixstate compare {directory}")
+    return run_and_show(prepare(directory, wanted, place), workers, json, f"matrixstate compare {directory}")
 
 
 def _with_seeds(suite: SuiteConfig | SuiteSet, seeds: int | None) -> SuiteConfig | SuiteSet:
     return suite.with_seeds(seeds) if isinstance(suite, SuiteSet) else with_seeds(suite, seeds)
 
 
-def check_jobs(jobs: int | None) -> int:
-    """The number of workers. Raises ConfigError for fewer than one."""
+def check_jobs(jobs: int | None, device: torch.device) -> int:
+    """The number of workers; jobs on a GPU share it. Raises ConfigError for fewer than one."""
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs: expected at least 1, got {jobs}")
-    return jobs or cores()
+    return jobs or (cores() if device.type == "cpu" else 1)
 
 
 def run_and_show(comparison: Comparison | ComparisonSet, workers: int, json: bool, command: str) -> int:

@@ -12,6 +12,7 @@ from matrixstate.comparison.claims import Claim, all_claims, find_claim
 from matrixstate.comparison.running.comparison_set import ComparisonSet, open_any, prepare
 from matrixstate.comparison.running.pool import Interrupted
 from matrixstate.comparison.running.tables import RESULTS, Result, read_rows
+from matrixstate.devices import find_device
 from matrixstate.errors import ConfigError
 
 SHORT = "the short form: it shows that everything runs and the direction of the effects; the band is for the full form"
@@ -25,6 +26,7 @@ def reproduce(
     smoke: bool = False,
     text: UseAppendAction[tuple[Path, ...]] = (),
     out: Path | None = None,
+    device: str = "auto",
     jobs: int | None = None,
     set: UseAppendAction[tuple[str, ...]] = (),
     redraw: bool = False,
@@ -40,7 +42,9 @@ def reproduce(
         smoke: Run the short form, which takes a few minutes.
         text: A file or folder of UTF-8 text that replaces the claim's.
         out: The output directory. Default: runs/reproduce-NAME.
-        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
+        jobs: Number of trainings that run at once, one thread each. Default: the cores this process may use, or 1 on
+            a GPU.
         set: An option of the claim's suite, as in seeds=5.
         redraw: Only judge the claim and redraw figures and report, from the CSV files.
         json: Print the result as one JSON object.
@@ -49,7 +53,8 @@ def reproduce(
         return _list(json)
     if claim is None:
         raise ConfigError("reproduce: expected the name of a claim, or --list")
-    found, workers = find_claim(claim), check_jobs(jobs)
+    place = find_device(device)
+    found, workers = find_claim(claim), check_jobs(jobs, place)
     if redraw and (text or set):
         raise ConfigError("--redraw: expected no --text or --set")
     suite = found.suite(smoke=smoke, text=text, changes=set)
@@ -57,7 +62,7 @@ def reproduce(
     directory = out or Path("runs") / f"reproduce-{suite.name}"
     if not redraw:
         try:
-            train_all(prepare(directory, suite), workers, quiet=json)
+            train_all(prepare(directory, suite, place), workers, quiet=json)
         except Interrupted as stop:
             print("stopped; nothing is lost. Run the same command to resume", file=sys.stderr)
             return 128 + stop.signal

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from matrixstate.comparison.running.jobs import Job, read_json, with_training
@@ -28,6 +29,7 @@ from matrixstate.comparison.suites.matching import Matched
 from matrixstate.comparison.suites.plan import Plan
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import decode, encode, flatten, read_yaml
+from matrixstate.devices import CPU, describe, kind
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.plugins import ask_for, missing_plugins
@@ -66,18 +68,20 @@ class Comparison:
     directory: Path
     suite: SuiteConfig
     sizes: list[Matched]
+    device: torch.device = CPU
+    """Where its jobs run."""
 
     @classmethod
-    def create(cls, directory: Path, plan: Plan) -> "Comparison":
+    def create(cls, directory: Path, plan: Plan, device: torch.device = CPU) -> "Comparison":
         """Writes a new comparison. Raises ConfigError unless the directory is new or empty."""
         with new_directory(directory):
             if plan.text is not None:
                 plan.text.write(directory / "data")
-            write_environment(directory)
+            write_environment(directory, device)
             sizes = [{**dataclasses.asdict(one), "model": encode(one.model, CHOICES)} for one in plan.sizes]
             write_json(directory / "matching.json", {"sizes": sizes})
             _write_suite(directory, plan.suite)  # last: a directory with suite.yaml is a comparison
-        return cls(directory, plan.suite, plan.sizes)
+        return cls(directory, plan.suite, plan.sizes, device)
 
     @classmethod
     def open(cls, directory: Path) -> "Comparison":
@@ -96,7 +100,7 @@ class Comparison:
             raise ConfigError(f"--out: {self.directory} holds another suite: {one}" for one in differences)
         if suite.seeds != self.suite.seeds:
             _write_suite(self.directory, suite)
-        return Comparison(self.directory, suite, self.sizes)
+        return dataclasses.replace(self, suite=suite)
 
     def differences(self, suite: SuiteConfig) -> list[str]:
         """A sentence for every option, except the number of seeds, in which `suite` differs from this comparison's."""
@@ -110,7 +114,7 @@ class Comparison:
         steps = size.steps if kind == "final" else self.suite.trial_steps or size.steps
         config = with_training(self.suite.run_config(size.entry, size.model), steps, rate, seed)
         run, data = self.directory / "runs" / size.entry / place, self.directory / "data"
-        return Job(run, data, kind, config, self.suite.measured_to, self.suite.metric)
+        return Job(run, data, kind, config, self.suite.measured_to, self.suite.metric, str(self.device))
 
     def trials(self) -> dict[str, list[Job]]:
         """The trials of every entry, one per learning rate; none if there is only one rate."""
@@ -237,6 +241,13 @@ def write_yaml(path: Path, data: Any) -> None:
     replace_file(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
-def write_environment(directory: Path) -> None:
-    """Writes environment.json: machine, versions and threads of the jobs."""
-    write_json(directory / "environment.json", {**environment(), "threads": 1})
+def write_environment(directory: Path, device: torch.device) -> None:
+    """Writes environment.json: machine, device, versions and threads of the jobs."""
+    write_json(directory / "environment.json", {**environment(device), "threads": 1})
+
+
+def expect_device(directory: Path, device: torch.device) -> None:
+    """Raises ConfigError if a comparison was begun on another kind of device, whose results are not comparable."""
+    begun = (read_json(directory / "environment.json") or {}).get("device", "cpu")
+    if kind(begun) != kind(describe(device)):
+        raise ConfigError(f"--device: expected {begun}, where {directory} was begun, got {describe(device)}")

@@ -1,11 +1,15 @@
 """Comparisons of several parts in a directory, run by one pool of workers. They can be resumed and extended."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from matrixstate.comparison.running.comparison import (
     Comparison,
+    expect_device,
     new_directory,
     reading,
     write_environment,
@@ -19,6 +23,7 @@ from matrixstate.comparison.suites.plan import SetPlan, plan_any
 from matrixstate.comparison.suites.set import SuiteSet, make_set, merge_part_problems
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import read_yaml
+from matrixstate.devices import CPU
 from matrixstate.errors import CheckpointError, ConfigError
 
 PARTS = "parts"
@@ -36,11 +41,12 @@ class ComparisonSet:
     parts: dict[str, Comparison]
 
     @classmethod
-    def create(cls, directory: Path, plan: SetPlan) -> "ComparisonSet":
+    def create(cls, directory: Path, plan: SetPlan, device: torch.device = CPU) -> "ComparisonSet":
         """Writes a new comparison. Raises ConfigError unless the directory is new or empty."""
         with new_directory(directory):
-            parts = {name: Comparison.create(directory / PARTS / name, one) for name, one in plan.parts.items()}
-            write_environment(directory)
+            places = {name: directory / PARTS / name for name in plan.parts}
+            parts = {name: Comparison.create(places[name], one, device) for name, one in plan.parts.items()}
+            write_environment(directory, device)
             write_yaml(directory / "suite.yaml", plan.suite.source)  # last: a directory with suite.yaml is a comparison
         return cls(directory, plan.suite, parts)
 
@@ -108,10 +114,7 @@ def _differences(parts: Mapping[str, Comparison], suite: SuiteSet) -> list[str]:
 
 
 def _with_seeds(parts: Mapping[str, Comparison], suite: SuiteSet) -> dict[str, Comparison]:
-    return {
-        name: Comparison(part.directory, with_seeds(part.suite, suite.seeds), part.sizes)
-        for name, part in parts.items()
-    }
+    return {name: dataclasses.replace(part, suite=with_seeds(part.suite, suite.seeds)) for name, part in parts.items()}
 
 
 def is_set(directory: Path) -> bool:
@@ -119,19 +122,30 @@ def is_set(directory: Path) -> bool:
     return (directory / PARTS).is_dir()
 
 
-def open_any(directory: Path) -> Comparison | ComparisonSet:
-    """The existing comparison, of one part or of several. Raises CheckpointError if it is missing or damaged."""
-    return ComparisonSet.open(directory) if is_set(directory) else Comparison.open(directory)
+def open_any(directory: Path, device: torch.device = CPU) -> Comparison | ComparisonSet:
+    """The existing comparison, of one part or of several. Raises CheckpointError if it is missing or damaged.
+
+    device: where its jobs run.
+    """
+    if not is_set(directory):
+        return dataclasses.replace(Comparison.open(directory), device=device)
+    found = ComparisonSet.open(directory)
+    parts = {name: dataclasses.replace(part, device=device) for name, part in found.parts.items()}
+    return dataclasses.replace(found, parts=parts)
 
 
-def prepare(directory: Path, suite: SuiteConfig | SuiteSet) -> Comparison | ComparisonSet:
-    """The comparison in `directory`, new or resumed with the same suite. Raises ConfigError if it has another."""
+def prepare(directory: Path, suite: SuiteConfig | SuiteSet, device: torch.device = CPU) -> Comparison | ComparisonSet:
+    """The comparison in `directory`, new or resumed with the same suite, on a device.
+
+    Raises ConfigError if it has another suite, or was begun on a device of another kind.
+    """
     if not (directory / "suite.yaml").exists():
-        plan = plan_any(suite)
+        plan = plan_any(suite, device)
         if isinstance(plan, SetPlan):
-            return ComparisonSet.create(directory, plan)
-        return Comparison.create(directory, plan)
-    existing = open_any(directory)
+            return ComparisonSet.create(directory, plan, device)
+        return Comparison.create(directory, plan, device)
+    existing = open_any(directory, device)
+    expect_device(directory, device)
     if isinstance(existing, ComparisonSet) and isinstance(suite, SuiteSet):
         return existing.extend(suite)
     if isinstance(existing, Comparison) and not isinstance(suite, SuiteSet):

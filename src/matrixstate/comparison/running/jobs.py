@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from matrixstate.comparison.suites.metrics import METRICS
 from matrixstate.errors import CheckpointError, MatrixStateError
 from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, load_model, start, train
@@ -43,6 +45,8 @@ class Job:
     """For a task: the length up to which the compared accuracy is measured. Default: the longest."""
     metric: str | None = None
     """The name of what is compared, of `METRICS`. Default: bits per byte of a text, accuracy on a task."""
+    device: str = "cpu"
+    """Where it is trained and measured."""
 
     @property
     def entry(self) -> str:
@@ -152,22 +156,22 @@ def run_job(job: Job, on_step: Callable[[int], None] | None = None) -> dict[str,
 
 def _train(job: Job, reporter: JobReporter) -> dict[str, Any]:
     """Trains the job's run, resumed from its newest checkpoint if it has one."""
-    directory = job.directory / "run"
+    directory, device = job.directory / "run", torch.device(job.device)
     if (directory / "config.yaml").exists():
         run = Run.open(directory)
         resume = bool(list_checkpoints(run.checkpoints))
     elif isinstance(job.config, TaskRunConfig):
-        run, resume = start(directory, job.config), False
+        run, resume = start(directory, job.config, device), False
     else:
-        config = resolve_precision(job.config)
-        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into)), False
-    outcome = train(run, [reporter], resume=resume)
+        config = resolve_precision(job.config, device)
+        run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into), device), False
+    outcome = train(run, [reporter], resume=resume, device=device)
     if outcome.evaluation is None:  # stopped before the last evaluation
         raise Stopped(outcome.stopped or signal.SIGINT)
     found = _summarise_log(run.metrics())
     value, curves = _of_task(job, outcome) if isinstance(job.config, TaskRunConfig) else _of_text(outcome)
     if job.metric is not None:
-        value |= {"value": METRICS[job.metric]().measure(load_model(run), run), "item_error": None}
+        value |= {"value": METRICS[job.metric]().measure(load_model(run, device=device), run), "item_error": None}
     found["curves"] |= curves
     return {"status": "done", "reason": "", "tokens": outcome.progress.tokens, **value, **found}
 

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from matrixstate.comparison.suites.entries import EntryConfig, varied_path, with_option
 from matrixstate.comparison.suites.suite import SuiteConfig
+from matrixstate.devices import CPU, wait
 from matrixstate.errors import ConfigError
 from matrixstate.models import Counts, LanguageModel, ModelConfig, count
 
@@ -53,6 +54,8 @@ class Shape:
     """Tokens per sequence."""
     steps: int
     tokens_per_step: int
+    device: torch.device = CPU
+    """Where it is timed, for a budget in seconds."""
 
 
 def match(suite: SuiteConfig, shapes: dict[str, Shape]) -> list[Matched]:
@@ -199,7 +202,7 @@ def _between(low: int, high: int, at_low: float, at_high: float, target: float |
 
 
 def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
-    """Median seconds of a forward and backward pass with one thread. Leaves the random state as it was."""
+    """Median seconds of a forward and backward pass, on a CPU with one thread. Leaves the random state as it was."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -207,10 +210,12 @@ def step_seconds(model: ModelConfig, shape: Shape, rounds: int = 5) -> float:
             vocabulary = model.vocabulary or shape.vocabulary
             trained = LanguageModel(dataclasses.replace(model, vocabulary=vocabulary, dropout=0.0))
             tokens = torch.randint(vocabulary, (max(1, shape.tokens_per_step // shape.length), shape.length))
+        trained, tokens = trained.to(shape.device), tokens.to(shape.device)
         took = []
         for _ in range(rounds + 1):
             began = time.perf_counter()
             cross_entropy(trained(tokens)[0].flatten(0, 1), tokens.flatten()).backward()
+            wait(shape.device)
             took.append(time.perf_counter() - began)
         return statistics.median(took[1:])  # the first one also allocates
     finally:

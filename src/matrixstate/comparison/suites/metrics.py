@@ -21,7 +21,7 @@ class Metric(ABC):
         """The number of a trained model.
 
         Args:
-            model: in evaluation mode.
+            model: in evaluation mode, on the device that it was trained on.
             run: what it was trained in; `run.config` says how and on what, a text's tokens lie in `run.data`.
         """
 

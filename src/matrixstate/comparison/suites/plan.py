@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from matrixstate.comparison.suites.entries import TaskEntry
 from matrixstate.comparison.suites.matching import Matched, Shape, match
 from matrixstate.comparison.suites.set import SuiteSet, merge_part_problems
 from matrixstate.comparison.suites.suite import SuiteConfig, TaskSuite, TextSuite
 from matrixstate.data import RandomWindows, TokenizedText, tokenize
+from matrixstate.devices import CPU
 from matrixstate.errors import ConfigError
 from matrixstate.training import RunConfig, TaskRunConfig, TextRunConfig
 from matrixstate.training.fit import expect_fit
@@ -30,10 +33,13 @@ class SetPlan:
     parts: dict[str, Plan]
 
 
-def make_plan(suite: SuiteConfig) -> Plan:
-    """Tokenizes the text and meets the budget. Writes nothing. Raises ConfigError or DataError if either fails."""
+def make_plan(suite: SuiteConfig, device: torch.device = CPU) -> Plan:
+    """Tokenizes the text and meets the budget. Writes nothing. Raises ConfigError or DataError if either fails.
+
+    device: where the entries will be trained, on which a budget in seconds depends.
+    """
     if isinstance(suite, TaskSuite):
-        shapes = {entry.name: _task_shape(suite, entry) for entry in suite.models}
+        shapes = {entry.name: _task_shape(suite, entry, device) for entry in suite.models}
         return Plan(suite, _expect_fits(suite, match(suite, shapes)), None)
     assert isinstance(suite, TextSuite)
     text = tokenize(suite.data)
@@ -42,7 +48,7 @@ def make_plan(suite: SuiteConfig) -> Plan:
         training = entry.training
         RandomWindows(text.parts["train"], training.sequence, training.batch, 0)
         shapes[entry.name] = Shape(
-            text.tokenizer.size, training.sequence, training.steps, training.batch * training.sequence
+            text.tokenizer.size, training.sequence, training.steps, training.batch * training.sequence, device
         )
     small = [e for e in suite.models if (e.model.vocabulary or text.tokenizer.size) < text.tokenizer.size]
     if small:
@@ -78,18 +84,18 @@ def _expect_fit(config: RunConfig) -> None:
         expect_fit(config.model, config.training.rates, {"training.sequence": config.training.sequence})
 
 
-def _task_shape(suite: TaskSuite, entry: TaskEntry) -> Shape:
+def _task_shape(suite: TaskSuite, entry: TaskEntry, device: torch.device) -> Shape:
     """The shape at full length; a curriculum's shorter steps hold at most as many tokens."""
     training = entry.training
-    return Shape(suite.data.vocabulary, training.length, training.steps, training.batch * training.length)
+    return Shape(suite.data.vocabulary, training.length, training.steps, training.batch * training.length, device)
 
 
-def make_set_plan(suite: SuiteSet) -> SetPlan:
+def make_set_plan(suite: SuiteSet, device: torch.device = CPU) -> SetPlan:
     """The plan of every part. Writes nothing. Raises ConfigError with the problems of all parts at once."""
     plans, found = {}, {}
     for name, part in suite.parts.items():
         try:
-            plans[name] = make_plan(part)
+            plans[name] = make_plan(part, device)
         except ConfigError as error:
             found[name] = error.problems
     if found:
@@ -97,6 +103,6 @@ def make_set_plan(suite: SuiteSet) -> SetPlan:
     return SetPlan(suite, plans)
 
 
-def plan_any(suite: SuiteConfig | SuiteSet) -> Plan | SetPlan:
+def plan_any(suite: SuiteConfig | SuiteSet, device: torch.device = CPU) -> Plan | SetPlan:
     """The plan of a suite or a set. Writes nothing. Raises ConfigError or DataError if there is none."""
-    return make_set_plan(suite) if isinstance(suite, SuiteSet) else make_plan(suite)
+    return make_set_plan(suite, device) if isinstance(suite, SuiteSet) else make_plan(suite, device)
