@@ -30,14 +30,18 @@ def from_chunks(y: Tensor, length: int) -> Tensor:
 
 
 def decay_sums(log_decay: Tensor, chunk: int) -> Tensor:
-    """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and including each step of a chunk.
+    """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and including each step of a chunk."""
+    return to_chunks(bounded(log_decay), chunk).cumsum(dim=3)
 
-    They are clamped at a logarithm whose exponential is already zero: the decay is the same, and the sum with it still
-    resolves the decays of the steps around it (a float32 near 1e6 has no hundredths).
+
+def bounded(log_decay: Tensor) -> Tensor:
+    """Logarithms of decays clamped at one whose exponential is already zero.
+
+    The decay is the same, and a sum with it still resolves the decays of the steps around it (a float32 near 1e6 has no
+    hundredths, and minus infinity leaves nothing of any sum).
     """
     numbers = torch.finfo(log_decay.dtype)
-    least = math.log(numbers.smallest_normal * numbers.eps) - 1  # below the smallest subnormal number
-    return to_chunks(log_decay.clamp_min(least), chunk).cumsum(dim=3)
+    return log_decay.clamp_min(math.log(numbers.smallest_normal * numbers.eps) - 1)  # below the least subnormal number
 
 
 def seen(documents: Tensor | None, chunk: int, strict: bool, device: torch.device) -> Tensor:

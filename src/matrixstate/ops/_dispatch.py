@@ -16,6 +16,7 @@ from matrixstate.errors import BackendUnavailable
 
 HINTS = {
     "matrixstate._native": " (`pip install` builds it where there is a C++17 compiler; see csrc/README.md)",
+    "fla": " (pip install 'matrixstate[gpu]')",
     "triton": " (pip install 'matrixstate[gpu]')",
 }
 
@@ -66,6 +67,11 @@ def _triton(folder: str) -> Backend:
     return Backend("triton", f"matrixstate.ops.{folder}.kernel_triton", requires="triton", auto_on="cuda")
 
 
+def _fla(folder: str) -> Backend:
+    """The kernels of flash-linear-attention, for GPUs alone."""
+    return Backend("fla", f"matrixstate.ops.{folder}.kernel_fla", requires="fla", auto_on="cuda")
+
+
 def _reference(folder: str) -> Backend:
     return Backend("reference", f"matrixstate.ops.{folder}.reference")
 
@@ -77,14 +83,14 @@ def _chunked(folder: str) -> Backend:
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_cpu("conv"), _reference("conv")),
-    "delta_scan": (_cpu("delta"), _chunked("delta"), _reference("delta")),
+    "delta_scan": (_cpu("delta"), _fla("delta"), _chunked("delta"), _reference("delta")),
     "gru_scan": (_cpu("cells"), _reference("cells")),
     "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
     "lstm_scan": (_cpu("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
-    "outer_scan": (_cpu("outer"), _chunked("outer"), _reference("outer")),
+    "outer_scan": (_cpu("outer"), _fla("outer"), _chunked("outer"), _reference("outer")),
     "rnn_scan": (_cpu("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "snap_scan": (_cpu("snap"), _reference("snap")),

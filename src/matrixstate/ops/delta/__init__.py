@@ -43,8 +43,8 @@ def delta_scan(
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
         reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it.
         chunk: steps per chunk of the chunked form, >= 1; it changes the result by rounding only.
-        backend: "cpu" (compiled), "chunked" (products of matrices and a triangular system, for any device),
-            "reference", or "auto": the first of them that can run.
+        backend: "cpu" (compiled), "fla" (flash-linear-attention, in bfloat16 on GPUs), "chunked" (products of matrices
+            and a triangular system, for any device), "reference", or "auto": the first of them that can run.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -62,7 +62,8 @@ def delta_scan(
     op = "delta_scan"
     rows = {"k": k, "read": read} | ({} if write is None else {"write": write})
     state = _check(op, q, v, rows, log_decay, micro_steps, state, reset, chunk)
-    run = implementation(op, backend, q.device.type, q.dtype)
+    details = _details(q, v, log_decay, micro_steps, rule=False)
+    run = implementation(op, backend, q.device.type, q.dtype, *details)
     if q.shape[1] == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1]), state
     return run(q, k, v, read, write, log_decay, micro_steps, state, reset, chunk)
@@ -162,10 +163,24 @@ def _rules(
     """`gated_delta_product` under the name of the rule that was called."""
     state = _check(op, q, v, {"k": k}, log_decay, micro_steps, state, reset, chunk)
     expect_any(op, "beta", beta, q, tuple(k.shape[:3]))
-    run = implementation("delta_scan", backend, q.device.type, q.dtype, function="gated_delta_product")
+    details = _details(q, v, log_decay, micro_steps, rule=True)
+    run = implementation("delta_scan", backend, q.device.type, q.dtype, *details, function="gated_delta_product")
     if q.shape[1] == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1]), state
     return run(q, k, v, beta, log_decay, micro_steps, state, reset, chunk)
+
+
+def _details(q: Tensor, v: Tensor, log_decay: Tensor | None, micro_steps: int, *, rule: bool) -> tuple[str, ...]:
+    """What a backend may lack, in the words of its `unsupported`; `rule` for a delta rule, not any read."""
+    K, V = q.shape[-1], v.shape[-1]
+    asked = {
+        "micro-steps with a read": micro_steps > 1 and not rule,
+        "micro-steps with a decay per channel": micro_steps > 1 and log_decay is not None and log_decay.ndim == 4,
+        "decay per head": rule and log_decay is not None and log_decay.ndim == 3,
+        "K > 256": K > 256,
+        "odd width": K % 2 != 0 or V % 2 != 0,
+    }
+    return tuple(detail for detail, is_asked in asked.items() if is_asked)
 
 
 def _check(op, q, v, rows, log_decay, micro_steps, state, reset, chunk) -> Tensor:

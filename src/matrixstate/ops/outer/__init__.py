@@ -48,8 +48,8 @@ def outer_scan(
         state: [B, H, K, V], dtype of `q` but at least float32. S_0. Default: zeros.
         reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it.
         chunk: steps per chunk of the chunked form, >= 1; it changes the result by rounding only.
-        backend: "cpu" (compiled), "chunked" (products of matrices, for any device), "reference", or "auto": the first
-            of them that can run.
+        backend: "cpu" (compiled), "fla" (flash-linear-attention, in bfloat16 on GPUs), "chunked" (products of matrices,
+            for any device), "reference", or "auto": the first of them that can run.
 
     Returns:
         y: [B, T, H, V], dtype of `q`. Sums are in at least float32.
@@ -68,7 +68,8 @@ def outer_scan(
     (B, T, H, K), V = q.shape, v.shape[-1]
     expect_flags(op, q, reset=reset)
     state = first_state(op, state, (B, H, K, V), q)
-    run = implementation(op, backend, q.device.type, q.dtype)
+    details = _details(q, v, log_decay, log_decay_v, log_input, bonus, read)
+    run = implementation(op, backend, q.device.type, q.dtype, *details)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     return run(q, k, v, log_decay, log_decay_v, log_input, bonus, read, state, reset, chunk)
@@ -114,6 +115,18 @@ def linear_attention(
     )
     weights = y[..., -1:]
     return (y[..., :-1] / weights.masked_fill(weights == 0, 1)).to(q.dtype), state
+
+
+def _details(q, v, log_decay, log_decay_v, log_input, bonus, read) -> tuple[str, ...]:
+    """What a backend may lack, in the words of its `unsupported`."""
+    K, V = q.shape[-1], v.shape[-1]
+    asked = {
+        "bonus with log_input": bonus is not None and log_input is not None,
+        "decay of columns": log_decay_v is not None,
+        "decay per head": log_decay is not None and log_decay.ndim == 3 and read == "post",
+        "odd width": K % 2 != 0 or V % 2 != 0,
+    }
+    return tuple(detail for detail, is_asked in asked.items() if is_asked)
 
 
 def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> None:
