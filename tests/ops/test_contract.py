@@ -221,8 +221,18 @@ def test_an_unknown_backend_is_refused_with_the_known_ones(op):
 @pytest.mark.slow
 @everywhere
 def test_compiles_without_a_graph_break(case):
+    """Forward and backward; one graph is right for any resets, so nothing of it depends on their values."""
     torch.compiler.reset()  # cases of one op share their code, and the compiler counts its recompilations
-    sequence, fixed, state = case.sequence(3, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
-    compiled = torch.compile(lambda s, f, st: case.run(s, f, st), fullgraph=True, backend="aot_eager")
-    for got, expected in zip(compiled(sequence, fixed, state), case.run(sequence, fixed, state), strict=True):
-        torch.testing.assert_close(got, expected)
+    T = 6  # two chunks, the second of them padded
+    drawn = case.sequence(T, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
+    resets = [torch.rand(B, T) < 0.3, torch.rand(B, T) < 0.3] if case.resets else [None]
+    compiled = torch.compile(lambda *inputs: case.run(*inputs), fullgraph=True, backend="aot_eager")
+    for reset in resets:
+        results = []
+        for run in (compiled, case.run):
+            parts = [copy(part) for part in drawn]
+            leaves = differentiable(*parts)
+            outputs = run(*parts, reset)
+            results.append([*outputs, *torch.autograd.grad(weighted(outputs), leaves)])
+        for i, (got, expected) in enumerate(zip(*results, strict=True)):
+            torch.testing.assert_close(got, expected, msg=lambda text, i=i: f"output or gradient {i}: {text}")
