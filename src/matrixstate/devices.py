@@ -30,6 +30,11 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def kinds_here() -> list[str]:
+    """The kinds of devices that this machine has and this build of PyTorch can use, the CPU first."""
+    return [kind for kind in ("cpu", "cuda", "mps") if _missing(kind, 0) is None]
+
+
 def _missing(kind: str, number: int) -> str | None:
     """Why there is no such device; None if there is."""
     if kind == "cuda":

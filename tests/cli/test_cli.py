@@ -1,6 +1,7 @@
 """The commands: their results, and one clear line for errors."""
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -213,10 +214,24 @@ def test_list_describes_every_mixer(capsys):
 
 def test_info_lists_every_op_with_its_backends(capsys):
     about = json.loads(output(capsys, "info", "--json"))
-    assert about["ops"]["matrix_scan"]["reference"] == "available"
+    available = {"float32 on cpu": "available", "bfloat16 on cpu": "available"}
+    assert about["ops"]["matrix_scan"]["reference"] == available
     assert about["ops"].keys() == OPS.keys()
+    assert about["backends"]["float32 on cpu"]["attention"] == "sdpa"
+    assert about["devices"][0] == "cpu"
     assert "torch" in about["packages"]
     assert "matrix_scan" in output(capsys, "info")
+
+
+def test_info_has_columns_for_every_device_and_names_what_cannot_run(capsys, monkeypatch):
+    module = importlib.import_module("matrixstate.cli.info")
+    monkeypatch.setattr(module, "kinds_here", lambda: ["cpu", "cuda"])
+    monkeypatch.setattr(module, "describe", lambda device: f"{device} with a name")
+    text = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output(capsys, "info").splitlines()]
+    assert ["device", "cuda with a name"] in text
+    assert any(cells[0] == "attention" and cells[-1] == "sdpa" and len(cells) == 5 for cells in text if cells)
+    (refusal,) = [cells for cells in text if cells[:1] == ["onednn"] and "torch.bfloat16 on cuda" in cells[1]]
+    assert refusal[2] == "linear"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -58,10 +58,10 @@ class Documents:
 
 def unsupported(device: str, dtype: torch.dtype, *details: str) -> str | None:
     """Why its kernels cannot run such inputs; None if they can. Details that both ops have are answered here."""
-    if dtype != torch.bfloat16:
-        return f"needs torch.bfloat16 (it multiplies float32 in TF32 or not at all), got {dtype}"
     if device != "cuda":
         return f"needs a GPU, got {device}"
+    if dtype != torch.bfloat16:
+        return f"needs torch.bfloat16 (it multiplies float32 in TF32 or not at all), got {dtype}"
     if environ.get("TRITON_INTERPRET") == "1":
         return "runs on a GPU alone, got TRITON_INTERPRET=1 in the environment"
     if find_spec("triton") is None:
