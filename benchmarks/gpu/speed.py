@@ -88,6 +88,13 @@ def works(tiny: bool) -> list[Work]:
         ("gru_scan, dense: B 64, T 512, one head of 512", partial(cell, kind="gru", d=512), 512, 1, 64),
         ("outer_scan, no decay, B 8, T 4096, 16 heads of 128", partial(outer, decay="none", K=128, V=128), 4096, 16, 8),
         ("outer_scan, per head, B 8, T 4096, 16 heads of 128", partial(outer, decay="head", K=128, V=128), 4096, 16, 8),
+        (
+            "outer_scan, per channel, B 4, T 2048, 8 heads of 64",
+            partial(outer, decay="channel", K=64, V=64),
+            2048,
+            8,
+            4,
+        ),
         ("delta rule, B 8, T 4096, 16 heads of 128", partial(rule, K=128, V=128), 4096, 16, 8),
         ("gated delta rule, B 8, T 4096, 16 heads of 128", partial(rule, decay="head", K=128, V=128), 4096, 16, 8),
         ("delta, per channel, B 4, T 2048, 8 heads of 64", partial(delta, decay="channel", K=64, V=64), 2048, 8, 4),
@@ -121,7 +128,9 @@ def check(stage: Stage, work: Work) -> None:
     drawn = {n: x.double() for n, x in sequence.items()}, {n: x.double() for n, x in fixed.items()}, state, reset
     exact = run(work.small, drawn, "reference", torch.float64)
     plain = [run(work.small, inputs, "reference", torch.float32) for inputs in (drawn, nudged(drawn))]
-    for backend in (name for name in backends_of(work, stage.device.type) if name != "reference"):
+    device = stage.device.type
+    wide = [name for name in backends_of(work, device) if not _is_narrow(work.op, name, device)]
+    for backend in (name for name in wide if name != "reference"):
         what = {"op": work.name, "backend": backend}
         stage.attempt(
             "errors over the whole length, float32", what, partial(_errors, work, drawn, backend, plain, exact)
@@ -140,6 +149,42 @@ def _errors(work: Work, drawn: tuple, backend: str, plain: list[dict], exact: di
             wrong.append(f"{name}: {ours:.2g}, plain {max(theirs):.2g}")
         worst, worst_plain = max(worst, ours / (size or 1)), max(worst_plain, max(theirs) / (size or 1))
     return {"relative error": worst, "of plain PyTorch": worst_plain, "wrong": "; ".join(wrong) or "nothing"}
+
+
+def check_in_bfloat16(stage: Stage, work: Work) -> None:
+    """The errors of backends that take no float32, such as fla, which round more than inputs and outputs."""
+    narrow = [name for name in backends_of(work, stage.device.type) if _is_narrow(work.op, name, stage.device.type)]
+    if not narrow:
+        return
+    sequence, fixed, state, reset = draw(work.small, work.T)
+    drawn = {n: x.bfloat16().double() for n, x in sequence.items()}, fixed, state, reset
+    exact = run(work.small, drawn, "reference", torch.float64)
+    rounded = dataclasses.replace(work.small, call=with_halves(work.small.call))
+    plain = _relative_errors(run(rounded, drawn, "reference", torch.float32), exact)
+    for backend in narrow:
+        what = {"op": work.name, "backend": backend}
+        stage.attempt(
+            "errors over the whole length, bfloat16", what, partial(_worst, rounded, drawn, backend, plain, exact)
+        )
+
+
+def _is_narrow(op: str, name: str, device: str) -> bool:
+    return next(b for b in OPS[op] if b.name == name).why_not(device, torch.float32) is not None
+
+
+def _relative_errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Of every result, the root mean square of its error over that of its values; infinity where it is not finite."""
+    errors = {}
+    for name, value in got.items():
+        error = (value.double() - exact[name]).norm() / exact[name].norm()
+        errors[name] = error.item() if value.isfinite().all() else float("inf")
+    return errors
+
+
+def _worst(case: Case, drawn: tuple, backend: str, plain: dict[str, float], exact: dict[str, Tensor]) -> dict[str, Any]:
+    errors = _relative_errors(run(case, drawn, backend, torch.float32), exact)
+    worst = max(errors, key=errors.__getitem__)
+    return {"relative error": errors[worst], "of plain PyTorch": plain[worst], "in": worst}
 
 
 def time_all(stage: Stage, work: Work) -> None:
@@ -215,6 +260,7 @@ def main() -> None:
     stage = Stage("speed", "Ops at the sizes of models")
     for work in works(stage.tiny):
         stage.attempt("not checked", {"op": work.name}, partial(check, stage, work))
+        stage.attempt("not checked in bfloat16", {"op": work.name}, partial(check_in_bfloat16, stage, work))
         stage.attempt("not timed", {"op": work.name}, partial(time_all, stage, work))
         if stage.device.type == "cuda":
             torch.cuda.empty_cache()
