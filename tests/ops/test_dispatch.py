@@ -45,7 +45,7 @@ def test_a_name_that_no_op_has_is_refused():
 
 def test_a_further_backend_is_a_module_and_a_line(monkeypatch):
     module = ModuleType("matrixstate_further_backend")
-    module.unsupported = lambda device, dtype: None if dtype == torch.float32 else "is for float32"
+    module.unsupported = lambda device, dtype, *details: None if dtype == torch.float32 else "is for float32"
     module.outer_scan = lambda q, k, v, *options: (v + 1, options[-3])
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(OPS, "outer_scan", (Backend("further", module.__name__), *OPS["outer_scan"]))

@@ -291,18 +291,19 @@ def test_what_the_kernels_cannot_do_is_refused_in_words(run, reason):
 
 
 @pytest.mark.parametrize(("K", "V"), [(3, 4), (4, 3)])
-def test_odd_widths_are_a_detail_of_both_ops(K, V, monkeypatch):
+def test_determinism_and_odd_widths_are_details_of_both_ops(K, V, monkeypatch):
     monkeypatch.setattr(_fla, "unsupported", lambda device, dtype, *details: " and ".join(details) or None)
     q, v = halves(1, 2, 3, K), halves(1, 2, 3, V)
     for run in (lambda: outer_scan(q, q, v, backend="fla"), lambda: delta_scan(q, q, v, read=q, backend="fla")):
-        with pytest.raises(BackendUnavailable, match="fla: odd width$"):
+        with pytest.raises(BackendUnavailable, match="fla: deterministic and odd width$"):
             run()
 
 
 @pytest.mark.usefixtures("with_gpu")
-def test_a_decay_per_head_waits_for_a_triton_without_the_error_on_hopper(monkeypatch):
-    triton = pytest.importorskip("triton")
+def test_a_decay_per_head_on_hopper_needs_a_compiler_without_the_error(monkeypatch):
+    triton = import_module("triton")
     details = "cuda", torch.bfloat16, "decay per head"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert unsupported(*details) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -320,8 +321,9 @@ def test_a_decay_per_head_waits_for_a_triton_without_the_error_on_hopper(monkeyp
         assert unsupported("cuda", torch.bfloat16) is None
 
 
-def test_the_interpreter_and_odd_widths_are_refused_on_a_gpu(monkeypatch):
+def test_the_interpreter_odd_widths_and_determinism_are_refused_on_a_gpu(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert "TRITON_INTERPRET=1" in (unsupported("cuda", torch.bfloat16) or "")
     monkeypatch.delenv("TRITON_INTERPRET")
     assert unsupported("cuda", torch.bfloat16, "odd width") == "needs even widths of keys and values"
+    assert "has no deterministic algorithms" in (unsupported("cuda", torch.bfloat16, "deterministic") or "")

@@ -66,6 +66,8 @@ def unsupported(device: str, dtype: torch.dtype, *details: str) -> str | None:
         return "runs on a GPU alone, got TRITON_INTERPRET=1 in the environment"
     if find_spec("triton") is None:
         return "triton is not installed"
+    if "deterministic" in details:
+        return "has no deterministic algorithms (it chooses tiles by measuring them)"
     if "odd width" in details:
         return "needs even widths of keys and values"  # for odd ones Triton has compiled a kernel of it wrongly
     if "decay per head" in details and _errs_on_hopper():

@@ -1,5 +1,6 @@
 """The recurrence of DeltaNet and its relatives: a state whose transition is diagonal plus rank one."""
 
+import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
@@ -178,6 +179,7 @@ def _details(q: Tensor, v: Tensor, log_decay: Tensor | None, micro_steps: int, *
         "micro-steps with a decay per channel": micro_steps > 1 and log_decay is not None and log_decay.ndim == 4,
         "decay per head": rule and log_decay is not None and log_decay.ndim == 3,
         "K > 256": K > 256,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "odd width": K % 2 != 0 or V % 2 != 0,
     }
     return tuple(detail for detail, is_asked in asked.items() if is_asked)

@@ -124,6 +124,7 @@ def _details(q, v, log_decay, log_decay_v, log_input, bonus, read) -> tuple[str,
         "bonus with log_input": bonus is not None and log_input is not None,
         "decay of columns": log_decay_v is not None,
         "decay per head": log_decay is not None and log_decay.ndim == 3 and read == "post",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "odd width": K % 2 != 0 or V % 2 != 0,
     }
     return tuple(detail for detail, is_asked in asked.items() if is_asked)
