@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from matrixstate.ops import M2RNNWeights
+from matrixstate.ops.cells import kernel_triton as cells
+from matrixstate.ops.conv import kernel_triton as conv
 from matrixstate.ops.m2rnn import kernel_triton as m2rnn
 
 
@@ -35,7 +37,33 @@ def m2rnn_step(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
     return m2rnn.m2rnn_step(x, weights, past, state)
 
 
+def causal_conv(K: int, dtype: torch.dtype, C: int = 1344) -> Any:
+    """With silu and without a bias, as layers call it."""
+    x, weight, state = leaf(1, 16, C, dtype=dtype), leaf(C, K, dtype=dtype), leaf(1, K - 1, C)
+    return conv.causal_conv(x, weight, None, state, None, "silu")
+
+
+def cell(kind: str, heads: int, d: int, dtype: torch.dtype) -> Any:
+    """The inputs of all gates are parts of one projection."""
+    count = {"rnn": 1, "gru": 3, "gru after": 3, "lstm": 4}[kind]
+    x = leaf(1, 2, count, heads, d, dtype=dtype).unbind(dim=2)
+    w, state = [leaf(heads, d, d, dtype=dtype) for _ in x], leaf(1, heads, d)
+    if kind == "rnn":
+        return cells.rnn_scan(*x, *w, state, None, None, None)
+    if kind == "lstm":
+        return cells.lstm_scan(*x, *w, state, leaf(1, heads, d), None, None, None)
+    return cells.gru_scan(*x, *w, leaf(d) if "after" in kind else None, state, None, None, None)
+
+
 SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
+    "causal_conv": {f"K {K}": partial(causal_conv, K) for K in (4, 2)},
+    "gru_scan": {
+        "8 heads, d 64": partial(cell, "gru", 8, 64),
+        "8 heads, d 64, reset after": partial(cell, "gru after", 8, 64),
+        "1 head, d 512": partial(cell, "gru", 1, 512),
+    },
+    "lstm_scan": {"8 heads, d 64": partial(cell, "lstm", 8, 64), "1 head, d 512": partial(cell, "lstm", 1, 512)},
     "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)}
     | {"one token, K 64, V 16": partial(m2rnn_step, 16)},
+    "rnn_scan": {"8 heads, d 64": partial(cell, "rnn", 8, 64)},
 }

@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 from against_float64 import assert_all_as_good, draw, run, with_halves
-from cases import CASES, differentiable, floats, m2rnn
+from cases import CASES, cell, conv, differentiable, m2rnn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import need
@@ -25,11 +25,24 @@ SHAPES = [
     m2rnn("triton", K=1, V=1, heads=(1, 1, 1, 1, 1), batch=1),
     m2rnn("triton", K=33, V=7, heads=(1, 1, 1, 1, 1), batch=2),
     m2rnn("triton", K=9, V=40, heads=(6, 3, 2, 1, 1), batch=1, grad_clip=0.2),
+    cell("triton", "rnn", d=2, heads=2, batch=3),
+    cell("triton", "gru, reset after", d=17, heads=1, batch=17, grad_clip=0.2),
+    cell("triton", "lstm", d=33, heads=2, batch=1, grad_clip=0.2),
+    conv("triton", C=130, K=4, batch=1),
+    conv("triton", C=1, K=1, activation="silu", batch=3),
 ]
 MORE_SHAPES = [
     m2rnn("triton", K=20, V=17, heads=(1, 1, 3, 3, 3), batch=1),
     m2rnn("triton", K=16, V=16, heads=(1, 1, 5, 1, 1), batch=1),
     m2rnn("triton", K=5, V=64, heads=(2, 1, 1, 1, 2), batch=1),
+    cell("triton", "rnn", d=64, heads=2, grad_clip=0.2),
+    cell("triton", "gru", d=64, heads=1, batch=1),
+    cell("triton", "gru", d=20, heads=2, batch=33, grad_clip=0.2),
+    cell("triton", "lstm", d=64, heads=1, batch=16),
+    cell("triton", "gru", d=130, heads=1, batch=1),
+    cell("triton", "lstm", d=65, heads=1, batch=17),
+    conv("triton", C=7, K=8, activation="silu", batch=1),
+    conv("triton", C=128, K=3, activation="silu"),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 every_shape = pytest.mark.parametrize(
@@ -87,10 +100,16 @@ def test_the_operators_keep_the_promises_of_pytorch(case):
         case.run(sequence, fixed, state, reset)
     assert record.calls
     for operator, arguments in record.calls:
-        tensors = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
-        for tensor in floats([x for x in tensors if isinstance(x, torch.Tensor)]):
-            tensor.requires_grad_()
-        torch.library.opcheck(operator, tuple(tensors))
+        torch.library.opcheck(operator, tuple(leaves(x) for x in arguments))
+
+
+def leaves(argument):
+    """A tensor, or those of a list, detached; requiring a gradient where they can have one."""
+    if isinstance(argument, list):
+        return [leaves(x) for x in argument]
+    if not isinstance(argument, torch.Tensor):
+        return argument
+    return argument.detach().requires_grad_(argument.is_floating_point())
 
 
 @every_kernel

@@ -82,16 +82,16 @@ def _chunked(folder: str) -> Backend:
 
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
-    "causal_conv": (_cpu("conv"), _reference("conv")),
+    "causal_conv": (_cpu("conv"), _triton("conv"), _reference("conv")),
     "delta_scan": (_cpu("delta"), _fla("delta"), _chunked("delta"), _reference("delta")),
-    "gru_scan": (_cpu("cells"), _reference("cells")),
+    "gru_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
-    "lstm_scan": (_cpu("cells"), _reference("cells")),
+    "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
     "outer_scan": (_cpu("outer"), _fla("outer"), _chunked("outer"), _reference("outer")),
-    "rnn_scan": (_cpu("cells"), _reference("cells")),
+    "rnn_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
     "snap_scan": (_cpu("snap"), _reference("snap")),
 }

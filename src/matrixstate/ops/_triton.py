@@ -83,6 +83,14 @@ def _nearest_bfloat16(x):
 
 
 @triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """x, float32, as the nearest number of `dtype`, float32 or bfloat16."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        x = _nearest_bfloat16(x)
+    return x.to(dtype)
+
+
+@triton.jit
 def tanh(x, FAST: tl.constexpr):
     """tanh: with FAST one instruction of NVIDIA's special function unit, which errs by 2^-11; else within 2e-7."""
     if FAST:

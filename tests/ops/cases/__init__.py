@@ -70,6 +70,7 @@ CASES = [
     conv("reference", activation="silu"),
     conv("cpu"),
     conv("cpu", activation="silu"),
+    conv("triton", K=2, activation="silu"),
     *(outer(backend, decay, read) for backend in ("reference", "chunked", "cpu") for decay, read in OUTER),
     *(
         delta(backend, decay, write, micro_steps)
@@ -84,6 +85,9 @@ CASES = [
         for decay, micro_steps in (("none", 1), ("head", 1), ("channel", 2))
     ),
     *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
+    cell("triton", "rnn"),
+    cell("triton", "gru", heads=1),
+    cell("triton", "lstm", heads=1),
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),

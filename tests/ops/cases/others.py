@@ -58,7 +58,7 @@ def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | Non
         lambda dtype: normal(batch, K - 1, C, dtype=accumulation(dtype)),
         lambda dtype: {"weight": normal(C, K, dtype=dtype), "bias": normal(C, dtype=dtype)},
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )
 
 
@@ -85,7 +85,7 @@ def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, gr
         state,
         fixed,
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )
 
 

@@ -62,7 +62,7 @@ def causal_conv(
     if activation not in (None, "silu"):
         raise ShapeError(f"{op}: activation must be 'silu' or None, got {activation!r}")
     state = first_state(op, state, (B, K - 1, C), x)
-    run = implementation(op, backend, x.device.type, x.dtype)
+    run = implementation(op, backend, x.device.type, x.dtype, *(["K > 8"] if K > 8 else []))
     if x.shape[1] == 0:
         return torch.zeros_like(x), state
     if mask is None:
