@@ -15,6 +15,8 @@ from matrixstate.ops import M2RNNWeights
 from matrixstate.ops.cells import kernel_triton as cells
 from matrixstate.ops.conv import kernel_triton as conv
 from matrixstate.ops.m2rnn import kernel_triton as m2rnn
+from matrixstate.ops.matrix import kernel_triton as matrix
+from matrixstate.ops.snap import kernel_triton as snap
 
 
 def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -55,6 +57,25 @@ def cell(kind: str, heads: int, d: int, dtype: torch.dtype) -> Any:
     return cells.gru_scan(*x, *w, leaf(d) if "after" in kind else None, state, None, None, None)
 
 
+def matrix_scan(D: int, affine: bool, dtype: torch.dtype, method: str = "auto") -> Any:
+    x, v, state = leaf(1, 4, 1, D, D, dtype=dtype), leaf(1, 4, 1, D, D, dtype=dtype), leaf(1, 1, D, D)
+    return matrix.matrix_scan(x, v if affine else None, state, None, method)
+
+
+def scaled_matrix_scan(D: int, dtype: torch.dtype, method: str = "auto") -> Any:
+    x, exponent = leaf(1, 4, 1, D, D, dtype=dtype), torch.zeros(1, 1, dtype=torch.int32)
+    h, log_scale, last, _ = matrix.scaled_matrix_scan(x, leaf(1, 1, D, D), exponent, None, method)
+    return h, log_scale, last
+
+
+def snap_scan(D: int, codes: int, heads: int, dtype: torch.dtype) -> Any:
+    """`heads` of one group; the layers have one head a group."""
+    x, keys, values = leaf(1, 8, heads, D, D, dtype=dtype), leaf(1, codes, heads, D, D), leaf(1, codes, heads, D, D)
+    phase = torch.zeros(1, dtype=torch.int32)
+    h, last, _ = snap.snap_scan(x, keys, values, leaf(1, heads, D, D), phase, 8, None, None)
+    return h, last
+
+
 SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
     "causal_conv": {f"K {K}": partial(causal_conv, K) for K in (4, 2)},
     "gru_scan": {
@@ -66,4 +87,16 @@ SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
     "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)}
     | {"one token, K 64, V 16": partial(m2rnn_step, 16)},
     "rnn_scan": {"8 heads, d 64": partial(cell, "rnn", 8, 64)},
+    "matrix_scan": {
+        f"D {D}{', v' if affine else ''}": partial(matrix_scan, D, affine)
+        for D in (16, 32, 64)
+        for affine in (True, False)
+    }
+    | {"D 16, v, in chunks": partial(matrix_scan, 16, True, method="chunked")},
+    "scaled_matrix_scan": {f"D {D}": partial(scaled_matrix_scan, D) for D in (16, 32)}
+    | {"D 16, in chunks": partial(scaled_matrix_scan, 16, method="chunked")},
+    "snap_scan": {
+        f"D {D}, {codes} codes, {heads} heads a group": partial(snap_scan, D, codes, heads)
+        for D, codes, heads in ((12, 512, 1), (6, 60, 1), (4, 6, 1), (16, 64, 4), (32, 64, 1))
+    },
 }

@@ -128,7 +128,7 @@ def test_determinants_multiply():
     torch.testing.assert_close(torch.linalg.det(last), torch.linalg.det(x).prod(dim=1))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
 @pytest.mark.parametrize("D", [1, 4, 5, 8, 16, 17, 33, 64])
 def test_an_identity_step_changes_nothing_at_all(D, backend):
     need("matrix_scan", backend)

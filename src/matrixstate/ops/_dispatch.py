@@ -88,12 +88,12 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
     "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
-    "matrix_scan": (_cpu("matrix"), _reference("matrix")),
+    "matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
     "outer_scan": (_cpu("outer"), _fla("outer"), _chunked("outer"), _reference("outer")),
     "rnn_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
-    "scaled_matrix_scan": (_cpu("matrix"), _reference("matrix")),
-    "snap_scan": (_cpu("snap"), _reference("snap")),
+    "scaled_matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),
+    "snap_scan": (_cpu("snap"), _triton("snap"), _reference("snap")),
 }
 """Every op's backends, in the order in which "auto" tries them."""
 

@@ -57,6 +57,20 @@ def arithmetic(half: bool) -> dict[str, Any]:
     return {"HALF": half, "FAST": half and not AMD and not INTERPRETED.value, "PRECISION": "ieee" if AMD else "tf32x3"}
 
 
+def exact() -> str:
+    """The PRECISION of `dot` that loses no bit of an operand, so that a product with the identity is exact.
+
+    `bf16x6` splits a float32 into three bfloat16 numbers for the tensor cores. It takes as many of their instructions
+    as `tf32x3`, which may lose the last bit, and fewer moves: a product is laid out as the next one's left operand.
+    """
+    return "ieee" if AMD or INTERPRETED.value else "bf16x6"
+
+
+def flags(reset: Tensor | None, like: Tensor) -> Tensor:
+    """Resets [B, T] as numbers, which Triton loads; zeros where there are none. `like` is [B, T, ...]."""
+    return like.new_zeros(like.shape[:2], dtype=torch.int8) if reset is None else reset.contiguous().view(torch.int8)
+
+
 @triton.jit
 def dot(a, b, HALF: tl.constexpr, PRECISION: tl.constexpr):
     """a @ b in float32. With HALF the operands are rounded to bfloat16; else they are float32.
@@ -73,6 +87,28 @@ def dot(a, b, HALF: tl.constexpr, PRECISION: tl.constexpr):
     else:
         product = tl.dot(a, b, input_precision=PRECISION)
     return product
+
+
+@triton.jit
+def dot_of_halves(a, b):
+    """a @ b as exact as float32 for float32 a and bfloat16 b: a is the sum of three bfloat16 numbers."""
+    if INTERPRETED:
+        product = tl.dot(a, b.to(tl.float32))
+    else:
+        high = a.to(tl.bfloat16)
+        rest = a - high.to(tl.float32)
+        middle = rest.to(tl.bfloat16)
+        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+        product = tl.dot(high, b, tl.dot(middle, b, tl.dot(low, b)))  # the small ones first
+    return product
+
+
+@triton.jit
+def narrow(x, DTYPE: tl.constexpr):
+    """x, float32, in the dtype that is to be stored, to nearest."""
+    if INTERPRETED and tl.bfloat16 == DTYPE:
+        x = _nearest_bfloat16(x)
+    return x.to(DTYPE)
 
 
 @triton.jit

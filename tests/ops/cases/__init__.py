@@ -49,7 +49,10 @@ CASES = [
     matrix("reference", R=4, v=True),
     matrix("cpu", R=4, v=True),
     scaled("reference"),
+    matrix("triton", heads=1),
+    matrix("triton", R=4, v=True, heads=1),
     scaled("cpu"),
+    scaled("triton", heads=1),
     *(
         mru(backend, builder=builder, decay=decay, v=v, readout=readout, rescale=rescale)
         for backend in ("reference", "cpu")
@@ -62,6 +65,7 @@ CASES = [
     ),
     snap("reference", groups=2),
     snap("cpu"),
+    snap("triton", heads=1),
     mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),

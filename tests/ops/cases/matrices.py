@@ -31,7 +31,7 @@ def matrix(
         lambda s, fixed, state, **options: matrix_scan(s["x"], s.get("v"), state, **options),
         state,
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
         resets=v or R == D,
     )
 
@@ -48,7 +48,7 @@ def scaled(backend: str, D: int = 3, heads: int = 2, batch: int = B) -> Case:
         lambda s, fixed, state, **options: scaled_matrix_scan(s["x"], state, **options),
         state,
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )
 
 
@@ -75,7 +75,7 @@ def snap(backend: str, D: int = 3, groups: int = 1, codes: int = 5, heads: int =
             "values": normal(*shape, dtype=dtype),
         },
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )
 
 

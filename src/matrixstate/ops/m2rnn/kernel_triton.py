@@ -80,11 +80,6 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor)
     return sizes | {"warps": WARPS[columns]}
 
 
-def _flags(reset: Tensor | None, q: Tensor) -> Tensor:
-    """The resets as numbers, which Triton loads."""
-    return q.new_zeros(q.shape[:2], dtype=torch.int8) if reset is None else reset.contiguous().view(torch.int8)
-
-
 @operator("m2rnn_scan_triton", "CUDA", "CPU")
 def _forward(
     q: Tensor,
@@ -102,7 +97,7 @@ def _forward(
     (B, T), V, (H, K) = q.shape[:2], v.shape[3], state.shape[1:3]
     parts = -(-K // ROWS)
     y, last, saved = fresh(state, parts, B, T, H, V), fresh(state), _saved(state, T, save)
-    arguments = (*dense(q, k, v, w, f), _flags(reset, q), *dense(state), y, last, saved, T)
+    arguments = (*dense(q, k, v, w, f), _triton.flags(reset, q), *dense(state), y, last, saved, T)
     constants = _sizes(q, k, v, w, f, state) | _triton.arithmetic(half)
     _triton.launch(triton_programs.forward, (B * H, parts), arguments, SAVE=save, **constants)
     return (y.sum(dim=0) if parts > 1 else y[0]).to(q.dtype), last, saved
@@ -129,7 +124,7 @@ def _backward(
     shapes = (B, T, H, K), (B, T, H, K), (parts, B, T, H, V), (B, H, parts, V, V), (parts, B, T, H), (B, H, K, V)
     dq, dk, dv, dw, df, dfirst = found = [fresh(dlast, *shape) for shape in shapes]
     scratch = fresh(dlast, B * H * parts, INTERVAL, ROWS, constants["COLUMNS"])
-    inputs = (*dense(q, k, v, w, f), _flags(reset, q), *dense(saved), scratch, *dense(dy, dlast))
+    inputs = (*dense(q, k, v, w, f), _triton.flags(reset, q), *dense(saved), scratch, *dense(dy, dlast))
     arguments = (*inputs, *found, T, clip)
     _triton.launch(triton_programs.backward, (B * H, parts), arguments, CLIPPED=clip > 0, **constants)
     dq, dk = (_of_shared(x, 2, like) for x, like in ((dq, q), (dk, k)))

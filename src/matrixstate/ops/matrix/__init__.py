@@ -49,8 +49,9 @@ def matrix_scan(
         reset: [B, T] bool. True at a document's first step: the state is reset to the default before it. Without `v`
             this requires R = D.
         method: the order of the products, see `schedules`; all agree to rounding. "auto" is "sequential" on a CPU
-            and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere. The
-            kernel has the former only: "auto" as backend then takes the reference for the others.
+            and up to T = 16, which does the least work (B·T·H·R·D² multiply-adds), and "brent_kung" elsewhere; the
+            kernels take it for "sequential". They have that and, on GPUs, "chunked" for few heads and rows of the
+            batch: "auto" as backend takes the reference for the others.
         backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
 
     Returns:
@@ -80,7 +81,7 @@ def matrix_scan(
     if state is None and v is None:
         state = identities(x, (B, H, D, D))
     state = first_state(op, state, (B, H, R, D), x)
-    run = implementation(op, backend, x.device.type, x.dtype, method)
+    run = implementation(op, backend, x.device.type, x.dtype, method, *_large(D=D))
     if T == 0:
         return x.new_zeros(B, 0, H, R, D), state
     return run(x, v, state, reset, method)
@@ -131,7 +132,7 @@ def scaled_matrix_scan(
     expect(op, "state.exponent", exponent, (B, H), x, torch.int32)
     if reset is not None and R != D:
         raise ShapeError(f"{op}: reset needs a state of R = D = {D} rows, got R = {R}")
-    run = implementation(op, backend, x.device.type, x.dtype, method)
+    run = implementation(op, backend, x.device.type, x.dtype, method, *_large(D=D, R=R))
     if T == 0:
         no_scales = x.new_zeros(B, 0, H, dtype=accumulation_dtype(x.dtype))
         return x.new_zeros(B, 0, H, R, D), no_scales, ScaledState(matrix, exponent)
@@ -149,3 +150,8 @@ def _check(op: str, x: Tensor, reset: Tensor | None, method: str) -> tuple[int, 
         raise ShapeError(f"{op}: method must be one of {', '.join(METHODS)}, got {method!r}")
     B, T, H, D, _ = x.shape
     return B, T, H, D
+
+
+def _large(**sizes: int) -> list[str]:
+    """The sizes on which a backend may depend, as details of `implementation`."""
+    return [f"{name} > 64" for name, size in sizes.items() if size > 64]

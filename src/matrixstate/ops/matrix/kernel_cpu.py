@@ -13,7 +13,7 @@ from matrixstate.ops.matrix.scan import log_scales
 __all__ = ["matrix_scan", "scaled_matrix_scan", "unsupported"]
 
 
-def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
+def unsupported(device: str, dtype: torch.dtype, method: str = "auto", *details: str) -> str | None:
     if method not in ("auto", "sequential"):
         return f"multiplies one step after another, which is not method {method!r}"
     return _cpu.unsupported(device, dtype)

@@ -1,13 +1,10 @@
 """The backend of the matrix scans in plain PyTorch: `definition.py`, by any schedule."""
 
-import math
-
-import torch
 from torch import Tensor
 
 from matrixstate.ops._checks import widened
 from matrixstate.ops._plain import unsupported
-from matrixstate.ops.matrix.scan import log_scales, scaled_scan, scan
+from matrixstate.ops.matrix.scan import log_scales, normalised, scaled_scan, scan
 
 __all__ = ["matrix_scan", "scaled_matrix_scan", "unsupported"]
 
@@ -30,8 +27,8 @@ def scaled_matrix_scan(
     """
     m, e = scaled_scan(x, matrix, exponent, reset, _schedule(method, x))
     last = m[:, -1].clone()
-    size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(m.dtype).tiny) / math.sqrt(x.shape[-1])
-    return m / size[..., None, None], log_scales(size, e), last, e[:, -1].clone()
+    h, size = normalised(m)
+    return h, log_scales(size, e), last, e[:, -1].clone()
 
 
 def _schedule(method: str, x: Tensor) -> str:

@@ -28,6 +28,12 @@ def scaled_scan(x: Tensor, state: Tensor, exponent: Tensor, reset: Tensor | None
     return _Scan.apply(x, None, state, exponent, reset, method)
 
 
+def normalised(m: Tensor) -> tuple[Tensor, Tensor]:
+    """m [..., R, D] as h of norm sqrt(D) and its size: m = size·h; zeros stay zeros."""
+    size = torch.linalg.matrix_norm(m).clamp_min(torch.finfo(m.dtype).tiny) / math.sqrt(m.shape[-1])
+    return m / size[..., None, None], size
+
+
 def log_scales(size: Tensor, exponent: Tensor) -> Tensor:
     """log(size·2^exponent), in the dtype of `size`."""
     return exponent.to(size.dtype) * math.log(2) + size.log()

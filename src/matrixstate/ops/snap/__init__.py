@@ -78,8 +78,14 @@ def snap_scan(
     matrix, phase = state
     first_state(op, matrix, (B, H, D, D), x, "state.matrix")
     expect(op, "state.phase", phase, (B,), x, torch.int32)
-    run = implementation(op, backend, x.device.type, x.dtype)
+    run = implementation(op, backend, x.device.type, x.dtype, *_large(H // G, D))
     if T == 0:
         return x.new_zeros(B, 0, H, D, D), SnapState(matrix, phase)
     h, last, after = run(x, keys, values, matrix, phase, every, mask, reset)
     return h, SnapState(last, after)
+
+
+def _large(heads: int, order: int) -> list[str]:
+    """Sizes of a group on which a backend may depend, as details of `implementation`."""
+    rounded = [1 << (size - 1).bit_length() for size in (heads, max(order, 16))]
+    return [f"{heads} of order {order}"] if rounded[0] * rounded[1] ** 2 > 4096 else []
