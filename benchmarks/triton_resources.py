@@ -42,7 +42,7 @@ def compiled(call: Callable[[], Any], target: str) -> dict[str, Any]:
     """Every program that `call` and its backward pass launch, by name, compiled for a target instead of run."""
     found: dict[str, Any] = {}
 
-    def compile_program(program, grid, arguments, *, warps, **constants):
+    def compile_program(program, grid, arguments, *, warps, registers=None, **constants):
         given = dict(zip(program.arg_names, arguments, strict=False))
         absent = dict.fromkeys(name for name, value in given.items() if value is None)
         types = {name: _type(value) for name, value in given.items()} | dict.fromkeys(constants, "constexpr")
@@ -51,7 +51,7 @@ def compiled(call: Callable[[], Any], target: str) -> dict[str, Any]:
         aligned = {(i,): [["tt.divisibility", 16]] for i in pointers}
         source = ASTSource(fn=program, signature=signature, constexprs=constants | absent, attrs=aligned)
         name, n = program.fn.__name__, sum(key.split(" ")[0] == program.fn.__name__ for key in found)
-        options = _triton.options(warps)
+        options = _triton.options(warps, registers)
         found[f"{name} {n + 1}" if n else name] = triton.compile(source, target=TARGETS[target], options=options)
 
     launch, amd = _triton.launch, _triton.AMD

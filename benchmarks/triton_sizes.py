@@ -15,7 +15,10 @@ from matrixstate.ops import M2RNNWeights
 from matrixstate.ops.cells import kernel_triton as cells
 from matrixstate.ops.conv import kernel_triton as conv
 from matrixstate.ops.m2rnn import kernel_triton as m2rnn
+from matrixstate.ops.matrix import ScaledState
 from matrixstate.ops.matrix import kernel_triton as matrix
+from matrixstate.ops.mru import kernel_triton as mru
+from matrixstate.ops.mru.builders import BUILDERS
 from matrixstate.ops.snap import kernel_triton as snap
 
 
@@ -28,6 +31,17 @@ def m2rnn_scan(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
     q, k, v = (leaf(1, 2, n, width, dtype=dtype) for n, width in ((1, K), (1, K), (heads, V)))
     w, f, state = leaf(heads, V, V, dtype=dtype), leaf(1, 2, heads), leaf(1, heads, K, V)
     return m2rnn.m2rnn_scan(q, k, v, w, f, state, None, None)
+
+
+def mru_scan(D: int, builder: str, kind: str, dtype: torch.dtype, T: int = 2, heads: int = 12) -> Any:
+    """kind: "product", rescaled and bounded, or "written", with V and decays, read out as it is."""
+    elements = leaf(1, T, heads, BUILDERS[builder].elements(D), dtype=dtype)
+    down, matrix = leaf(heads, D, D), leaf(1, heads, D, D)
+    if kind == "product":
+        state = ScaledState(matrix, torch.zeros(1, heads, dtype=torch.int32))
+        return mru.mru_scan(elements, down, None, None, state, None, None, builder, "bounded", 2.0, "chunked")
+    v, decay = leaf(1, T, heads, D, D, dtype=dtype), leaf(1, T, heads)
+    return mru.mru_scan(elements, down, v, decay, matrix, None, None, builder, "state", 2.0, "chunked")
 
 
 def m2rnn_step(V: int, dtype: torch.dtype, K: int = 64, heads: int = 84) -> Any:
@@ -99,4 +113,10 @@ SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
         f"D {D}, {codes} codes, {heads} heads a group": partial(snap_scan, D, codes, heads)
         for D, codes, heads in ((12, 512, 1), (6, 60, 1), (4, 6, 1), (16, 64, 4), (32, 64, 1))
     },
+    "mru_scan": {
+        f"D 16, {builder}, {kind}": partial(mru_scan, 16, builder, kind)
+        for kind in ("product", "written")
+        for builder in ("ldu", "cayley", "reshape_identity")
+    }
+    | {f"D 16, ldu, {kind}, chunks": partial(mru_scan, 16, "ldu", kind, T=64) for kind in ("product", "written")},
 }

@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 from against_float64 import assert_all_as_good, draw, run, with_halves
-from cases import CASES, cell, conv, differentiable, m2rnn, matrix, scaled, snap
+from cases import CASES, cell, conv, differentiable, m2rnn, matrix, mru, scaled, snap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import need
@@ -35,6 +35,9 @@ SHAPES = [
     scaled("triton", D=33, heads=1, batch=1),
     snap("triton", D=17, groups=2, codes=1, batch=1),
     snap("triton", D=5, codes=70, heads=3, batch=1),
+    mru("triton", D=5, C=3, builder="cayley", decay=True, v=True, heads=1),
+    mru("triton", D=2, C=1, readout="normalised", rescale=True, builder="reshape_identity", heads=1, batch=1),
+    mru("triton", D=17, C=20, v=True, readout="bounded", heads=1, batch=1),
 ]
 MORE_SHAPES = [
     m2rnn("triton", K=20, V=17, heads=(1, 1, 3, 3, 3), batch=1),
@@ -54,6 +57,10 @@ MORE_SHAPES = [
     *(snap("triton", D, groups=groups, heads=3) for D, groups in ((2, 3), (4, 3), (16, 1), (33, 3))),
     snap("triton", D=6, groups=2, codes=18, heads=4, batch=3),
     snap("triton", D=12, codes=300, heads=1, batch=1),
+    mru("triton", D=1, C=1, heads=2, batch=1),
+    mru("triton", D=16, C=16, readout="normalised", rescale=True, heads=1, batch=1),
+    mru("triton", D=4, C=65, v=True, decay=True, builder="reshape_identity", heads=2, batch=1),
+    mru("triton", D=33, C=2, builder="cayley", readout="bounded", rescale=True, heads=1, batch=1),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 every_shape = pytest.mark.parametrize(

@@ -29,7 +29,15 @@ def unsupported(device: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, warps: int, **constants: Any) -> None:
+def launch(
+    program: Any,
+    grid: tuple[int, ...],
+    arguments: Sequence[Any],
+    *,
+    warps: int,
+    registers: int | None = None,
+    **constants: Any,
+) -> None:
     """Runs `program` over `grid` on the device of the first argument.
 
     The number of warps comes from a table of the caller and not from `triton.autotune`, so that every run of a size is
@@ -37,16 +45,20 @@ def launch(program: Any, grid: tuple[int, ...], arguments: Sequence[Any], *, war
     """
     first: Tensor = arguments[0]
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
-        program[grid](*arguments, **constants, **options(warps))
+        program[grid](*arguments, **constants, **options(warps, registers))
 
 
-def options(warps: int) -> dict[str, Any]:
+def options(warps: int, registers: int | None = None) -> dict[str, Any]:
     """How a program is compiled. `warps` are NVIDIA's; AMD's are twice as wide.
+
+    `registers` per thread are what a program may have on NVIDIA's. By default the assembler chooses, and may spill a
+    few to hold more programs at once.
 
     Contraction to fused multiply-adds is asked for by name, as its default changes between releases of Triton. Nothing
     is left to Triton's pipelining of loops, which is meant for independent steps: the programs load ahead themselves.
     """
-    return {"num_warps": max(warps // 2, 1) if AMD else warps, "num_stages": 1, "enable_fp_fusion": True}
+    how = {"num_warps": max(warps // 2, 1) if AMD else warps, "num_stages": 1, "enable_fp_fusion": True}
+    return how if AMD or registers is None else how | {"maxnreg": registers}
 
 
 def arithmetic(half: bool) -> dict[str, Any]:

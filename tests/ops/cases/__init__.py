@@ -66,6 +66,7 @@ CASES = [
     snap("reference", groups=2),
     snap("cpu"),
     snap("triton", heads=1),
+    mru("triton", decay=True, readout="bounded", rescale=True, heads=1),
     mru("composed", builder="householder", readout="state", rescale=True),
     m2rnn("reference"),
     m2rnn("cpu"),

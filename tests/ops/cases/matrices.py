@@ -123,5 +123,5 @@ def mru(
         state,
         lambda dtype: {"down": normal(heads, D, C, dtype=dtype)},
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
     )

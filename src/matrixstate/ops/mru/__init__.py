@@ -45,10 +45,11 @@ def mru_scan(
         mask: [B, T] bool, True at real steps. A padded step leaves the state unchanged, bit for bit; its y is
             undefined. Default: all real.
         reset: [B, T] bool. True at a document's first step: the state is reset to the default before it.
-        method: the order of the products, as in `matrix_scan`. The fused kernel has the sequential one only.
+        method: the order of the products, as in `matrix_scan`. The fused kernels have "sequential", that for GPUs also
+            "chunked"; with "auto" it divides long sequences of few chains (B·H).
         backend: "auto" takes the first that can run: "cpu" is one fused kernel for the builders reshape_identity, ldu
-            and cayley; "composed" computes part by part with the fastest `matrix_scan`. A name takes that one or
-            raises.
+            and cayley, "triton" the same for GPUs, of D up to 64; "composed" computes part by part with the fastest
+            `matrix_scan`. A name takes that one or raises.
 
     Returns:
         y: [B, T, H, D, C], dtype of `elements`. Sums are in at least float32.
@@ -58,7 +59,7 @@ def mru_scan(
         ShapeError: a shape, dtype or device other than the above, or an unknown option.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·T·H·D²·(D + C) multiply-adds and the construction of X_t (D³ for ldu and cayley). The fused kernel saves the
+    Cost: B·T·H·D²·(D + C) multiply-adds and the construction of X_t (D³ for ldu and cayley). The fused kernels save the
     inputs and every 16th state for the backward pass, the other backends every X_t and H_t.
     Source: M. Levi, mru-lm. Decay, v and read-outs are derived in README.md.
     """
@@ -66,7 +67,8 @@ def mru_scan(
     B, T, H, D = check_inputs(op, elements, down, v, decay, builder, rescale, readout, bound, method)
     expect_flags(op, elements, reset=reset, mask=mask)
     state = first_state(op, elements, state, (B, H, D, D), rescale, written=v is not None)
-    run = implementation(op, backend, elements.device.type, elements.dtype, builder, method)
+    details = builder, method, *(("D > 64",) if D > 64 else ())
+    run = implementation(op, backend, elements.device.type, elements.dtype, *details)
     if T == 0:
         return elements.new_zeros(B, 0, H, D, down.shape[-1]), state
     return run(elements, down, v, decay, state, reset, mask, builder, readout, bound, method)

@@ -20,6 +20,7 @@ from matrixstate.ops._operators import (
     plain,
 )
 from matrixstate.ops.matrix import ScaledState
+from matrixstate.ops.mru.flops import scan_flops
 from matrixstate.ops.mru.weights import MRUWeights, State
 
 __all__ = ["mru_scan", "mru_step", "unsupported"]
@@ -29,7 +30,9 @@ BUILDERS = ("reshape_identity", "ldu", "cayley")
 READOUTS = ("state", "normalised", "bounded")
 
 
-def unsupported(device: str, dtype: torch.dtype, builder: str = "ldu", method: str = "auto") -> str | None:
+def unsupported(
+    device: str, dtype: torch.dtype, builder: str = "ldu", method: str = "auto", *details: str
+) -> str | None:
     if builder not in BUILDERS:
         return f"makes the matrices of {', '.join(BUILDERS)}, not of {builder}"
     if method not in ("auto", "sequential"):
@@ -195,11 +198,9 @@ differentiable_once("mru_scan_cpu_backward", "mru_scan")
 
 @register_flop_formula(torch.ops.matrixstate.mru_scan_cpu)
 def _forward_flops(elements, v, decay, down, state, exponent, reset, mask, builder, *options, **shapes) -> int:
-    """The FLOPs of the matrix products alone, as PyTorch counts the reference's."""
-    B, T, H, D, C = *elements[:3], *down[1:]
-    return 2 * B * T * H * D * D * (D + C + (D if builder == "ldu" else 0))
+    return scan_flops(elements, down, builder)
 
 
 @register_flop_formula(torch.ops.matrixstate.mru_scan_cpu_backward)
 def _backward_flops(elements, v, decay, down, reset, mask, saved, exponent, builder, *options, **shapes) -> int:
-    return 2 * _forward_flops(elements, v, decay, down, None, exponent, reset, mask, builder)
+    return 2 * scan_flops(elements, down, builder)
