@@ -27,6 +27,10 @@ class Diverged(MatrixStateError, ArithmeticError):
     """A loss, gradient or logit is not finite. In training, the weights are those before the step."""
 
 
+class OutOfMemory(MatrixStateError, MemoryError):
+    """The memory of a device does not suffice for a step of training; the message names options that need less."""
+
+
 class MissingExtra(MatrixStateError, ImportError):
     """An optional dependency is not installed; the message names the extra that installs it."""
 

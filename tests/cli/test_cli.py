@@ -87,6 +87,9 @@ def test_a_dry_run_counts_and_writes_nothing(workplace, capsys):
     assert plan["memory_bytes"] > 16 * counts["parameters"]
     assert plan["seconds"] > 0
     assert plan["tried"]
+    less = ("--dry-run", "--json", "--set", "training.recompute=blocks")
+    again = json.loads(output(capsys, "train", "config.yaml", "--text", "beer.txt", *less))
+    assert 16 * counts["parameters"] < again["memory_bytes"] < plan["memory_bytes"]
     table = output(capsys, "train", "config.yaml", "--text", "beer.txt", "--dry-run")
     for word in (
         "parameters",

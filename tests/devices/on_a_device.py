@@ -7,19 +7,20 @@ import signal
 
 import pytest
 import torch
-from listeners import At
-from pretend import NAME, pretend_device, register
+from listeners import At, Listener, Memory
+from pretend import NAME, READS, pretend_device, register
 from small import small_config, text_file
 
 import matrixstate
 from matrixstate.cli.__main__ import main
 from matrixstate.configs import encode, flatten
-from matrixstate.errors import ConfigError
+from matrixstate.errors import ConfigError, Diverged
 from matrixstate.layers import state_leaves
 from matrixstate.mixers import MIXERS
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.ops import prefer
-from matrixstate.training import CHOICES, load_model, start, train
+from matrixstate.training import CHOICES, load_model, loop, start, train
+from matrixstate.training.checkpoint import find_checkpoint, read_tensors
 
 register()
 
@@ -84,9 +85,109 @@ def test_a_training_is_that_of_the_cpu_and_resumes(run, tmp_path):
     with prefer(*PLAIN):
         train(whole)
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+    assert {line["memory"] for line in run.metrics() if "loss" in line} == {3_000_000}
+    assert not any("memory" in line for line in whole.metrics())
     environment = json.loads((run.directory / "environment.json").read_text())
     assert environment["device"] == f"{NAME}:0"
     assert environment["backends"]["m2rnn_scan"] == "reference"
+
+
+class Events(Listener):
+    """Records when gradients are computed, when numbers are read, and when steps are reported."""
+
+    def __init__(self, monkeypatch):
+        self.seen, gradient = [], loop._Session._gradient
+
+        def compute(session, batch):
+            self._note("compute", session.progress.step + 1)
+            return gradient(session, batch)
+
+        monkeypatch.setattr(loop._Session, "_gradient", compute)
+        READS.clear()
+
+    def _note(self, *event):
+        self.seen += [*READS, event]
+        READS.clear()
+
+    def step(self, step, *numbers, **observed):
+        self._note("report", step)
+
+
+def test_the_loop_reads_a_step_when_the_next_one_is_under_way(tmp_path, monkeypatch):
+    """But for the first step and every tenth, whose states are measured."""
+    with pretend_device() as device:
+        run, events = start(tmp_path / "run", small_config(tmp_path, evaluate_every=100)), Events(monkeypatch)
+        train(run, [events], device=device, stop_after=9)
+    after_first = events.seen[events.seen.index(("compute", 3)) :]
+    expected = [("compute", 3)]
+    for step in range(3, 6):  # the fifth is saved
+        expected += [("compute", step), "tolist", ("report", step - 1)]
+    assert after_first[: len(expected) - 1] == expected[1:]
+
+
+def poison(monkeypatch, when):
+    """Makes the gradient's norm infinite whenever the gradient of one of these steps is computed."""
+    gradient = loop._Session._gradient
+
+    def poisoned(session, batch):
+        losses, norm, *rest = gradient(session, batch)
+        bad = any(torch.equal(session.stream.batch(step - 1).tokens, batch.tokens.cpu()) for step in when)
+        return (losses, norm / 0 if bad else norm, *rest)
+
+    monkeypatch.setattr(loop._Session, "_gradient", poisoned)
+
+
+def weights_and_optimizer(run):
+    checkpoint = find_checkpoint(run.checkpoints)[0]
+    return {
+        name: tensor
+        for file in ("model", "optimizer")
+        for name, tensor in read_tensors(checkpoint / f"{file}.safetensors").items()
+        if not name.startswith("random")
+    }
+
+
+@pytest.mark.parametrize("when", [{1}, {4}, {5, 6}, {9}, {12}])
+def test_a_step_that_is_not_finite_is_skipped_late_as_it_is_at_once(when, tmp_path, monkeypatch):
+    poison(monkeypatch, when)
+    options = {"on_nonfinite": "skip", "max_skipped": 2}
+    found, memories = [], (Memory(), Memory())
+    with prefer(*PLAIN), pretend_device() as device:
+        for place, memory in zip(("cpu", device), memories, strict=True):
+            run = start(tmp_path / str(place).replace(":", ""), small_config(tmp_path, **options))
+            train(run, [memory], device=torch.device(place))
+            found.append(run)
+    weights = [weights_and_optimizer(run) for run in found]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
+    for key in ("loss", "skipped"):
+        steps = [[line["step"] for line in run.metrics() if key in line] for run in found]
+        assert steps[0] == steps[1]
+    assert {line["step"] for line in found[1].metrics() if "skipped" in line} == when
+    assert losses(found[1]) == pytest.approx(losses(found[0]), rel=1e-4)  # with the same dropout
+    assert [m.split(":")[0] for m in memories[1].warnings] == [m.split(":")[0] for m in memories[0].warnings]
+    reports = [json.loads(next((r.directory / "failures").glob("*/report.json")).read_text()) for r in found]
+    norms = [[values["gradient_norm"] for values in report["parameters"].values()] for report in reports]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("when", [1, 7, 12])  # 4, 5, 8 and 10 are saved anyway
+def test_a_step_that_is_not_finite_stops_a_run_late_with_the_weights_before_it(when, tmp_path, monkeypatch):
+    with pretend_device() as device:
+        run, before = (start(tmp_path / name, small_config(tmp_path)) for name in ("run", "before"))
+        if when > 1:
+            train(before, device=device, stop_after=when - 1)
+        poison(monkeypatch, {when})
+        with pytest.raises(Diverged, match=f"step {when}: expected a finite loss and gradient, got loss .* norm inf"):
+            train(run, device=device)
+        assert find_checkpoint(run.checkpoints)[0].name == f"step-{when - 1:08d}"
+        if when > 1:
+            one, other = weights_and_optimizer(run), weights_and_optimizer(before)
+            assert all(torch.equal(one[name], other[name]) for name in other)
+        monkeypatch.undo()
+        train(run, resume=True, device=device)
+        train(before, resume=when > 1, device=device)
+    assert losses(run) == losses(before)
 
 
 def test_a_run_moves_between_devices(run, tmp_path):
@@ -97,6 +198,19 @@ def test_a_run_moves_between_devices(run, tmp_path):
     assert losses(here) == pytest.approx(losses(run), rel=1e-4)
     assert not load_model(run).embedding.weight.is_meta
     assert load_model(run).device.type == "cpu"
+
+
+def test_a_backward_pass_in_its_own_thread_recomputes_with_the_backends_of_the_forward_pass():
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(16, (BlockConfig(MIXERS["attention"]()),), vocabulary=11))
+    found = []
+    with pretend_device() as device:
+        model = model.to(device)
+        for model.recompute in (False, True):
+            with prefer("reference"):  # "sdpa" would save other tensors
+                loss = model(torch.zeros(2, 9, dtype=torch.int64, device=device))[0].square().mean()
+            found.append(torch.autograd.grad(loss, list(model.parameters())))
+        assert all(torch.equal(one.cpu(), other.cpu()) for one, other in zip(*found, strict=True))
 
 
 def test_commands_take_a_device(run, capsys):

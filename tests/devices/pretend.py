@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from matrixstate import devices
 
 NAME = "pretend"
+READS = []  # the names of the operations that read numbers from the device, for which a GPU would have to be waited for
 
 
 def register():
@@ -23,6 +24,8 @@ def register():
     module, state = torch.get_device_module(NAME), {"random": torch.zeros(4, dtype=torch.uint8)}
     module.synchronize = lambda device=NAME: None
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float32]
+    module.max_memory_allocated = lambda device=NAME: 3_000_000
+    module.reset_peak_memory_stats = lambda device=NAME: None
     module.get_rng_state = lambda device=NAME: state["random"].clone()
     module.set_rng_state = lambda value, device=NAME: state.update(random=value.clone())
 
@@ -41,6 +44,7 @@ class Pretend(torch.Tensor):
         self.inner = inner
 
     def tolist(self):
+        READS.append("tolist")
         return self.inner.tolist()
 
     def __repr__(self):
@@ -77,6 +81,8 @@ def _run(func, args, kwargs):
         raise RuntimeError(f"{func}: expected all tensors on one device, got {NAME} and {others[0].device}")
     if not ours and target != NAME:
         return func(*args, **kwargs)
+    if name in ("_local_scalar_dense", "equal", "nonzero") or (ours and (target or NAME) != NAME):
+        READS.append(name)
     inner_args, inner_kwargs = tree_map(lambda x: x.inner if isinstance(x, Pretend) else x, (args, kwargs))
     if target is not None:
         inner_kwargs["device"] = torch.device("cpu")
@@ -84,6 +90,7 @@ def _run(func, args, kwargs):
     if name in ("_local_scalar_dense", "is_same_size", "equal") or (target is not None and target != NAME):
         return out
     if name == "copy_" and not isinstance(args[0], Pretend):
+        READS.append(name)
         return args[0]
     wrapped = tree_map(lambda x: Pretend(x) if isinstance(x, torch.Tensor) and not isinstance(x, Pretend) else x, out)
     return return_and_correct_aliasing(func, args, kwargs, wrapped)

@@ -13,7 +13,7 @@ from matrixstate.errors import BackendUnavailable
 from matrixstate.evaluation.closeness import nudge
 from matrixstate.layers.linear import Linear
 from matrixstate.ops import OPS, _dispatch, backends, linear, prefer
-from matrixstate.ops.linear_map import kernel_onednn, regime
+from matrixstate.ops.linear_map import kernel_onednn, kernel_tf32, regime
 
 F32, F64 = torch.float32, torch.float64
 LARGE = (512, 128, 144)  # M, K, N: enough multiply-adds for oneDNN
@@ -256,5 +256,37 @@ def test_the_environment_and_prefer_are_ways_back(monkeypatch):
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():
-    with pytest.raises(BackendUnavailable, match="linear: backend must be one of auto, onednn, reference, got 'gpu'"):
+    with pytest.raises(
+        BackendUnavailable, match="linear: backend must be one of auto, onednn, tf32, reference, got 'gpu'"
+    ):
         linear(torch.randn(2, 3), torch.randn(4, 3), backend="gpu")
+
+
+def test_tf32_is_permitted_for_its_own_products_alone(monkeypatch):
+    """There is no GPU: PyTorch's setting is recorded at every product, and a CPU computes it in float32."""
+    matmul, seen, product = torch.backends.cuda.matmul, [], torch.Tensor.__matmul__
+    before = matmul.fp32_precision
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.append(matmul.fp32_precision) or product(a, b))
+    drawn = draw(6, 5, 4)
+    got = both(*drawn, function=kernel_tf32.linear)
+    assert seen == ["tf32"] * 3
+    assert matmul.fp32_precision == before != "tf32"
+    for name, value, right in zip(("y", "dx", "dweight", "dbias"), got, both(*drawn, function=plain), strict=True):
+        assert_equal_to_rounding(value, right, name)
+    with torch.no_grad():
+        assert kernel_tf32.linear(*drawn).shape == (2, 3, 4)
+
+
+def test_the_operator_of_tf32_keeps_the_rules_of_pytorch():
+    arguments = [torch.randn(shape, dtype=F64, requires_grad=True) for shape in ((6, 5), (4, 5))]
+    torch.library.opcheck(torch.ops.matrixstate.linear_tf32, arguments)
+    assert gradcheck(torch.ops.matrixstate.linear_tf32, arguments)
+
+
+def test_tf32_is_never_taken_unless_named():
+    with pytest.raises(BackendUnavailable, match=r"tf32: needs torch.float32 on cuda, got torch.float32 on cpu"):
+        linear(*draw(6, 5, 4), backend="tf32")
+    assert _dispatch.choose("linear", "auto", "cuda", F32, "large") == "reference"
+    assert _dispatch.choose("linear", "tf32", "cuda", F32, "large") == "tf32"
+    with pytest.raises(BackendUnavailable, match=r"got torch.float64 on cuda"):
+        _dispatch.choose("linear", "tf32", "cuda", F64, "large")

@@ -24,11 +24,11 @@ def poison(monkeypatch, when, where):
     gradient, calls = loop._Session._gradient, []
 
     def poisoned(self, batch):
-        loss, norm, *rest = gradient(self, batch)
+        losses, norm, *rest = gradient(self, batch)
         calls.append(1)
         if len(calls) not in when:
-            return loss, norm, *rest
-        return (math.nan, norm, *rest) if where == "loss" else (loss, math.inf, *rest)
+            return losses, norm, *rest
+        return ([loss * math.nan for loss in losses], norm, *rest) if where == "loss" else (losses, norm / 0, *rest)
 
     monkeypatch.setattr(loop._Session, "_gradient", poisoned)
 
@@ -129,16 +129,17 @@ def test_a_replay_repeats_dropout_exactly(tmp_path):
     assert first.fault == second.fault
 
 
-def test_a_replay_of_an_accumulated_step_draws_the_same_dropout(tmp_path):
-    run = start(tmp_path / "run", small_config(tmp_path, dropout=0.4, accumulate=2))
+@pytest.mark.parametrize("recompute", ["none", "blocks"])
+def test_a_replay_of_an_accumulated_step_draws_the_same_dropout(recompute, tmp_path):
+    run = start(tmp_path / "run", small_config(tmp_path, dropout=0.4, accumulate=2, recompute=recompute))
     train(run, stop_after=3)
     session, losses = loop._Session(run, [], True, loop.Stop()), []
     gradient = session._gradient
 
     def failing(batch):
-        loss, _, *rest = gradient(batch)
-        losses.append(loss)
-        return loss, math.inf, *rest
+        parts, norm, *rest = gradient(batch)
+        losses.append(float(sum(parts)))
+        return parts, norm / 0, *rest
 
     session._gradient = failing
     with pytest.raises(Diverged):

@@ -15,7 +15,8 @@ import torch
 from listeners import At, Memory
 
 from matrixstate.configs import decode, encode
-from matrixstate.data.tasks import ParityConfig, WordProblemConfig
+from matrixstate.data import Batch
+from matrixstate.data.tasks import IGNORE, ParityConfig, WordProblemConfig
 from matrixstate.errors import CheckpointError, ConfigError, Diverged
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.mixers import GRUConfig, MRUConfig
@@ -323,3 +324,15 @@ def test_only_full_lengths_show_that_a_task_is_mastered(monkeypatch, tmp_path):
     assert outcome.solved_at is not None
     lengths = [line["length"] for line in lines_of(tmp_path / "run")]
     assert outcome.solved_at[0] == 1 + lengths.index(8) > 1
+
+
+def test_the_accuracy_is_the_share_of_right_answers_to_the_last_bit():
+    random = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        shape = torch.randint(1, 40, (2,), generator=random).tolist()
+        answers, targets = (torch.randint(3, shape, generator=random) for _ in range(2))
+        targets[torch.rand(shape, generator=random) < 0.3] = IGNORE
+        has_target = targets != IGNORE
+        accuracy = objective.compute_accuracy(answers, Batch(answers, targets))
+        expected = (answers == targets)[has_target].float().mean()
+        torch.testing.assert_close(accuracy, expected, rtol=0, atol=0, equal_nan=True)

@@ -86,6 +86,24 @@ def test_accumulation_does_not_change_the_step(tmp_path):
             torch.testing.assert_close(other[name], finals[0][name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "precision": "bfloat16"}], ids=str)
+def test_recomputation_changes_no_bit_of_a_training(options, tmp_path):
+    kept, again = (
+        start(tmp_path / recompute, small_config(tmp_path, recompute=recompute, **options))
+        for recompute in ("none", "blocks")
+    )
+    train(kept)
+    train(again, stop_after=5)
+    assert accept_changes(again, kept.config, ("training.recompute",)).config == kept.config  # may change in a run
+    train(again, resume=True)
+    assert losses(kept) == losses(again)
+    one, other = final_weights(kept), final_weights(again)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [m["states"] for m in kept.metrics() if "states" in m] == [
+        m["states"] for m in again.metrics() if "states" in m
+    ]
+
+
 def test_a_run_records_how_it_was_made(tmp_path):
     run = start(tmp_path / "run", small_config(tmp_path))
     again = Run.open(tmp_path / "run")

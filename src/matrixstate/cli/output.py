@@ -137,7 +137,7 @@ class NotebookLine:
 
 
 class TrainingProgress(ProgressBar):
-    """A reporter of a training that shows step, loss, norm of the states, tokens/s and time left."""
+    """A reporter of a training that shows step, loss, norm of the states, tokens/s, a GPU's memory and time left."""
 
     _validation = _states = ""
 
@@ -154,7 +154,8 @@ class TrainingProgress(ProgressBar):
             f" accuracy {observed['accuracy']:.2f} at length {observed['length']}" if "accuracy" in observed else ""
         )
         numbers = f"loss {loss:.3f}{accuracy}{self._validation}{self._states}"
-        self.update(step, f"step {step} {numbers} {tokens_per_second:,.0f} tokens/s")
+        memory = f" {in_bytes(observed['memory'])}" if "memory" in observed else ""
+        self.update(step, f"step {step} {numbers} {tokens_per_second:,.0f} tokens/s{memory}")
 
     def evaluated(self, step: int, nats_per_token: float) -> None:
         self._validation = f" (validation {nats_per_token:.3f})"

@@ -14,6 +14,7 @@ from matrixstate.layers.positions import count_positions
 from matrixstate.mixers.attention.attention import Attention, learned_positions
 from matrixstate.models.block import Block, make_norm
 from matrixstate.models.config import ModelConfig
+from matrixstate.models.recomputation import recomputed
 
 
 class ModelState(NamedTuple):
@@ -51,6 +52,8 @@ class LanguageModel(nn.Module):
         else:
             nn.init.normal_(self.head.weight, std=0.02)
         self._scale_branches()
+        self.recompute = False
+        """Whether training keeps only the inputs of blocks, and computes the blocks again in the backward pass."""
         self._state_types = [type(part) for part in self.init_state(1).blocks]
 
     @property
@@ -112,9 +115,10 @@ class LanguageModel(nn.Module):
         if self.positions is not None:
             x = x + learned_positions(self.positions, position)
         x = self.dropout(x) if self.training else x
-        states = []
+        states, recompute = [], self.recompute and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.layers):
-            x, block_state = block(x, None if state is None else state.blocks[i], mask, reset)
+            inputs = x, None if state is None else state.blocks[i], mask, reset
+            x, block_state = recomputed(block, *inputs) if recompute else block(*inputs)
             states.append(block_state)
         return self.norm(x), ModelState(tuple(states), following)
 

@@ -31,7 +31,7 @@ def from_chunks(y: Tensor, length: int) -> Tensor:
 
 def decay_sums(log_decay: Tensor, chunk: int) -> Tensor:
     """[B, T, H, ...] -> [B, H, n, chunk, ...]: logarithms of decays summed up to and including each step of a chunk."""
-    return to_chunks(bounded(log_decay), chunk).cumsum(dim=3)
+    return _running_sums(to_chunks(bounded(log_decay), chunk))
 
 
 def bounded(log_decay: Tensor) -> Tensor:
@@ -42,6 +42,15 @@ def bounded(log_decay: Tensor) -> Tensor:
     """
     numbers = torch.finfo(log_decay.dtype)
     return log_decay.clamp_min(math.log(numbers.smallest_normal * numbers.eps) - 1)  # below the least subnormal number
+
+
+def _running_sums(x: Tensor) -> Tensor:
+    """[B, H, n, chunk, ...] -> the same: sums up to and including every step of a chunk."""
+    if x.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+        return x.cumsum(dim=3)
+    # on a GPU cumsum of floating-point numbers is refused then, and so would its gradient be
+    ones = x.new_ones(x.shape[3], x.shape[3])
+    return x @ ones.triu() if x.ndim == 4 else ones.tril() @ x
 
 
 def seen(documents: Tensor | None, chunk: int, strict: bool, device: torch.device) -> Tensor:

@@ -39,7 +39,7 @@ class Backend:
     module: str  # imported when it is first considered
     requires: str = "torch"  # importable name without which `module` cannot be imported
     auto_on: str | None = (
-        None  # the one type of device where "auto" considers it; elsewhere it must be named. None: any
+        None  # the one type of device where "auto" considers it; elsewhere it must be named. None: any, "": none
     )
 
     def why_not(self, device: str, dtype: torch.dtype, *details: str) -> str | None:
@@ -85,7 +85,11 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "causal_conv": (_cpu("conv"), _triton("conv"), _reference("conv")),
     "delta_scan": (_cpu("delta"), _fla("delta"), _chunked("delta"), _reference("delta")),
     "gru_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
-    "linear": (Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"), _reference("linear_map")),
+    "linear": (
+        Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"),
+        Backend("tf32", "matrixstate.ops.linear_map.kernel_tf32", auto_on=""),  # by name alone: it is less precise
+        _reference("linear_map"),
+    ),
     "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),

@@ -41,9 +41,19 @@ class TrainingConfig:
     """Factors on the learning rate of some parameters."""
     clip: float = 1.0
     """The gradient is scaled down to at most this norm, over all parameters together."""
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """bfloat16: autocast of products with weights; weights, states and sums stay float32. auto: bfloat16 where the
-    processor multiplies it in hardware, else float32; the run's config records which."""
+    precision: Literal["float32", "bfloat16", "auto", "tf32"] = "float32"
+    """bfloat16: autocast of products with weights; weights, states and sums stay float32. tf32: projections round their
+    factors to TF32, on NVIDIA's GPUs only. auto: bfloat16 where the processor or GPU multiplies it in hardware, else
+    float32; the run's config records which."""
+    recompute: Literal["none", "blocks"] = "none"
+    """blocks: keep only the input of every block for the backward pass, which computes the block again; the same bits
+    for less memory and a second forward pass."""
+    compile: bool = False
+    """Compile every block by torch.compile: half a minute or more at the start. It needs a C++ compiler, and on a GPU
+    Triton. Roundings differ, dropout does not; evaluations are not compiled."""
+    deterministic: bool = False
+    """Take only algorithms that give the same bits every time, where PyTorch has faster ones on a GPU. On a CPU nothing
+    differs."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2

@@ -15,6 +15,11 @@ class Curriculum:
         self.current = config.start if config.lengths == "grow" else config.length
         self._seed, self._mean, self._seen = seed, 0.0, 0
 
+    @property
+    def grows(self) -> bool:
+        """Whether the length depends on the accuracy: until it is the full one."""
+        return self.config.lengths == "grow" and self.current < self.config.length
+
     def length(self, step: int) -> int:
         """The length of the sequences of a step, counted from 0."""
         if self.config.lengths != "uniform":
@@ -40,7 +45,7 @@ class Curriculum:
         self._seen += 1
         self._mean += max(0.1, 1 / self._seen) * (accuracy - self._mean)
         mean = self._mean
-        if self.config.lengths == "grow" and mean >= self.config.threshold and self.current < self.config.length:
+        if self.grows and mean >= self.config.threshold:
             self.current = min(2 * self.current, self.config.length)
             self._mean, self._seen = 0.0, 0
         return mean

@@ -1,9 +1,8 @@
 """The training loop, the same for every run: a stream provides the batches, a runtime the device and precision."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 import torch
@@ -14,16 +13,20 @@ from matrixstate.data import Batch
 from matrixstate.devices import CPU
 from matrixstate.errors import CheckpointError, Diverged, MatrixStateError
 from matrixstate.evaluation import TextLoss
-from matrixstate.models import LanguageModel, ModelState
+from matrixstate.models import LanguageModel, ModelConfig, ModelState
 from matrixstate.training.checkpoint import Best, find_checkpoint, load_training, mark_best, step_of
+from matrixstate.training.compilation import compile_blocks, uncompiled
 from matrixstate.training.guard import write_bundle
-from matrixstate.training.objective import compute_loss
+from matrixstate.training.memory import explaining
+from matrixstate.training.objective import compute_accuracy, compute_loss
 from matrixstate.training.optimizer import learning_rate, make_optimizer, set_rate
 from matrixstate.training.outcome import Outcome
 from matrixstate.training.report import Reporter, RunLog, TensorBoardLog
 from matrixstate.training.resume import Progress, best_loss, read_progress, save_progress, saved_model
 from matrixstate.training.run import Run, write_json
-from matrixstate.training.runtime import Clock, RandomState, Runtime
+from matrixstate.training.runtime import Clock, Numbers, Runtime
+from matrixstate.training.settings import settings
+from matrixstate.training.step import Step
 from matrixstate.training.stopping import Stop, stopping
 from matrixstate.training.streams import Evaluation, open_stream
 from matrixstate.training.thermometer import OverflowWatch, Thermometer
@@ -52,11 +55,13 @@ def train(
         device: where to train; another than before is allowed on resuming, with other roundings.
 
     Raises:
+        ConfigError: an option of training that cannot be had on the device; nothing has changed.
+        OutOfMemory: a step does not fit into the memory of the device.
         Diverged: a loss or gradient that is not finite, or more of them than may be skipped. The weights are those
             before the step, and a bundle for `matrixstate autopsy` is in the run's failures/.
         CheckpointError: the run is damaged, or a checkpoint cannot be written.
     """
-    with stopping() as stop:
+    with stopping() as stop, settings(run.config, device):
         session = _Session(run, reporters, resume, stop, device)
         steps, done = run.config.training.steps, session.progress.step
         try:
@@ -76,7 +81,8 @@ def _advance(session: "_Session", last: int) -> Evaluation | None:
     if session.evaluation_is_missing():  # a stop came between a step and its evaluation
         session.validate()
     while progress.step < last and not session.stop:
-        session.step()
+        with explaining(run.directory, training, session.runtime.device, lambda: session.stream.batch(progress.step)):
+            session.step()
         if session.evaluates_after(progress.step):
             session.validate()
         if progress.step % training.checkpoint_every == 0 and progress.step < last:
@@ -104,7 +110,9 @@ class _Session:
         self.stream, self.runtime = open_stream(run), Runtime(run.config.training.precision, device)
         self.reporters = [RunLog(run), *([TensorBoardLog(run)] if self.config.tensorboard else []), *reporters]
         self.saved: int | None = None  # step of the newest checkpoint
+        self.pending: Step | None = None  # done, but not reported
         self.progress = self._restore() if resume else self._begin()
+        self.runtime.forget_peak()
         run.discard_metrics_after(self.progress.step)
         self.skipped = sum("skipped" in line for line in run.metrics())
         self.best = best_loss(run, self.progress.step)
@@ -114,9 +122,16 @@ class _Session:
     def _begin(self) -> Progress:
         """Makes a new model and its optimizer."""
         self.runtime.seed(self.run.config.seed)
-        self.model = self.runtime.place(LanguageModel(self.run.config.initial_model()))
-        self.optimizer = make_optimizer(self.model, self.config)
+        self._make_model(self.run.config.initial_model())
         return Progress()
+
+    def _make_model(self, config: ModelConfig) -> None:
+        """Makes the model and its optimizer."""
+        self.model = self.runtime.place(LanguageModel(config))
+        self.model.recompute = self.config.recompute == "blocks"
+        if self.config.compile:
+            compile_blocks(self.model, dynamic=self.stream.shapes_vary)
+        self.optimizer = make_optimizer(self.model, self.config)
 
     def _restore(self) -> Progress:
         """Loads model, optimizer, stream and random state from the newest undamaged checkpoint."""
@@ -125,8 +140,7 @@ class _Session:
             self._warn(f"{damage}; resuming from {checkpoint.name}")
         progress, stream = read_progress(checkpoint, step_of(checkpoint))
         self.runtime.seed(self.run.config.seed)  # for a generator that the checkpoint has no state of
-        self.model = self.runtime.place(LanguageModel(saved_model(self.run.config, checkpoint)))
-        self.optimizer = make_optimizer(self.model, self.config)
+        self._make_model(saved_model(self.run.config, checkpoint))
         self.runtime.random_state = load_training(checkpoint, self.model, self.optimizer)
         if progress.step < self.config.steps:
             # more steps than before were asked for, which a model with codebooks made after training cannot take
@@ -145,34 +159,52 @@ class _Session:
             reporter.warned(message)
 
     def step(self) -> None:
-        """One optimizer step; leaves the weights unchanged if its loss or gradient is not finite."""
+        """One optimizer step, which leaves the weights unchanged if its loss or gradient is not finite.
+
+        On a CPU its numbers are read before the weights change. Any other device sees for itself whether they may
+        change; its numbers are read, and reported, when the gradient of the next step is under way, or by `settle`.
+        """
         clock, number = Clock(), self.progress.step + 1
+        step = self._compute(number)
+        if self.runtime.runs_ahead:
+            if not self.settle():  # the step before was computed again, in place of this one
+                step = self._compute(number)
+            # what fused AdamW has for scaled losses: with 1.0 it changes neither weights nor its own state
+            self.optimizer.found_inf = step.failed  # pyright: ignore[reportAttributeAccessIssue]
+            self.optimizer.step()
+        elif step.is_finite:
+            self.optimizer.step()
+        else:
+            self._fail(step)
+        self.optimizer.zero_grad()
+        self.progress.step, self.progress.tokens = number, self.progress.tokens + step.batch.tokens.numel()
+        self.progress.seconds += (seconds := clock.seconds)
+        self.progress.cpu_seconds += clock.cpu_seconds
+        step.seconds, self.pending = seconds, step
+        if not self.runtime.runs_ahead or self.stream.adapts or step.state is not None:
+            self.settle()
+
+    def _compute(self, number: int) -> Step:
+        """Computes the clipped gradient of a step."""
         measures_states = self.thermometer.due(number)
-        random = self.runtime.random_state  # before dropout, so that a failed step can be replayed
+        random = self.runtime.random_state
         batch = self.runtime.move(self.stream.batch(number - 1))
         rate = learning_rate(self.config, number - 1)
         set_rate(self.optimizer, rate)
-        loss, norm, state, answers = self._gradient(batch)
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite:
-            self.optimizer.step()
-        else:
-            self._fail(number, batch, random, loss, norm)
-        self.optimizer.zero_grad()
-        self.progress.step, self.progress.tokens = number, self.progress.tokens + batch.tokens.numel()
-        self.progress.seconds += (seconds := clock.seconds)
-        self.progress.cpu_seconds += clock.cpu_seconds
-        if finite:
-            observed = self.stream.observe(number, batch, answers, self.progress.cpu_seconds)
-            for reporter in self.reporters:
-                reporter.step(number, loss, rate, norm, batch.tokens.numel() / seconds, **observed)
-        if measures_states:
-            self._measure_states(number, state, batch.tokens.shape[1])
+        losses, norm, state, accuracy = self._gradient(batch)
+        failed = (~torch.stack([*losses, norm]).isfinite().all()).float() if self.runtime.runs_ahead else None
+        numbers = Numbers([*losses, norm, *([] if accuracy is None else [accuracy])])
+        before, state = dataclasses.replace(self.progress), state if measures_states else None
+        return Step(number, batch, random, before, rate, state, failed, numbers, len(losses))
 
-    def _gradient(self, batch: Batch) -> tuple[float, float, ModelState, Tensor]:
-        """Computes the clipped gradient; returns loss, norm before clipping, the states at the end, and the answers."""
+    def _gradient(self, batch: Batch) -> tuple[list[Tensor], Tensor, ModelState, Tensor | None]:
+        """Computes the clipped gradient.
+
+        Returns:
+            The losses of the parts, the norm before clipping, the states at the end, and an accuracy that is observed.
+        """
         self.model.train()
-        total, answers, state, parts = 0.0, [], None, self.stream.parts
+        losses, answers, state, parts = [], [], None, self.stream.parts
         for part in batch.parts(parts):
             with self.runtime.autocast():
                 logits, state = self.model(part.tokens, mask=part.mask, reset=part.reset)
@@ -180,23 +212,50 @@ class _Session:
             loss, auxiliary = compute_loss(self.model, logits, part)
             loss = loss / parts
             (loss if auxiliary is None else loss + auxiliary / parts).backward()
-            total += loss.item()
+            losses.append(loss.detach())
             if self.stream.observes:
                 answers.append(logits.detach().argmax(dim=-1))
         assert state is not None
-        norm = float(clip_grad_norm_(self.model.parameters(), self.config.clip))
-        return total, norm, state, torch.cat(answers) if answers else batch.targets.new_empty(0)
+        norm = clip_grad_norm_(self.model.parameters(), self.config.clip)
+        return losses, norm, state, compute_accuracy(torch.cat(answers), batch) if answers else None
 
-    def _fail(self, step: int, batch: Batch, random: RandomState, loss: float, norm: float) -> None:
+    def settle(self) -> bool:
+        """Reports the newest step, which may mean to wait for it; returns whether its loss and gradient were finite.
+
+        On a device that runs ahead, a step that was not is taken care of here; the gradients of parameters are lost.
+        """
+        step, self.pending = self.pending, None
+        if step is None:
+            return True
+        if step.is_finite:
+            observed = self.stream.observe(step.number, step.batch, step.accuracy, self.progress.cpu_seconds)
+            if (peak := self.runtime.peak_memory) is not None:
+                observed["memory"] = peak
+            speed = step.batch.tokens.numel() / step.seconds
+            for reporter in self.reporters:
+                reporter.step(step.number, step.loss, step.rate, step.norm, speed, **observed)
+        elif self.runtime.runs_ahead:
+            self.optimizer.zero_grad()
+            self.runtime.random_state = step.random
+            self._gradient(step.batch)  # once more: the bundle has statistics of it, and random numbers go on from it
+            self._fail(step)
+            self.optimizer.zero_grad()
+        if step.state is not None:
+            self._measure_states(step.number, step.state, step.batch.tokens.shape[1])
+        return step.is_finite
+
+    def _fail(self, step: Step) -> None:
         """Saves a bundle of a step that was not finite; raises Diverged unless the step may be skipped."""
-        bundle = write_bundle(self.run, step, self.model, batch, random, loss, norm)
-        what = f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}"
+        bundle = write_bundle(self.run, step.number, self.model, step.batch, step.random, step.loss, step.norm)
+        numbers = f"loss {step.loss}, gradient norm {step.norm}"
+        what = f"step {step.number}: expected a finite loss and gradient, got {numbers.replace(', ', ' and ')}"
         self.skipped += 1
         if self.config.on_nonfinite == "skip" and self.skipped <= self.config.max_skipped:
-            self.run.log(step=step, skipped=f"loss {loss}, gradient norm {norm}")
+            self.run.log(step=step.number, skipped=numbers)
             self._warn(f"{what}; skipped ({self.skipped} of at most {self.config.max_skipped}), saved in {bundle}")
             return
-        self.runtime.random_state = random  # the checkpoint is that of the step before
+        vars(self.progress).update(vars(step.before))
+        self.runtime.random_state = step.random  # the checkpoint is that of the step before
         self.save()
         raise Diverged(
             f"training: {what}; the weights are those before it; replay it with: matrixstate autopsy {bundle}"
@@ -224,6 +283,7 @@ class _Session:
 
     def validate(self) -> None:
         """Measures the validation loss; saves a checkpoint if it is the lowest so far. A stop ends it early."""
+        self.settle()
         loss = self._unless_stopped(lambda progress: self.stream.validation_loss(self.model, progress))
         if loss is not None:
             self._report(loss)
@@ -238,6 +298,7 @@ class _Session:
 
     def save(self) -> None:
         """Writes a checkpoint of the current step, unless there is one."""
+        self.settle()
         if self.saved != self.progress.step:
             random = self.runtime.random_state
             save_progress(self.run, self.progress, self.stream.state(), self.model, self.optimizer, random)
@@ -245,6 +306,7 @@ class _Session:
 
     def finish_model(self) -> None:
         """Makes the final model, which `save` then writes, also if the last step has a checkpoint."""
+        self.settle()
         self.model = self.runtime.place(self.stream.finish(self.model))
         self.progress.finished, self.saved = True, None
 
@@ -268,7 +330,8 @@ class _Session:
                 raise _EvaluationStopped
 
         try:
-            return evaluate(end_if_stopped)
+            with uncompiled() if self.config.compile else nullcontext():
+                return evaluate(end_if_stopped)
         except _EvaluationStopped:
             return None
 

@@ -20,3 +20,9 @@ def compute_loss(model: LanguageModel, logits: Tensor, batch: Batch) -> tuple[Te
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     loss = cross_entropy(logits.flatten(0, 1).to(dtype), batch.targets.flatten(), ignore_index=IGNORE)
     return loss, model.auxiliary_loss()
+
+
+def compute_accuracy(answers: Tensor, batch: Batch) -> Tensor:
+    """The share of right `answers` [B, T] at the positions that have a target, as a float32 scalar on their device."""
+    has_target = batch.targets != IGNORE
+    return ((answers == batch.targets) & has_target).sum().float() / has_target.sum()

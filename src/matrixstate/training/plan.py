@@ -43,7 +43,10 @@ def make_plan(config: TextRunConfig) -> Plan:
 
 
 def _try_step(config: TextRunConfig) -> tuple[float, int]:
-    """Seconds per step, and the bytes that one forward pass saves for its backward pass."""
+    """Seconds per step, and the bytes that one forward pass saves for its backward pass.
+
+    Where blocks are recomputed, those of one block, the mean of all, are added: the backward pass makes them again.
+    """
     training = config.training
     rows = training.batch // training.accumulate  # of one part of the batch
     with torch.random.fork_rng(devices=[]):
@@ -56,16 +59,19 @@ def _try_step(config: TextRunConfig) -> tuple[float, int]:
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    seconds = 0.0
-    for _ in range(2):  # the first pass warms up
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seconds, sizes = 0.0, []
+    for recompute in (False, training.recompute == "blocks"):  # the first pass warms up
+        model.recompute = recompute
         began = time.perf_counter()
         saved.clear()
         with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
             loss = cross_entropy(model(tokens)[0].flatten(0, 1), tokens.flatten())
             loss.backward()
         seconds = time.perf_counter() - began
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    return seconds * training.accumulate, sum(size for pointer, size in saved.items() if pointer not in parameters)
+        sizes.append(sum(size for pointer, size in saved.items() if pointer not in parameters))
+    everything, kept = sizes
+    return seconds * training.accumulate, kept + (everything - kept) // len(model.blocks)
 
 
 def _matmul_rate() -> float:

@@ -28,7 +28,8 @@ class Reporter(Protocol):
             learning_rate: of the step.
             gradient_norm: before clipping.
             tokens_per_second: of the step.
-            **observed: numbers of the data stream, such as a task's accuracy.
+            **observed: numbers of the data stream, such as a task's accuracy; on a GPU `memory`, the most bytes of it
+                that tensors have taken so far.
         """
 
     def evaluated(self, step: int, nats_per_token: float) -> None:

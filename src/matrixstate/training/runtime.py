@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from matrixstate.data import Batch
 from matrixstate.devices import CPU
+from matrixstate.layers import MoE
+from matrixstate.layers.linear import Linear
 from matrixstate.models import LanguageModel
 from matrixstate.training.config import RunConfig
 
@@ -31,8 +34,39 @@ def resolve_precision(config: Config, device: torch.device = CPU) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=precision))
 
 
+def permit_tf32(model: LanguageModel) -> None:
+    """Lets projections compute in TF32 in training mode, forward and backward; a router of experts does not."""
+    routers = {module.router for module in model.modules() if isinstance(module, MoE)}
+    for module in model.modules():
+        if isinstance(module, Linear) and module not in routers:
+            module.training_backend = "tf32"
+
+
 RandomState = dict[str, Tensor]
 """The states of the generators that dropout draws from, uint8: "random" of the CPU's, "random_device" of a GPU's."""
+
+
+class Numbers:
+    """Scalars of a step on their way from a device, which goes on computing meanwhile."""
+
+    def __init__(self, scalars: Sequence[Tensor]) -> None:
+        self._values: list[float] | None = None
+        if scalars[0].device.type == "cpu":
+            self._values = [scalar.item() for scalar in scalars]
+            return
+        self._source, self._arrived = torch.stack(list(scalars)), None
+        device = self._source.device
+        if device.type == "cuda":  # only into such memory does a GPU copy by itself
+            self._source = torch.empty(len(scalars), pin_memory=True).copy_(self._source, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(device).record_event()  # of this GPU, which may not be the first
+
+    def read(self) -> list[float]:
+        """The numbers; waits for them at the first call."""
+        if self._values is None:
+            if self._arrived is not None:
+                self._arrived.synchronize()
+            self._values = self._source.tolist()
+        return self._values
 
 
 class Runtime:
@@ -43,10 +77,27 @@ class Runtime:
         device: of the model, the optimizer and the batches.
     """
 
-    def __init__(self, precision: Literal["float32", "bfloat16", "auto"], device: torch.device = CPU) -> None:
+    def __init__(self, precision: Literal["float32", "bfloat16", "auto", "tf32"], device: torch.device = CPU) -> None:
         assert precision != "auto", "resolve_precision comes first"
         self.device = device
         self._precision = precision
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the device computes on its own, so that reading a number from it means to wait for it."""
+        return self.device.type != "cpu"
+
+    def forget_peak(self) -> None:
+        """Lets `peak_memory` begin anew."""
+        forget = getattr(torch.get_device_module(self.device), "reset_peak_memory_stats", None)
+        if self.runs_ahead and forget is not None:
+            forget(self.device)
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes that tensors have taken on the device; None where PyTorch does not count them, as on a CPU."""
+        peak = getattr(torch.get_device_module(self.device), "max_memory_allocated", None)
+        return peak(self.device) if self.runs_ahead and peak is not None else None
 
     def seed(self, seed: int) -> None:
         """Seeds weight initialization and dropout."""
@@ -54,6 +105,8 @@ class Runtime:
 
     def place(self, model: LanguageModel) -> LanguageModel:
         """Moves a model to the device."""
+        if self._precision == "tf32":
+            permit_tf32(model)
         return model.to(self.device)
 
     def move(self, batch: Batch) -> Batch:

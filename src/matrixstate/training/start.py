@@ -16,6 +16,7 @@ from matrixstate.training.fit import expect_fit
 from matrixstate.training.plan import BYTES_PER_PARAMETER
 from matrixstate.training.run import Run
 from matrixstate.training.runtime import resolve_precision
+from matrixstate.training.settings import expect_settings
 from matrixstate.training.task_config import TaskRunConfig
 from matrixstate.training.text_config import TextRunConfig
 
@@ -29,8 +30,9 @@ def start(directory: Path, config: RunConfig, device: torch.device = CPU) -> Run
         device: where it will be trained, for the run's environment and the precision "auto".
 
     Raises:
-        ConfigError, DataError: data, model, training and memory do not fit together; nothing is written.
+        ConfigError, DataError: data, model, training, device and memory do not fit together; nothing is written.
     """
+    expect_settings(config, device)
     config = resolve_precision(config, device)
     if isinstance(config, TaskRunConfig):
         expect_task_fit(config)

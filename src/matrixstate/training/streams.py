@@ -5,10 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from matrixstate.data import Batch, Corpus, RandomWindows, open_corpus
-from matrixstate.data.tasks import IGNORE
 from matrixstate.evaluation import TextLoss, text_loss
 from matrixstate.evaluation.tracking import Tracking, track
 from matrixstate.models import LanguageModel
@@ -38,8 +35,10 @@ class Stream(ABC):
 
     parts = 1
     """How many parts a step's batch is cut into, whose gradients are accumulated to save memory."""
+    shapes_vary = False
+    """Whether batches have several shapes."""
     observes = False
-    """Whether `observe` reads the model's answers; if not, they are not computed."""
+    """Whether `observe` reads the accuracy of the model's answers; if not, it is not computed."""
     evaluate_every: int | None = None
     """Steps between evaluations during training; None for no evaluations."""
 
@@ -47,13 +46,18 @@ class Stream(ABC):
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0; depends on the seed, the step and the stream's state only."""
 
-    def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
-        """Called after every step whose loss and gradient were finite.
+    @property
+    def adapts(self) -> bool:
+        """Whether the next batch depends on what `observe` is told of this one."""
+        return False
+
+    def observe(self, step: int, batch: Batch, accuracy: float | None, cpu_seconds: float) -> dict[str, Any]:
+        """Called after every step whose loss and gradient were finite; unless the stream `adapts`, maybe a step late.
 
         Args:
             step: steps done, this one included.
             batch: of the step.
-            answers: [B, T] int64, the likeliest token at every position, before the weights changed; empty unless
+            accuracy: the share of targets that were the likeliest token, before the weights changed; None unless
                 `observes`.
             cpu_seconds: of training so far.
 
@@ -108,7 +112,7 @@ class TaskStream(Stream):
     observes = True
 
     def __init__(self, config: TaskRunConfig) -> None:
-        self._config = config
+        self._config, self.shapes_vary = config, config.training.lengths != "full"
         self.curriculum = Curriculum(config.training, config.seed)
         self.solved_at: tuple[int, float] | None = None
         """Step and CPU seconds at which the running mean of the accuracy reached 99 % at full length."""
@@ -117,10 +121,13 @@ class TaskStream(Stream):
         length = self.curriculum.length(step)
         return Batch(*self._config.data.at(self._config.seed, step, self.curriculum.batch(length), length))
 
-    def observe(self, step: int, batch: Batch, answers: Tensor, cpu_seconds: float) -> dict[str, Any]:
-        has_target, length = batch.targets != IGNORE, batch.tokens.shape[1]
-        accuracy = float((answers == batch.targets)[has_target].float().mean())
-        mean = self.curriculum.update(accuracy)
+    @property
+    def adapts(self) -> bool:
+        return self.curriculum.grows
+
+    def observe(self, step: int, batch: Batch, accuracy: float | None, cpu_seconds: float) -> dict[str, Any]:
+        assert accuracy is not None
+        mean, length = self.curriculum.update(accuracy), batch.tokens.shape[1]
         if self.solved_at is None and length == self._config.training.length and mean >= MASTERED:
             self.solved_at = step, cpu_seconds
         return {"length": length, "accuracy": accuracy}

@@ -50,22 +50,29 @@ def _short(value: Any) -> Any:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
+class _Gate:
+    """The forget gate of a layer in the last forward pass that was recorded."""
+
+    mean: Tensor | None = None  # [H]
+
+
 class Thermometer:
     """Measures the states of a model in training. Forget gates are recorded, by hooks, only in steps that are `due`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._listening = model, False
-        self._gates: dict[int, Tensor] = {}  # layer -> [H], mean of its forget gate
-        for layer, block in enumerate(model.layers):
+        self._gates = [_Gate() for _ in model.layers]
+        for gate, block in zip(self._gates, model.layers, strict=True):
             for module in block.modules():
                 if isinstance(module, ForgetGate):
-                    module.register_forward_hook(self._gate_hook(layer))
+                    module.register_forward_hook(self._record_in(gate))
 
-    def _gate_hook(self, layer: int) -> Callable[[torch.nn.Module, Any, Tensor], None]:
+    def _record_in(self, gate: _Gate) -> Callable[[torch.nn.Module, Any, Tensor], None]:
         def record(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
-            if self._listening:
-                gate = output.detach().exp() if isinstance(module, LogForgetGate) else output.detach()
-                self._gates[layer] = gate.flatten(0, -2).mean(dim=0)
+            # compiled code always records: if it asked whether to, it would be compiled for either answer
+            if torch.compiler.is_compiling() or self._listening:
+                values = output.detach().exp() if isinstance(module, LogForgetGate) else output.detach()
+                gate.mean = values.flatten(0, -2).mean(dim=0)
 
         return record
 
@@ -83,10 +90,10 @@ class Thermometer:
             length: tokens that led to it.
         """
         self._listening, readings = False, []
-        for layer, (block, part) in enumerate(zip(self._model.layers, state.blocks, strict=True)):
+        for layer, (block, part, gate) in enumerate(zip(self._model.layers, state.blocks, self._gates, strict=True)):
             matrices = None if block.mixer is None else block.mixer.state_matrices(part)
             if matrices is not None:
-                readings.append(_reading(layer, matrices, length, self._gates.pop(layer, None)))
+                readings.append(_reading(layer, matrices, length, gate.mean))
         return readings
 
 

@@ -21,6 +21,7 @@ from matrixstate.training import Outcome, Run, RunConfig, TaskRunConfig, load_mo
 from matrixstate.training.checkpoint import list_checkpoints
 from matrixstate.training.run import write_json
 from matrixstate.training.runtime import resolve_precision
+from matrixstate.training.settings import expect_settings
 from matrixstate.training.stopping import Stopped
 from matrixstate.training.thermometer import Reading
 
@@ -163,6 +164,7 @@ def _train(job: Job, reporter: JobReporter) -> dict[str, Any]:
     elif isinstance(job.config, TaskRunConfig):
         run, resume = start(directory, job.config, device), False
     else:
+        expect_settings(job.config, device)
         config = resolve_precision(job.config, device)
         run, resume = Run.create(directory, config, lambda into: link_tree(job.data, into), device), False
     outcome = train(run, [reporter], resume=resume, device=device)

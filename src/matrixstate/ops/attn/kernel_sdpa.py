@@ -15,6 +15,8 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, s
     with full_precision(q):
         queries, keys, values = heads_first(q, keys, values, q.dtype)
         # PyTorch's causal mask is aligned at the first key, so it is right for N = T alone; a single step needs none.
-        causal = allowed is None and bool(q.shape[1] > 1)  # decided here for a length that is dynamic, which is >= 2
+        causal = False
+        if allowed is None and q.shape[1] > 1:  # a branch, which tracers of a dynamic length decide here: it is >= 2
+            causal = True
         y = scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, is_causal=causal, scale=scale)
     return y.transpose(1, 2)

@@ -15,7 +15,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: st
         weight: [N, K], dtype of `x`.
         bias: [N], dtype of `x`. Default: none.
         backend: "onednn" (float32 on a CPU, from 8 million multiply-adds on; not under autocast, torch.func or
-            torch.compile, which have rules for PyTorch's own products), "reference", or "auto": the first that can run.
+            torch.compile, which have rules for PyTorch's own products), "tf32" (float32 on an NVIDIA GPU, rounding the
+            factors to 11 bits; only by its name), "reference", or "auto": the first of the others that can run.
 
     Returns:
         [..., N], dtype of `x`.
