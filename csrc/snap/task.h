@@ -63,14 +63,15 @@ struct Task {
             for (int64_t i = 0; i < D; ++i) to[n * block + i * P + i] = 1.0f;
     }
 
-    // The factor of unit(): it brings a matrix to norm sqrt(D). The norm is clamped to the smallest normal number.
+    // The largest factor of unit(), for a norm clamped to the smallest normal number; finite, so that zeros stay zeros.
+    float largest_scale() const { return std::fmin(FLT_MAX, std::sqrt(static_cast<float>(D)) / FLT_MIN); }
+    // The factor of unit(): it brings a matrix to norm sqrt(D).
     float scale_of(const float* m) const {
-        const float norm = std::sqrt(inner(m, m, block));
-        return std::sqrt(static_cast<float>(D)) / (norm < FLT_MIN ? FLT_MIN : norm);
+        return std::fmin(largest_scale(), std::sqrt(static_cast<float>(D)) / std::sqrt(inner(m, m, block)));
     }
     // Replaces d, the gradient of u = unit(m), by that of m: scale (d - u <u, d>/D), or scale d where |m| was clamped.
     void unit_backward(const float* u, float scale, float* d) const {
-        const bool clamped = scale >= std::sqrt(static_cast<float>(D)) / FLT_MIN;
+        const bool clamped = scale >= largest_scale();
         const float projection = clamped ? 0.0f : inner(u, d, block) / static_cast<float>(D);
         for (int64_t i = 0; i < block; i += LANES) store(d + i, scale * (load(d + i) - projection * load(u + i)));
     }

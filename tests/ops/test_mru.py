@@ -6,7 +6,7 @@ import torch
 from closeness import assert_as_good_as
 from conftest import need
 from matrixstate.errors import BackendUnavailable, ShapeError
-from matrixstate.ops import ScaledState, mru_scan
+from matrixstate.ops import ScaledState, SnapState, mru_scan, snap_scan
 from matrixstate.ops._dispatch import choose
 from matrixstate.ops.mru.builders import BUILDERS
 
@@ -79,3 +79,25 @@ def test_large_elements_need_no_pivots():
     )[0]
     exact = mru_scan(elements.float().double(), down, builder="cayley", backend="reference")[0]
     assert_as_good_as(run(torch.float32, "cpu"), run(torch.float32, "reference"), exact, "y")
+
+
+@pytest.mark.parametrize("readout", ["normalised", "bounded"])
+@pytest.mark.parametrize("backend", ["reference", "composed", "cpu", "triton"])
+def test_a_rescaled_state_of_zeros_gives_zeros(backend, readout):
+    """At D 16 the factor that brings the smallest norm to sqrt(D) is beyond float32."""
+    need("mru_scan", backend)
+    elements, down = torch.randn(1, 3, 2, 256), torch.randn(2, 16, 5)
+    state = ScaledState(torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, dtype=torch.int32))
+    y, last = mru_scan(elements, down, None, state, readout=readout, rescale=True, backend=backend)
+    assert torch.equal(y, torch.zeros(1, 3, 2, 16, 5))
+    assert not last.matrix.any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+def test_a_corrected_state_of_zeros_gives_zeros(backend):
+    need("snap_scan", backend)
+    x, codes = torch.randn(1, 3, 2, 16, 16), torch.zeros(1, 4, 2, 16, 16)
+    state = SnapState(torch.zeros(1, 2, 16, 16), torch.zeros(1, dtype=torch.int32))
+    h, last = snap_scan(x, codes, codes, state, every=2, backend=backend)
+    assert not h.any()
+    assert not last.matrix.any()
