@@ -1,7 +1,7 @@
 """Writes the results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
 
-The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py` and `outer.py` write with --json; the table goes into
-docs/speed.md. Shapes so small that the call takes longer than the kernel are left out.
+The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py`, `outer.py` and `linear_scan.py` write with --json;
+the table goes into docs/speed.md. Shapes so small that the call takes longer than the kernel are left out.
 """
 
 import json

@@ -84,6 +84,17 @@ void* Checker::data(const char* name, const Array& array, Shape shape, Element e
     return pointer(name, array);
 }
 
+void* Checker::flat(const char* name, const Array& array, int64_t count, Element element) const {
+    int64_t got = 1;
+    for (size_t i = 0; i < array.ndim(); ++i) got *= array.shape_ptr()[i];
+    if (got != count || element_of(array) != element)
+        fail(std::string(name) + " must be " + name_of(element) + " of " + std::to_string(count) + " numbers, got " +
+             name_of(element_of(array)) + " " + shape_of(array));
+    if (array.device_type() != nb::device::cpu::value) fail(std::string(name) + " must be on the CPU");
+    if (!is_dense(array)) fail(std::string(name) + " must be contiguous");
+    return pointer(name, array);
+}
+
 Dtype Checker::dtype_of(const char* name, const Array& array) const {
     const Element element = element_of(array);
     if (element != Element::float32 && element != Element::bfloat16)
@@ -94,6 +105,16 @@ Dtype Checker::dtype_of(const char* name, const Array& array) const {
 Input Checker::input(const char* name, const Array& array, Shape shape, const Array& like) const {
     const Dtype dtype = dtype_of(name, like);
     return {data(name, array, shape, element_of(like)), dtype};
+}
+
+Input Checker::flat_input(const char* name, const Array& array, int64_t count, const Array& like) const {
+    const Dtype dtype = dtype_of(name, like);
+    return {flat(name, array, count, element_of(like)), dtype};
+}
+
+Output Checker::flat_output(const char* name, const Array& array, int64_t count, const Array& like) const {
+    const Dtype dtype = dtype_of(name, like);
+    return {flat(name, array, count, element_of(like)), dtype};
 }
 
 Sequence Checker::sequence(const char* name, const Array& array, Shape shape) const {

@@ -23,6 +23,14 @@ class Checker {
 
     // The sizes of an array, which must have `rank` axes.
     const int64_t* sizes(const char* name, const Array& array, size_t rank) const;
+    // The data of an array of any shape that must be contiguous, on the CPU, and of `count` numbers of this type.
+    void* flat(const char* name, const Array& array, int64_t count, Element element) const;
+    float* flat_floats(const char* name, const Array& array, int64_t count) const {
+        return static_cast<float*>(flat(name, array, count, Element::float32));
+    }
+    float* flat_floats(const char* name, const OptionalArray& array, int64_t count) const {
+        return array ? flat_floats(name, *array, count) : nullptr;
+    }
     // The data of an array that must be contiguous, on the CPU, and of this shape and element type.
     void* data(const char* name, const Array& array, Shape shape, Element element) const;
     float* floats(const char* name, const Array& array, Shape shape) const {
@@ -40,6 +48,8 @@ class Checker {
     // An array of the element type of `like`, which must be float32 or bfloat16.
     Input input(const char* name, const Array& array, Shape shape, const Array& like) const;
     Output output(const char* name, const Array& array, Shape shape, const Array& like) const;
+    Input flat_input(const char* name, const Array& array, int64_t count, const Array& like) const;
+    Output flat_output(const char* name, const Array& array, int64_t count, const Array& like) const;
     // A float32 array of four axes, of which only the last must be dense.
     Sequence sequence(const char* name, const Array& array, Shape shape) const;
     void require(bool holds, const char* complaint) const {

@@ -18,6 +18,7 @@ void bind_matrix(nb::module_& m);
 void bind_cells(nb::module_& m);
 void bind_rank_one(nb::module_& m);
 void bind_mru(nb::module_& m);
+void bind_scan(nb::module_& m);
 void bind_snap(nb::module_& m);
 }
 
@@ -49,6 +50,7 @@ NB_MODULE(_native, m) {
     matrixstate::bind_cells(m);
     matrixstate::bind_rank_one(m);
     matrixstate::bind_mru(m);
+    matrixstate::bind_scan(m);
     matrixstate::bind_snap(m);
     // read here, and not at the first call, so that a name that cannot run fails the import with a message
     const char* wanted = std::getenv("MATRIXSTATE_INSTRUCTION_SET");

@@ -40,6 +40,20 @@ INLINE Vec exp_full_range(Vec x) {
     return sum * (Vec)(one + (half << 23)) * (Vec)(one + ((n - half) << 23));
 }
 
+// For x <= 88: that of a decay given by its logarithm. Zero below the range of float32, NaN where x is.
+INLINE Vec exp_of_decay(Vec x) {
+#if defined(__AVX512F__)
+    const Vec bounded = at_least(splat(-105.0f), x);
+    Bits integer;
+    Vec sum = reduced_exp(bounded, integer);
+    const Vec n = (Vec)integer - TO_INTEGER;
+    asm("vscalefps %1, %0, %0" : "+v"(sum) : "v"(n));  // sum 2^n, also where 2^n is out of range
+    return sum;
+#else
+    return exp_full_range(x);
+#endif
+}
+
 // The argument is clamped to the range of exp(): sigmoid(x) is constant, 1.6e-38, below -87.
 INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(clamp(-x, splat(87.0f)))); }
 

@@ -11,6 +11,7 @@
 #include "mru/mru.h"
 #include "mru/step.h"
 #include "rank_one/rank_one.h"
+#include "scan/scan.h"
 #include "snap/snap.h"
 
 namespace matrixstate {
@@ -35,6 +36,8 @@ struct Kernels {
     void (*cell_backward)(const CellBackward&);
     void (*mru_forward)(const MruForward&);
     void (*mru_backward)(const MruBackward&);
+    void (*scan_forward)(const ScanForward&);
+    void (*scan_backward)(const ScanBackward&);
     void (*snap_forward)(const SnapForward&);
     void (*snap_backward)(const SnapBackward&);
     double (*multiply_adds_per_second)();  // of vectors: the peak that benchmarks compare with

@@ -25,6 +25,8 @@ void cell_forward(const CellForward&);
 void cell_backward(const CellBackward&);
 void mru_forward(const MruForward&);
 void mru_backward(const MruBackward&);
+void scan_forward(const ScanForward&);
+void scan_backward(const ScanBackward&);
 void snap_forward(const SnapForward&);
 void snap_backward(const SnapBackward&);
 double multiply_adds_per_second();
@@ -49,6 +51,8 @@ extern const Kernels table = {
     cell_backward,
     mru_forward,
     mru_backward,
+    scan_forward,
+    scan_backward,
     snap_forward,
     snap_backward,
     multiply_adds_per_second,

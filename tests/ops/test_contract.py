@@ -203,8 +203,9 @@ def test_the_default_state_is_what_the_docstring_says(case):
 def test_a_wrong_state_or_reset_is_refused_with_sizes(case):
     sequence, fixed, state = case.sequence(3, case.dtype), case.fixed(case.dtype), case.state(case.dtype)
     short = state[:1] if isinstance(state, torch.Tensor) else type(state)(*[state[0][:1], *state[1:]])
+    dtype = case.named(case.dtype)
     with pytest.raises(
-        ShapeError, match=rf"{case.caller or case.op}: state.* must be {case.dtype} \[2, .*got {case.dtype} \[1, "
+        ShapeError, match=rf"{case.caller or case.op}: state.* must be {dtype} \[2, .*got {dtype} \[1, "
     ):
         case.call(sequence, fixed, short, backend=case.backend)
     with pytest.raises(ShapeError, match=rf"{case.caller or case.op}: reset must be torch.bool \[2, 3\]"):

@@ -18,7 +18,7 @@ AUTO = backends("cpu", torch.float32)
 def test_the_first_preferred_backend_that_an_op_has_is_taken():
     with prefer("chunked", "reference"):
         chosen = backends("cpu", torch.float32)
-    assert {op for op, name in chosen.items() if name == "chunked"} == {"delta_scan", "outer_scan"}
+    assert {op for op, name in chosen.items() if name == "chunked"} == {"delta_scan", "linear_scan", "outer_scan"}
     assert set(chosen.values()) == {"chunked", "reference"}
     assert backends("cpu", torch.float32) == AUTO
 

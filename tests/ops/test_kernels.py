@@ -14,6 +14,7 @@ from cases import (
     delta,
     differentiable,
     floats,
+    linear,
     m2rnn,
     matrix,
     mru,
@@ -78,6 +79,17 @@ SHAPES = [
     *(mru("cpu", D, D, "cayley", decay=True, v=True, heads=5, batch=1) for D in (1, 2, 4, 8, 11, 16, 20, 32, 64)),
     mru("cpu", 8, 17, "cayley", v=True, readout="normalised", batch=3),
     mru("cpu", 5, 40, "reshape_identity", rescale=True, readout="bounded", heads=7),
+    linear("cpu", "step", 1, batch=1),
+    linear("cpu", "log step", 3, 171),
+    linear("cpu", "log step", 1100, batch=1),
+    linear("cpu", "log step, shared", 5, 33),
+    linear("cpu", "log step, shared", 2, 7, 600, batch=3),
+    linear("cpu", "log constant, shared", 3, 1025),
+    linear("cpu", "constant", 530, batch=5),
+    linear("cpu", "complex step", 3, 100),
+    linear("cpu", "complex constant", 300, batch=3),
+    linear("cpu", "complex step, shared", 2, 600),
+    linear("cpu", "complex log step, shared", 2, 40),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 every_native_kernel = pytest.mark.parametrize("case", NATIVE, ids=str, indirect=True)
@@ -193,9 +205,12 @@ def test_forward_mode_derivatives_are_refused(case):
 
 @every_native_kernel
 def test_float64_and_other_dtypes_are_refused_in_words(case):
-    for dtype in (torch.float64, torch.float16):
+    halves = [] if case.is_complex else [torch.float16]  # PyTorch warns of complex ones, which are experimental
+    for dtype in (torch.float64, *halves):
         sequence, fixed, state = case.sequence(3, dtype), case.fixed(dtype), case.state(dtype)
-        with pytest.raises(RuntimeError, match=rf"cpu: needs torch.float32 or torch.bfloat16 on cpu, got {dtype}"):
+        with pytest.raises(
+            RuntimeError, match=rf"cpu: needs torch.float32 or torch.bfloat16 on cpu, got {case.named(dtype)}"
+        ):
             case.run(sequence, fixed, state)
 
 

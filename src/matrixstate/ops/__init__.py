@@ -38,6 +38,7 @@ from matrixstate.ops.mru.decays import write_share
 from matrixstate.ops.mru.step import mru_step
 from matrixstate.ops.mru.weights import MRUWeights
 from matrixstate.ops.outer import linear_attention, outer_scan
+from matrixstate.ops.scan import linear_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "gru_scan",
     "linear",
     "linear_attention",
+    "linear_scan",
     "lstm_scan",
     "m2rnn_scan",
     "m2rnn_step",

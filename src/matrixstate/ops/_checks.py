@@ -14,8 +14,8 @@ Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, else float32: the dtype of states, decays and sums."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    """`dtype` but at least float32 (complex64 where complex): the dtype of states, decays and sums."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def full_precision(like: Tensor) -> AbstractContextManager:
@@ -28,8 +28,8 @@ def full_precision(like: Tensor) -> AbstractContextManager:
 def widened(run: Run) -> Run:
     """Lets a backend's function compute in the accumulation dtype of its first argument, outside autocast.
 
-    Its floating-point tensors are converted to that dtype, and its first result to the dtype of the first argument;
-    further results (states) stay in the accumulation dtype.
+    Its floating-point tensors are converted to that dtype (real ones stay real beside a complex first argument), and
+    its first result to the dtype of the first argument; further results (states) stay in the accumulation dtype.
     """
 
     @wraps(run)
@@ -43,7 +43,11 @@ def widened(run: Run) -> Run:
 
 
 def _to(dtype: torch.dtype, argument: Any) -> Any:
-    return argument.to(dtype) if isinstance(argument, Tensor) and argument.is_floating_point() else argument
+    if not isinstance(argument, Tensor) or not (argument.is_floating_point() or argument.is_complex()):
+        return argument
+    if dtype.is_complex and not argument.is_complex():
+        dtype = torch.float64 if dtype == torch.complex128 else torch.float32
+    return argument.to(dtype)
 
 
 def expect_floating(op: str, name: str, tensor: Tensor, letters: str) -> None:

@@ -6,6 +6,7 @@ from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, m2rnn
 from cases.rank_one import delta, outer, rule
+from cases.scan import LINEAR, linear
 
 __all__ = [
     "CASES",
@@ -18,6 +19,7 @@ __all__ = [
     "delta",
     "differentiable",
     "floats",
+    "linear",
     "m2rnn",
     "matrix",
     "mru",
@@ -93,6 +95,7 @@ CASES = [
     cell("triton", "rnn"),
     cell("triton", "gru", heads=1),
     cell("triton", "lstm", heads=1),
+    *(linear(backend, decay) for backend in ("reference", "chunked", "cpu") for decay in LINEAR),
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),

@@ -31,9 +31,14 @@ class Case:
     dtype: torch.dtype = torch.float64
     resets: bool = True  # whether these sizes allow a reset
     caller: str = ""  # the function that errors name, where it is not the op itself
+    is_complex: bool = False  # whether the op gets pairs of numbers of the drawn dtype as complex ones
 
     def __str__(self) -> str:
         return self.name
+
+    def named(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype that errors name for inputs drawn in `dtype`."""
+        return dtype.to_complex() if self.is_complex else dtype
 
     def run(self, sequence: Inputs, fixed: Inputs, state: Any, reset: Tensor | None = None) -> list[Tensor]:
         """All outputs and the tensors of the last state."""

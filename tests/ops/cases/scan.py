@@ -1,0 +1,70 @@
+"""Cases of the elementwise linear recurrence."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cases.case import B, Case, Inputs, accumulation, log_decays, normal
+from matrixstate.ops import linear_scan
+
+LINEAR = (
+    "step",
+    "log step",
+    "log step, shared",
+    "constant",
+    "log constant, shared",
+    "complex step",
+    "complex constant",
+    "complex log step, shared",
+)
+
+
+def linear(backend: str, decay: str, *sizes: int, batch: int = B) -> Case:
+    """decay: one per step or constant, real, complex or as a logarithm; shared along the last axis of `sizes`.
+
+    A case draws and returns complex numbers as pairs of real ones.
+    """
+    sizes = sizes or (2, 3)
+    is_complex, name = "complex" in decay, "log_decay" if "log" in decay else "decay"
+    pair = (2,) if is_complex else ()
+    of_decay = (*sizes[:-1], 1) if "shared" in decay else sizes
+
+    def decays(*leading: int, dtype: torch.dtype) -> Inputs:
+        shape = (*leading, *of_decay)
+        if name == "log_decay":
+            return {name: log_decays(*shape, dtype=dtype)}
+        if not is_complex:
+            return {name: (2 * torch.rand(shape, dtype=torch.float64) - 1).to(dtype)}
+        modulus, phase = torch.rand(shape, dtype=torch.float64), 7 * torch.rand(shape, dtype=torch.float64)
+        return {name: torch.view_as_real(torch.polar(modulus, phase)).to(dtype)}
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        x = {"x": normal(batch, T, *sizes, *pair, dtype=dtype)}
+        return x if "constant" in decay else x | decays(batch, T, dtype=dtype)
+
+    def call(s: Inputs, fixed: Inputs, state: Tensor | None, **options: Any) -> tuple[Any, ...]:
+        given = (s | fixed)[name]
+        if not is_complex:
+            return linear_scan(s["x"], state=state, **{name: given}, **options)
+        given = _complex(given) if name == "decay" else given
+        state = None if state is None else _complex(state)
+        h, last = linear_scan(_complex(s["x"]), state=state, **{name: given}, **options)
+        return torch.view_as_real(h).to(s["x"].dtype), torch.view_as_real(last)
+
+    return Case(
+        f"linear_scan, {backend}, decay {decay}, {list(sizes)}, batch {batch}",
+        "linear_scan",
+        sequence,
+        call,
+        lambda dtype: normal(batch, *sizes, *pair, dtype=accumulation(dtype)),
+        (lambda dtype: decays(dtype=dtype)) if "constant" in decay else (lambda dtype: {}),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        is_complex=is_complex,
+    )
+
+
+def _complex(pairs: Tensor) -> Tensor:
+    """Complex numbers of pairs of real ones; there are none of two bfloat16."""
+    return torch.complex(*(pairs.float() if pairs.dtype == torch.bfloat16 else pairs).unbind(dim=-1))
