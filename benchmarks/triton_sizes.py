@@ -19,6 +19,7 @@ from matrixstate.ops.matrix import ScaledState
 from matrixstate.ops.matrix import kernel_triton as matrix
 from matrixstate.ops.mru import kernel_triton as mru
 from matrixstate.ops.mru.builders import BUILDERS
+from matrixstate.ops.scan import kernel_triton as scan
 from matrixstate.ops.snap import kernel_triton as snap
 
 
@@ -90,12 +91,21 @@ def snap_scan(D: int, codes: int, heads: int, dtype: torch.dtype) -> Any:
     return h, last
 
 
+def linear_scan(is_log: bool, shared: bool, dtype: torch.dtype) -> Any:
+    x, decay = leaf(1, 16, 8, 128, dtype=dtype), leaf(1, 16, 8, 1 if shared else 128)
+    return scan.linear_scan(x, decay, is_log, leaf(1, 8, 128), None, "auto")
+
+
 SIZES: dict[str, dict[str, Callable[[torch.dtype], Any]]] = {
     "causal_conv": {f"K {K}": partial(causal_conv, K) for K in (4, 2)},
     "gru_scan": {
         "8 heads, d 64": partial(cell, "gru", 8, 64),
         "8 heads, d 64, reset after": partial(cell, "gru after", 8, 64),
         "1 head, d 512": partial(cell, "gru", 1, 512),
+    },
+    "linear_scan": {
+        "a logarithm per channel": partial(linear_scan, True, False),
+        "a decay per head": partial(linear_scan, False, True),
     },
     "lstm_scan": {"8 heads, d 64": partial(cell, "lstm", 8, 64), "1 head, d 512": partial(cell, "lstm", 1, 512)},
     "m2rnn_scan": {f"K 64, V {V}": partial(m2rnn_scan, V) for V in (16, 32, 64)}

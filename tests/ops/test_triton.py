@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 from against_float64 import assert_all_as_good, draw, run, with_halves
-from cases import CASES, cell, conv, differentiable, m2rnn, matrix, mru, scaled, snap
+from cases import CASES, cell, conv, differentiable, linear, m2rnn, matrix, mru, scaled, snap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import need
@@ -30,6 +30,8 @@ SHAPES = [
     cell("triton", "lstm", d=33, heads=2, batch=1, grad_clip=0.2),
     conv("triton", C=130, K=4, batch=1),
     conv("triton", C=1, K=1, activation="silu", batch=3),
+    linear("triton", "step", 3, 43, batch=1),
+    linear("triton", "log constant, shared", 5, 3, 9, batch=3),
     matrix("triton", D=17, R=6, v=True, heads=1, batch=1),
     matrix("triton", D=5, R=35, heads=1, batch=1),
     scaled("triton", D=33, heads=1, batch=1),
@@ -51,6 +53,8 @@ MORE_SHAPES = [
     cell("triton", "lstm", d=65, heads=1, batch=17),
     conv("triton", C=7, K=8, activation="silu", batch=1),
     conv("triton", C=128, K=3, activation="silu"),
+    linear("triton", "log step", 129, batch=1),
+    linear("triton", "constant", 1, batch=1),
     *(matrix("triton", D, heads=1, batch=1) for D in (1, 2, 8, 15, 16, 32, 33, 64)),
     matrix("triton", D=8, R=18, v=True, heads=3),
     *(scaled("triton", D, heads=1, batch=1) for D in (1, 4, 16, 17, 64)),

@@ -90,7 +90,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
         Backend("tf32", "matrixstate.ops.linear_map.kernel_tf32", auto_on=""),  # by name alone: it is less precise
         _reference("linear_map"),
     ),
-    "linear_scan": (_cpu("scan"), _chunked("scan"), _reference("scan")),
+    "linear_scan": (_cpu("scan"), _triton("scan"), _chunked("scan"), _reference("scan")),
     "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),

@@ -116,14 +116,6 @@ def dot_of_halves(a, b):
 
 
 @triton.jit
-def narrow(x, DTYPE: tl.constexpr):
-    """x, float32, in the dtype that is to be stored, to nearest."""
-    if INTERPRETED and tl.bfloat16 == DTYPE:
-        x = _nearest_bfloat16(x)
-    return x.to(DTYPE)
-
-
-@triton.jit
 def _nearest_bfloat16(x):
     """The nearest bfloat16 as a float32, for the interpreter, whose own conversion truncates; GPUs round to nearest."""
     bits = x.to(tl.int32, bitcast=True)

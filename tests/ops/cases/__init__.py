@@ -96,6 +96,8 @@ CASES = [
     cell("triton", "gru", heads=1),
     cell("triton", "lstm", heads=1),
     *(linear(backend, decay) for backend in ("reference", "chunked", "cpu") for decay in LINEAR),
+    linear("triton", "log step, shared"),
+    linear("triton", "constant"),
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),

@@ -60,7 +60,7 @@ def linear(backend: str, decay: str, *sizes: int, batch: int = B) -> Case:
         lambda dtype: normal(batch, *sizes, *pair, dtype=accumulation(dtype)),
         (lambda dtype: decays(dtype=dtype)) if "constant" in decay else (lambda dtype: {}),
         backend=backend,
-        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
         is_complex=is_complex,
     )
 

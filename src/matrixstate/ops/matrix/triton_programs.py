@@ -11,7 +11,7 @@ other step. Rows and columns beyond R and D are zeros, stay zeros, and are not s
 import triton
 import triton.language as tl
 
-from matrixstate.ops._triton import dot, dot_of_halves, narrow
+from matrixstate.ops._triton import dot, dot_of_halves, rounded
 
 
 @triton.jit
@@ -101,7 +101,7 @@ def forward(
                 e += tl.load(shift_ptr + at)
             tl.store(exponents_ptr + at, e)
         if h_ptr is not None:
-            tl.store(h_ptr + at * R * D + tile, narrow(h, h_ptr.dtype.element_ty), mask=inside)
+            tl.store(h_ptr + at * R * D + tile, rounded(h, h_ptr.dtype.element_ty), mask=inside)
         x, fresh, at = x_, fresh_, after
     tl.store(last_ptr + head * R * D + tile, h, mask=inside)
 
@@ -183,4 +183,4 @@ def input_gradients(
         before = tl.where(fresh, _start(row, column, inside, AFFINE), before)
         dx += dot(tl.trans(before), g, False, PRECISION)
     matrix, square = inner[:, None] * D + column[None, :], (inner[:, None] < D) & (column[None, :] < D)
-    tl.store(dx_ptr + at * D * D + matrix, narrow(dx, dx_ptr.dtype.element_ty), mask=square)
+    tl.store(dx_ptr + at * D * D + matrix, rounded(dx, dx_ptr.dtype.element_ty), mask=square)

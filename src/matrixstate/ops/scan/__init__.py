@@ -42,8 +42,8 @@ def linear_scan(
             "fft": a convolution with the powers of a constant decay, without `reset`. All agree to rounding; the error
             of "fft" is relative to the largest h of a channel. "auto" is "sequential" in the kernel and the
             reference, "chunked" in the chunked form.
-        backend: "cpu" (compiled: "sequential"), "chunked" (all chunks at once, for any device), "reference" (every
-            method), or "auto": the first of them that can run.
+        backend: "cpu" (compiled: "sequential"), "triton" (for GPUs: "sequential", real numbers), "chunked" (all chunks
+            at once, for any device), "reference" (every method), or "auto": the first of them that can run.
 
     Returns:
         h: [B, T, ...], dtype of `x`. Every h_t. Sums are in at least float32.

@@ -13,6 +13,7 @@ from torch import Tensor
 from matrixstate import _native
 from matrixstate.ops import _cpu
 from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, needs_gradient, operator
+from matrixstate.ops.scan.sharing import is_grouped
 
 __all__ = ["linear_scan", "unsupported"]
 
@@ -36,21 +37,11 @@ def linear_scan(
         decay = torch.view_as_real(decay.to(torch.complex64).resolve_conj()) if pairs else decay[..., None]
     decay = decay.to(torch.float32)
     leading = 2 if decay.ndim == x.ndim else 0
-    if not _is_grouped(decay.shape[leading : decay.ndim - pairs], x.shape[2 : x.ndim - pairs]):
+    if not is_grouped(decay.shape[leading : decay.ndim - pairs], x.shape[2 : x.ndim - pairs]):
         decay = decay.expand(decay.shape[:leading] + x.shape[2:])
     save = needs_gradient(x, decay, state)
     h, last, _ = torch.ops.matrixstate.linear_scan_cpu(x, decay, is_log, pairs, state, reset, save)
     return (torch.view_as_complex(h), torch.view_as_complex(last)) if is_complex else (h, last)
-
-
-def _is_grouped(own: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
-    """Whether no axis along which a decay of sizes `own` is shared comes before one along which it is not."""
-    shared = False
-    for n, size in zip(own, sizes, strict=True):
-        if shared and n != 1:
-            return False
-        shared = shared or n != size
-    return True
 
 
 def _groups(x: Tensor, decay: Tensor, pairs: bool) -> tuple[int, int, int]:
