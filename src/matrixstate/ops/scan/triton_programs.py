@@ -16,7 +16,7 @@ from matrixstate.ops._triton import rounded
 def _load_steps(
     x_ptr, b, begin, place, at, T, WIDTH: tl.constexpr, N: tl.constexpr, OTHER: tl.constexpr, STEPS: tl.constexpr
 ):
-    """The numbers x[b, t, place] of elements `at` in STEPS steps from `begin`, as float32; OTHER where there are none."""
+    """The numbers x[b, t, place] of elements `at` in STEPS steps from `begin`, float32; OTHER where there is none."""
     steps = ()
     for i in tl.static_range(STEPS):
         now = at < tl.where(begin + i < T, N, 0)
