@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from stepwise import EPS, SIZES, WIDTH, T, convolved, forget, inputs, rms
 from torch.nn.functional import elu, logsigmoid, silu, softplus
 
 from matrixstate.mixers import (
@@ -20,8 +21,6 @@ from matrixstate.mixers import (
     RNNConfig,
 )
 
-WIDTH, T, EPS = 10, 9, 1e-5
-
 
 def check(config, definition):
     """The mixer of `config` with perturbed weights equals `definition(mixer, x)` on x [T, width]."""
@@ -34,34 +33,6 @@ def check(config, definition):
         got, expected = mixer(x[None])[0][0], definition(mixer, x)
     assert got.abs().max() > 1e-3
     assert (got - expected).abs().max() <= 1e-10 * max(1, expected.abs().max())
-
-
-def convolved(u, conv):
-    """silu of the causal filter of u [T, C]; u itself without a convolution."""
-    if conv is None:
-        return u
-    taps = conv.weight.shape[1]
-    past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
-    u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(T)])
-    return silu(u if conv.bias is None else u + conv.bias)
-
-
-def inputs(mixer, x, *, always_silu=False):
-    """Each input of the mixer's heads [T, heads, size], convolved as the definition of a causal filter says."""
-    u, conv = x @ mixer.inputs.projection.weight.T, mixer.inputs.conv
-    u = convolved(u, conv)
-    u = silu(u) if conv is None and always_silu else u
-    sizes = [heads * size for heads, size in mixer.inputs.parts]
-    return [part.view(T, *shape) for part, shape in zip(u.split(sizes, dim=1), mixer.inputs.parts, strict=True)]
-
-
-def rms(y, norm):
-    return y / (y.square().mean(-1, keepdim=True) + EPS).sqrt() * norm.weight
-
-
-def forget(mixer, z):
-    gate = mixer.forget_gate
-    return torch.exp(-gate.A_log.exp() * softplus(z + gate.dt_bias))
 
 
 def by_heads(T_, H, step):
@@ -235,9 +206,6 @@ def delta(mixer, x, *, top=1.0, micro_steps=1, decayed=False, gated=False, key_h
 
     y = rms(by_heads(T, 2, step), mixer.norm).flatten(1)
     return (y * silu(x @ mixer.gate.weight.T) if gated else y) @ mixer.output.weight.T
-
-
-SIZES = {"heads": 2, "key_size": 3, "value_size": 4}
 
 
 @pytest.mark.parametrize("conv", [0, 3])

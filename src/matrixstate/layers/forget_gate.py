@@ -11,7 +11,8 @@ from matrixstate.layers.parameters import Float32Parameters
 class ForgetGate(Float32Parameters):
     """Maps one number z per head to the factor f by which the state decays in a step.
 
-    Both parameters are [heads], stay float32 under narrower dtypes and have no weight decay. At initialisation the rate
+    Made with (heads, channels), z, f and dt_bias have a number per channel of each head, and A_log is [heads, 1].
+    Both parameters stay float32 under narrower dtypes and have no weight decay. At initialisation the rate
     A = e^{A_log} is uniform in (rate_min, rate_max) and the step size softplus(dt_bias) log-uniform in [step_min,
     step_max], so that heads start with decays over many lengths. Source: the initialisation of Mamba-2, also M²RNN's.
     """
@@ -19,10 +20,16 @@ class ForgetGate(Float32Parameters):
     no_weight_decay = float32 = ("A_log", "dt_bias")
 
     def __init__(
-        self, heads: int, step_min: float = 1e-3, step_max: float = 0.1, rate_min: float = 1e-4, rate_max: float = 16
+        self,
+        heads: int | tuple[int, int],
+        step_min: float = 1e-3,
+        step_max: float = 0.1,
+        rate_min: float = 1e-4,
+        rate_max: float = 16,
     ) -> None:
         super().__init__()
-        rate = torch.empty(heads).uniform_(rate_min, rate_max)
+        rates = heads if isinstance(heads, int) else (heads[0], 1)
+        rate = torch.empty(rates).uniform_(rate_min, rate_max)
         step = torch.empty(heads).uniform_(math.log(step_min), math.log(step_max)).exp()
         self.A_log = nn.Parameter(rate.log())
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus

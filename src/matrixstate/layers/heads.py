@@ -1,14 +1,18 @@
 """The base of mixers whose state is a matrix of keys by values per head, and the projections of their inputs."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from matrixstate.layers.mixer import Mixer, StateMatrices
+from matrixstate.errors import require
+from matrixstate.layers.mixer import Mixer, MixerConfig, StateMatrices, at_least, check_inputs, positive
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
+from matrixstate.layers.token_shift import TokenShift
 from matrixstate.ops import accumulation_dtype
 
 
@@ -92,9 +96,9 @@ class KeyValueState(NamedTuple):
 
 
 class KeyValueMixer(Mixer):
-    """A mixer with inputs from `HeadInputs` and a state [B, H, K, V]; subclasses set the attributes below."""
+    """A mixer with inputs of a few last steps and a state [B, H, K, V]; subclasses set the attributes below."""
 
-    inputs: HeadInputs
+    inputs: HeadInputs | TokenShift
     shape: tuple[int, int, int]  # H, K, V of the state
     multiply_adds: int  # per entry of the state and step
 
@@ -112,3 +116,71 @@ class KeyValueMixer(Mixer):
         """The recurrence, the read-out and the convolution."""
         H, K, V = self.shape
         return 2 * self.multiply_adds * H * K * V + self.inputs.conv_flops
+
+
+@dataclass(frozen=True)
+class KeyValueConfig(MixerConfig):
+    """The options of mixers whose state is a matrix of keys by values per head."""
+
+    heads: int = 4
+    """Number of heads H."""
+    key_size: int = 32
+    """K, channels of a head's queries and keys."""
+    value_size: int = 32
+    """V, channels of a head's values."""
+
+    def __post_init__(self) -> None:
+        require(*self.checks())
+
+    def checks(self) -> list[tuple[bool, str]]:
+        """What `require` is told of the options; subclasses add theirs, so that all mistakes come at once."""
+        return at_least(1, self, "heads", "key_size", "value_size")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """H, K, V."""
+        return self.heads, self.key_size, self.value_size
+
+
+@dataclass(frozen=True)
+class HeadInputsConfig(KeyValueConfig):
+    """The options of those whose inputs come from `HeadInputs`."""
+
+    conv: int = 0
+    """Steps of a short convolution (followed by silu) of q, k and v. 0: none."""
+    input_std: float = 0.02
+    """Standard deviation of the input projection's weights at initialisation."""
+
+    def checks(self) -> list[tuple[bool, str]]:
+        return [*super().checks(), *at_least(0, self, "conv"), *positive(self, "input_std")]
+
+
+class ScanMixer(KeyValueMixer):
+    """A `KeyValueMixer` that takes its inputs, mixes them by one scan of its state, and projects what is read out.
+
+    Subclasses define `mix`, from the inputs of all heads to the read-out.
+    """
+
+    width: int  # channels of the mixer's input and output
+
+    def forward(
+        self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, KeyValueState]:
+        x, reset = check_inputs(type(self).__name__, x, self.width, mask, reset)
+        state = KeyValueState(None, None) if state is None else state
+        inputs, conv = self.inputs(x, state.conv, mask, reset)
+        y, scan = self.mix(x, inputs, state.scan, mask, reset)
+        return self.output(y), KeyValueState(conv, scan)
+
+    @abstractmethod
+    def mix(
+        self, x: Tensor, inputs: Any, scan: Tensor | None, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The read-out [B, T, H·V] and the state [B, H, K, V] after the last step.
+
+        Args:
+            x: [B, T, width], zeros at padded steps.
+            inputs: what `self.inputs` made of x.
+            scan: [B, H, K, V], the state before the first step; None: zeros.
+            mask, reset: [B, T] bool or None, as in `forward`.
+        """

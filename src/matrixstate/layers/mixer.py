@@ -216,6 +216,12 @@ def positive(config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
     return [(0 < x < math.inf, f"{name}: expected a positive number, got {x}") for name, x in values.items()]
 
 
+def fraction(config: MixerConfig, name: str) -> tuple[bool, str]:
+    """For `require`: the named option is a number from 0 to 1."""
+    x = getattr(config, name)
+    return 0 <= x <= 1, f"{name}: expected a number from 0 to 1, got {x}"
+
+
 def expect_divisor(heads: int, config: MixerConfig, name: str) -> tuple[bool, str]:
     """For `require`: the named number of heads, if not None, divides `heads`."""
     n = getattr(config, name)

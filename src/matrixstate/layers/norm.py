@@ -1,7 +1,10 @@
-"""RMSNorm computed in the dtype of its weight, under autocast too."""
+"""RMSNorm computed in the dtype of its weight, under autocast too, and the norm of each head by itself."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from matrixstate.ops import accumulation_dtype
 
 EPS = 1e-5  # added to the mean square
 
@@ -22,3 +25,20 @@ class RMSNorm(nn.RMSNorm):
         y = super().forward(x.to(wide))
         narrow = x.dtype != wide and torch.promote_types(x.dtype, wide) == wide
         return y.to(x.dtype) if narrow and not torch.is_autocast_enabled(x.device.type) else y
+
+
+class HeadNorm(nn.Module):
+    """Layer norm over each head's channels, then a weight and a bias per channel: group norm with heads as groups."""
+
+    no_weight_decay = ("weight", "bias")
+
+    def __init__(self, heads: int, channels: int, eps: float = EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, channels))
+        self.bias = nn.Parameter(torch.zeros(heads, channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., heads, channels] -> the same shape; computed in at least float32."""
+        y = layer_norm(x.to(accumulation_dtype(x.dtype)), x.shape[-1:], eps=self.eps)
+        return y.to(x.dtype) * self.weight + self.bias

@@ -2,26 +2,42 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.outer.gla import GLA, GLAConfig
+from matrixstate.mixers.outer.hgrn2 import HGRN2, HGRN2Config
 from matrixstate.mixers.outer.linear_transformer import LinearTransformer, LinearTransformerConfig
 from matrixstate.mixers.outer.mamba2 import Mamba2, Mamba2Config
+from matrixstate.mixers.outer.regla import ReGLA, ReGLAConfig
 from matrixstate.mixers.outer.retnet import RetNet, RetNetConfig
+from matrixstate.mixers.outer.rwkv6 import RWKV6, RWKV6Config
+from matrixstate.mixers.outer.transnormer import TransNormer, TransNormerConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "linear_transformer": LinearTransformerConfig,
     "retnet": RetNetConfig,
     "gla": GLAConfig,
     "mamba2": Mamba2Config,
+    "hgrn2": HGRN2Config,
+    "rwkv6": RWKV6Config,
+    "transnormer": TransNormerConfig,
+    "regla": ReGLAConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
     "GLA",
+    "HGRN2",
     "MIXERS",
+    "RWKV6",
     "GLAConfig",
+    "HGRN2Config",
     "LinearTransformer",
     "LinearTransformerConfig",
     "Mamba2",
     "Mamba2Config",
+    "RWKV6Config",
+    "ReGLA",
+    "ReGLAConfig",
     "RetNet",
     "RetNetConfig",
+    "TransNormer",
+    "TransNormerConfig",
 ]

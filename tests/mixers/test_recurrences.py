@@ -1,0 +1,265 @@
+"""Mixers on outer_scan and delta_scan against their recurrences in float64: outputs, last states and all gradients."""
+
+import math
+
+import pytest
+import torch
+from stepwise import EPS, SIZES, WIDTH, T, forget, inputs, perturbed, rms
+from torch.nn.functional import layer_norm, logsigmoid, normalize, silu, softplus
+
+from closeness import assert_equal_to_rounding
+from matrixstate.mixers import (
+    CombaConfig,
+    GatedDeltaNet2Config,
+    HGRN2Config,
+    KDAConfig,
+    LonghornConfig,
+    ReGLAConfig,
+    RWKV6Config,
+    RWKV7Config,
+    TransNormerConfig,
+)
+
+KEYS, VALUES = (T, 2, 3), (T, 2, 4)
+
+
+def check(config, definition):
+    """The mixer of `config` gives what `definition(mixer, x)` gives on x [T, width]: (y [T, width], S [H, K, V])."""
+    mixer = perturbed(config)
+    x = torch.randn(T, WIDTH, dtype=torch.float64, requires_grad=True)
+    y, state = mixer(x[None])
+    assert y.abs().max() > 1e-3
+    leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
+    for name, results in {"mixer": (y[0], state.scan[0]), "definition": definition(mixer, x)}.items():
+        loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
+        found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
+        assert loss.isfinite(), name
+    for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
+        assert_equal_to_rounding(got, expected, what)
+
+
+def scan(step):
+    """y [T, H, V] and the last state [H, K, V] of `step(t, S) -> (S, y)` from zeros."""
+    state, rows = torch.zeros(2, 3, 4, dtype=torch.float64), []
+    for t in range(T):
+        state, y = step(t, state)
+        rows.append(y)
+    return torch.stack(rows), state
+
+
+def outer(k, v):
+    return k[:, :, None] * v[:, None, :]
+
+
+def read(q, S):
+    return (q[:, :, None] * S).sum(1)
+
+
+def apply(part, x):
+    """A linear map, or a low-rank one."""
+    if isinstance(part, torch.nn.Linear):
+        return x @ part.weight.T
+    z = x @ part.first.weight.T
+    z = (z if part.act is None else part.act(z)) @ part.second.weight.T
+    return z if part.bias is None else z + part.bias
+
+
+def back(x):
+    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+
+
+def head_norm(y, norm):
+    return layer_norm(y, y.shape[-1:], eps=64 * EPS) * norm.weight + norm.bias
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.3])
+def test_hgrn2(bound):
+    def definition(mixer, x):
+        q, z, v = inputs(mixer, x)
+        f = bound + (1 - bound) * torch.sigmoid(z)
+
+        def step(t, S):
+            S = f[t, :, :, None] * S + outer(1 - f[t], silu(v[t]))
+            return S, read(torch.sigmoid(q[t]), S)
+
+        y, S = scan(step)
+        return rms(y.flatten(1), mixer.norm) @ mixer.output.weight.T, S
+
+    check(HGRN2Config(**SIZES, lower_bound=bound), definition)
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5])
+def test_rwkv6(depth):
+    def definition(mixer, x):
+        delta = back(x) - x
+        low = torch.tanh((x + delta * mixer.mix_bias[0]) @ mixer.mix_down.weight.T).view(T, 5, -1)
+        xw, xk, xv, xr, xg = (x + delta * (mixer.mix_bias[i + 1] + low[:, i] @ mixer.mix_up[i]) for i in range(5))
+        w = torch.exp(-torch.exp(apply(mixer.decay, xw))).view(KEYS)
+        r, k = apply(mixer.read, xr).view(KEYS), apply(mixer.key, xk).view(KEYS)
+        v = apply(mixer.value, xv).view(VALUES)
+
+        def step(t, S):
+            y = read(r[t], S + mixer.bonus[:, :, None] * outer(k[t], v[t]))
+            return w[t, :, :, None] * S + outer(k[t], v[t]), y
+
+        y, S = scan(step)
+        return (head_norm(y, mixer.norm).flatten(1) * silu(apply(mixer.gate, xg))) @ mixer.output.weight.T, S
+
+    check(RWKV6Config(**SIZES, mix_rank=2, decay_rank=3, depth=depth), definition)
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5])
+def test_rwkv7(depth):
+    def definition(mixer, x):
+        xr, xw, xk, xv, xa, xg = (x + (back(x) - x) * mixer.mixes[i] for i in range(6))
+        r, key = apply(mixer.read, xr).view(KEYS), apply(mixer.key, xk).view(KEYS)
+        v, a = apply(mixer.value, xv).view(VALUES), torch.sigmoid(apply(mixer.removal, xa)).view(KEYS)
+        # as the authors' code: a soft clamp to (-inf, -0.5), then exp(-exp)
+        w = torch.exp(-torch.exp(-softplus(-apply(mixer.decay, xw)) - 0.5)).view(KEYS)
+        kappa = normalize(key * mixer.removal_key, dim=-1)
+        k = key * (1 + (a - 1) * mixer.removal_share)
+
+        def step(t, S):
+            S = w[t, :, :, None] * S - outer(a[t] * kappa[t], read(kappa[t], S)) + outer(k[t], v[t])
+            return S, read(r[t], S)
+
+        y, S = scan(step)
+        y = head_norm(y, mixer.norm) + (r * mixer.bonus * k).sum(-1, keepdim=True) * v
+        return (y.flatten(1) * apply(mixer.gate, xg)) @ mixer.output.weight.T, S
+
+    check(RWKV7Config(**SIZES, decay_rank=3, gate_rank=2, depth=depth), definition)
+
+
+def test_transnormer():
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        decay = torch.exp(-torch.tensor([0.0, 4.0]).double() * (1 - 0.5))
+
+        def step(t, S):
+            S = decay[:, None, None] * S + outer(silu(k[t]), v[t])
+            return S, read(silu(q[t]), S)
+
+        y, S = scan(step)
+        y = y.flatten(1)
+        y = y / (y.square().mean(-1, keepdim=True) + EPS).sqrt()
+        return (y * apply(mixer.gate, x)) @ mixer.output.weight.T, S
+
+    check(TransNormerConfig(**SIZES, depth=0.5), definition)
+
+
+def test_regla():
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        q, k = (a.exp() / a.exp().amax(-1, keepdim=True) for a in (q, k))
+        f, r = (torch.sigmoid(apply(part, x)).view(KEYS) for part in (mixer.forget, mixer.refine))
+        f = (1 - r) * f**2 + r * (1 - (1 - f) ** 2)
+
+        def step(t, S):
+            S = f[t, :, :, None] * S + outer(k[t], v[t])
+            return S, read(q[t], S) / (math.e * math.sqrt(3 * (math.e**2 - 1)))
+
+        y, S = scan(step)
+        return rms(y, mixer.norm).flatten(1) @ mixer.output.weight.T, S
+
+    check(ReGLAConfig(**SIZES), definition)
+
+
+def unit(a):
+    return a / a.norm(dim=-1, keepdim=True)
+
+
+def channel_delta(mixer, x, erased, written):
+    """KDA and Gated DeltaNet-2, with what is erased [T, H, K] and written [T, H, V] of k and v."""
+    q, k, v = inputs(mixer, x, always_silu=True)
+    q, k = unit(q) / math.sqrt(3), unit(k)
+    z = apply(mixer.forget, x).view(KEYS)
+    alpha = torch.exp(-mixer.forget_gate.A_log.exp() * softplus(z + mixer.forget_gate.dt_bias))
+
+    def step(t, S):
+        S = alpha[t, :, :, None] * S
+        S = S - outer(k[t], read(erased[t] * k[t], S)) + outer(k[t], written[t] * v[t])
+        return S, read(q[t], S)
+
+    y, S = scan(step)
+    return (rms(y, mixer.norm).flatten(1) * torch.sigmoid(apply(mixer.gate, x))) @ mixer.output.weight.T, S
+
+
+@pytest.mark.parametrize(("conv", "top"), [(0, 1.0), (3, 2.0)])
+def test_kda(conv, top):
+    def definition(mixer, x):
+        beta = top * torch.sigmoid(apply(mixer.beta, x))[..., None]
+        return channel_delta(mixer, x, beta, beta)
+
+    check(KDAConfig(**SIZES, conv=conv, rank=2, negative_eigenvalues=top == 2.0), definition)
+
+
+@pytest.mark.parametrize(("conv", "top"), [(0, 1.0), (3, 2.0)])
+def test_gated_deltanet2(conv, top):
+    def definition(mixer, x):
+        erased = top * torch.sigmoid(apply(mixer.erase, x)).view(KEYS)
+        return channel_delta(mixer, x, erased, torch.sigmoid(apply(mixer.write, x)).view(VALUES))
+
+    check(GatedDeltaNet2Config(**SIZES, conv=conv, rank=2, negative_eigenvalues=top == 2.0), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_comba(conv):
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x, always_silu=True)
+        removal = torch.sigmoid(mixer.removal)[:, None]
+        q = unit(q - mixer.correction[:, None] * removal * k) / math.sqrt(3)
+        k = unit(k)
+        alpha, beta = forget(mixer, apply(mixer.forget, x)), torch.sigmoid(apply(mixer.beta, x))
+
+        def step(t, S):
+            S = alpha[t, :, None, None] * S
+            S = S + beta[t, :, None, None] * outer(k[t], v[t] - read(removal * k[t], S))
+            return S, read(q[t], S)
+
+        y, S = scan(step)
+        y = rms(y, mixer.norm).flatten(1) * torch.sigmoid(apply(mixer.gate, x))
+        return y @ mixer.output.weight.T, S
+
+    check(CombaConfig(**SIZES, conv=conv), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_longhorn_solves_its_regression_at_every_step(conv):
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x, always_silu=True)
+        beta = torch.sigmoid(apply(mixer.beta, x))
+
+        def step(t, S):
+            # the minimum of |X - S|² + β |Xᵀ k - v|² is where its gradient is zero: (I + β k kᵀ) X = S + β k vᵀ
+            b = beta[t, :, None, None]
+            S = torch.linalg.solve(torch.eye(3) + b * outer(k[t], k[t]), S + b * outer(k[t], v[t]))
+            return S, read(q[t], S)
+
+        y, S = scan(step)
+        y = (y + mixer.skip[:, None] * v).flatten(1) * silu(apply(mixer.gate, x))
+        return y @ mixer.output.weight.T, S
+
+    check(LonghornConfig(**SIZES, conv=conv), definition)
+
+
+def test_hgrn2_keeps_the_precision_of_keys_where_it_hardly_forgets():
+    """1 - f would be 0 in float32 where f rounds to 1."""
+    mixer = HGRN2Config(heads=1, key_size=1, value_size=1).make(1)
+    with torch.no_grad():
+        mixer.inputs.projection.weight.fill_(20.0)
+        _, state = mixer(torch.ones(1, 1, 1))
+    expected = math.exp(logsigmoid(torch.tensor(-20.0, dtype=torch.float64)).item()) * 20
+    assert state.scan.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_state_of_rwkv7_stays_bounded():
+    """Decay and removal share one unit vector: no transition has a norm above 1."""
+    mixer = perturbed(RWKV7Config(**SIZES, decay_rank=3, gate_rank=2))
+    with torch.no_grad():
+        for part in (mixer.key, mixer.removal.second, mixer.decay.second):
+            part.weight *= 10
+        state = mixer.init_state(1)
+        state = state._replace(scan=torch.randn_like(state.scan))
+        mixer.value.weight.zero_()
+        _, last = mixer(10 * torch.randn(1, 300, WIDTH, dtype=torch.float64), state)
+    assert last.scan.norm() <= state.scan.norm()
