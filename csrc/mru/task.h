@@ -43,7 +43,7 @@ INLINE ReadOut make_read_out(const MruInputs& in, float squared_norm, int expone
     const float floor = in.rescale ? FLT_MIN : 1e-6f, size = __builtin_sqrtf(squared_norm);
     const bool clamped = size < floor;
     const float relative = (clamped ? floor : size) / __builtin_sqrtf(static_cast<float>(in.sizes.D));
-    const float inverse = relative < 1 / FLT_MAX ? FLT_MAX : 1.0f / relative;  // finite, so that zeros stay zeros
+    const float inverse = relative <= 1 / FLT_MAX ? FLT_MAX : 1.0f / relative;  // finite, so that zeros stay zeros
     ReadOut r{inverse, clamped ? 0.0f : -1.0f, squared_norm};
     if (in.readout == MruReadout::bounded) {
         const float log_scale = static_cast<float>(exponent) * 0.69314718056f + logf(relative);

@@ -102,7 +102,7 @@ MISTAKES = {
     ),
     "a number for a choice": (
         options("training.precision=16"),
-        ["training.precision: expected one of float32, bfloat16, auto, got 16"],
+        ["training.precision: expected one of float32, bfloat16, auto, tf32, got 16"],
     ),
     "a number for a switch": (
         options("model.tied=1"),
