@@ -27,6 +27,7 @@ from matrixstate.mixers import (
     GRUConfig,
     HGRN2Config,
     KDAConfig,
+    LightNetConfig,
     LinearTransformerConfig,
     LonghornConfig,
     LSTMConfig,
@@ -66,6 +67,7 @@ MIXERS = {
     "hgrn2": HGRN2Config(heads=2, key_size=4, value_size=5, lower_bound=0.25),
     "rwkv6": RWKV6Config(heads=2, key_size=4, value_size=5, mix_rank=3, decay_rank=3, depth=0.5),
     "transnormer": TransNormerConfig(heads=2, key_size=4, value_size=5, depth=0.5),
+    "lightnet": LightNetConfig(heads=2, key_size=4, value_size=5, rank=3),
     "regla": ReGLAConfig(heads=2, key_size=4, value_size=5),
     # a head that is normed by itself jumps with the sign of q·k where that is small; with wider keys it seldom is
     "deltanet": DeltaNetConfig(heads=2, key_size=16, value_size=5, input_std=0.1),

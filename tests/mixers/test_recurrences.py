@@ -13,6 +13,7 @@ from matrixstate.mixers import (
     GatedDeltaNet2Config,
     HGRN2Config,
     KDAConfig,
+    LightNetConfig,
     LonghornConfig,
     ReGLAConfig,
     RWKV6Config,
@@ -162,6 +163,18 @@ def test_regla():
         return rms(y, mixer.norm).flatten(1) @ mixer.output.weight.T, S
 
     check(ReGLAConfig(**SIZES), definition)
+
+
+def test_lightnet_is_a_softmax_of_the_keys_over_time():
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        weights = [k[: t + 1].softmax(0) for t in range(T)]  # [t + 1, H, K]
+        states = [torch.einsum("thk,thv->hkv", w, v[: len(w)]) for w in weights]
+        y = torch.stack([read(silu(q[t]), S) / math.sqrt(3) for t, S in enumerate(states)])
+        y = rms(y.flatten(1), mixer.norm) * silu(apply(mixer.gate, x))
+        return y @ mixer.output.weight.T, states[-1]
+
+    check(LightNetConfig(**SIZES, rank=2), definition)
 
 
 def unit(a):

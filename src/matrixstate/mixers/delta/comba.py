@@ -21,7 +21,8 @@ class CombaConfig(HeadInputsConfig):
 
     q_t is the normalised difference of the query and D p_t, with D and b learned per head; β_t = σ(w x_t) and α_t is
     Mamba-2's forget gate. q, k and v come from a short convolution and silu; the read-out is RMS-normed per head and
-    gated with σ(G x_t). Source: Hu et al. 2025, "Comba: Improving Bilinear RNNs with Closed-loop Control".
+    gated with σ(G x_t). Source: Hu et al. 2025, "Comba: Improving Bilinear RNNs with Closed-loop Control". The kernels
+    of flash-linear-attention, when asked to normalise, normalise p_t too, which takes σ(b) out of it; here it stays.
     """
 
     about: ClassVar[About] = About(

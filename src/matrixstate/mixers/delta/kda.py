@@ -32,7 +32,10 @@ class KDAConfig(ChannelDeltaConfig):
 
 
 class KDA(ChannelDeltaMixer):
-    """The mixer of `KDAConfig`. State [B, H, K, V]."""
+    """The mixer of `KDAConfig`. State [B, H, K, V].
+
+    At initialisation A is uniform in (1, 16) and softplus(b) log-uniform in [0.001, 0.1], as in Gated DeltaNet-2.
+    """
 
     def __init__(self, width: int, config: KDAConfig | None = None, **options: Any) -> None:
         config = make_config(KDAConfig, width, config, options)

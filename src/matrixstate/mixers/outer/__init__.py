@@ -3,6 +3,7 @@
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.outer.gla import GLA, GLAConfig
 from matrixstate.mixers.outer.hgrn2 import HGRN2, HGRN2Config
+from matrixstate.mixers.outer.lightnet import LightNet, LightNetConfig
 from matrixstate.mixers.outer.linear_transformer import LinearTransformer, LinearTransformerConfig
 from matrixstate.mixers.outer.mamba2 import Mamba2, Mamba2Config
 from matrixstate.mixers.outer.regla import ReGLA, ReGLAConfig
@@ -18,6 +19,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hgrn2": HGRN2Config,
     "rwkv6": RWKV6Config,
     "transnormer": TransNormerConfig,
+    "lightnet": LightNetConfig,
     "regla": ReGLAConfig,
 }
 """Names of the family's mixers in configuration files."""
@@ -29,6 +31,8 @@ __all__ = [
     "RWKV6",
     "GLAConfig",
     "HGRN2Config",
+    "LightNet",
+    "LightNetConfig",
     "LinearTransformer",
     "LinearTransformerConfig",
     "Mamba2",
