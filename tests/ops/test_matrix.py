@@ -249,3 +249,13 @@ def test_an_unknown_method_and_a_foreign_v_are_refused():
         matrix_scan(x, torch.ones(2, 3, 1, 6, 4, dtype=F64))
     with pytest.raises(ShapeError, match="state must be a ScaledState, got Tensor"):
         scaled_matrix_scan(x, torch.eye(4).expand(2, 1, 4, 4))
+
+
+@methods
+def test_a_scaled_state_after_a_reset_has_the_same_scale_by_every_method(method):
+    x = 8 * torch.eye(3) + torch.randn(2, 7, 2, 3, 3)
+    reset = torch.zeros(2, 7, dtype=torch.bool)
+    reset[:, [3, 6]] = True
+    found = [scaled_matrix_scan(x, reset=reset, method=m, backend="reference")[-1] for m in ("sequential", method)]
+    assert torch.equal(found[0].exponent, found[1].exponent)
+    torch.testing.assert_close(found[0].matrix, found[1].matrix)

@@ -141,6 +141,8 @@ def _parallel(x, v, state, exponent, reset, method):
         first, began = _rescale(first, began[:, None])
         e = torch.cat([began, torch.zeros(*x.shape[:3], dtype=torch.int32, device=x.device)[:, 1:]], dim=1)
         combine, elements = _scaled_product, (torch.cat([first, x[:, 1:]], dim=1), e)
+        if reset is not None:  # the state after a document's first step is no product, but an element as it is
+            elements = _rescale(*elements)
     elif v is None:
         combine, elements = _product, (torch.cat([first, x[:, 1:]], dim=1),)
     else:
