@@ -12,7 +12,23 @@ from typing import Any
 
 import torch
 from against_float64 import nudged, run, with_halves
-from cases import Case, cell, conv, copy, delta, differentiable, floats, m2rnn, matrix, mru, outer, rule, scaled, snap
+from cases import (
+    Case,
+    cell,
+    conv,
+    copy,
+    delta,
+    differentiable,
+    floats,
+    linear,
+    m2rnn,
+    matrix,
+    mru,
+    outer,
+    rule,
+    scaled,
+    snap,
+)
 from torch import Tensor
 
 from gpu.stage import GB, Stage
@@ -101,6 +117,9 @@ def works(tiny: bool) -> list[Work]:
     ]
     for name, make, T, heads, batch in pairs:
         found.append(Work(name, make("auto", heads=heads, batch=batch), make("auto", heads=min(heads, 2), batch=1), T))
+    for decay in ("log step", "log step, shared", "constant"):
+        name = f"linear_scan, decay {decay}, B 8, T 4096, 16 x 128"
+        found.append(Work(name, linear("auto", decay, 16, 128, batch=8), linear("auto", decay, 2, 16, batch=1), 4096))
     wide = partial(conv, "auto", K=4, activation="silu")
     found.append(
         Work("causal_conv, silu, B 8, T 4096, 2048 channels", wide(C=2048, batch=8), wide(C=16, batch=1), 4096)

@@ -15,6 +15,7 @@ from against_float64 import with_halves
 from gpu.speed import COPIES, Work, draw, forward_and_backward, forward_only, works
 from gpu.stage import Stage
 from matrixstate.ops.m2rnn import kernel_triton as m2rnn
+from matrixstate.ops.mru import kernel_triton as mru
 
 Constants = dict[str, Any]
 
@@ -22,11 +23,11 @@ Constants = dict[str, Any]
 def variants(tiny: bool) -> dict[str, tuple[ModuleType, list[Constants]]]:
     """By the beginning of a work's name: the module and the values of its constants."""
     rows, warps = ((16,), (1,)) if tiny else ((16, 32, 64), (1, 2, 4))
+    same = lambda w: {"WARPS": dict.fromkeys((16, 32, 64), w)}  # noqa: E731
+    chunks = [{"FEW_WARPS": few} for few in (0, 1 << 30)]  # never in chunks, and whenever the sequence is long
     return {
-        "m2rnn_scan": (
-            m2rnn,
-            [{"ROWS": r, "WARPS": dict.fromkeys((16, 32, 64), w)} for r, w in itertools.product(rows, warps)],
-        )
+        "m2rnn_scan": (m2rnn, [{"ROWS": r} | same(w) for r, w in itertools.product(rows, warps)]),
+        "mru_scan": (mru, [*map(same, warps), *chunks]),
     }
 
 

@@ -15,6 +15,7 @@ __all__ = ["linear_scan", "unsupported"]
 
 STEPS = 8  # that a program unrolls, and from one saved state to the next
 ELEMENTS, WARPS = 128, 2  # of a program: two elements a thread
+REGISTERS = 128  # per thread of the backward program, which the assembler would limit and spill
 
 
 def unsupported(device: str, dtype: torch.dtype, method: str = "auto") -> str | None:
@@ -77,7 +78,7 @@ def _backward(
     da = fresh(decay, x.shape[0], *(() if sizes["CONSTANT"] else x.shape[1:2]), *x.shape[2:])
     arguments = *dense(x, decay), _triton.flags(reset, x), *dense(saved, dh, dlast), dx, da, dfirst, x.shape[1]
     if x.numel():
-        _triton.launch(triton_programs.backward, _grid(x), arguments, **sizes)
+        _triton.launch(triton_programs.backward, _grid(x), arguments, registers=REGISTERS, **sizes)
     da = da.sum(dim=0) if sizes["CONSTANT"] else da
     return dx, da.sum_to_size(decay.shape).contiguous(), dfirst
 
