@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from against_float64 import draw, run
+from against_float64 import assert_all_as_good, draw, run
 from cases import Case, differentiable, m2rnn
 
 from closeness import assert_as_good_as
@@ -116,3 +116,10 @@ def test_one_step_is_that_of_the_scan():
         m2rnn_scan(*arguments, backend="triton"), m2rnn_scan(*arguments, backend="reference"), strict=True
     ):
         torch.testing.assert_close(got, expected)
+
+
+def test_small_states_are_as_exact_as_large_ones():
+    """Relative to their own size: tanh of a small number has as many digits."""
+    sequence, fixed, state, reset = draw(BASIC, 9)
+    small = {n: x if n == "f" else 1e-3 * x for n, x in sequence.items()}
+    assert_all_as_good(BASIC, (small, fixed, 1e-6 * state, reset))
