@@ -11,7 +11,7 @@ from test_models import hybrid, make
 
 from matrixstate.errors import CheckpointError, ConfigError, DataError
 from matrixstate.layers import MLPConfig
-from matrixstate.mixers import AttentionConfig, GatedConvConfig, M2RNNConfig, MRUConfig
+from matrixstate.mixers import AttentionConfig, GatedConvConfig, LRUConfig, M2RNNConfig, MRUConfig, RGLRUConfig
 from matrixstate.models import (
     BlockConfig,
     Generation,
@@ -34,6 +34,8 @@ MIXERS = {
     "m2rnn best": M2RNN_BEST,
     "attention": AttentionConfig(positions="rotary"),
     "conv": GatedConvConfig(),
+    "rg lru": RGLRUConfig(),
+    "lru": LRUConfig(),
 }
 
 

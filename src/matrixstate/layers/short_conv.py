@@ -9,7 +9,7 @@ from matrixstate.ops import accumulation_dtype, causal_conv
 
 
 class ShortConv(nn.Module):
-    """Depthwise causal convolution of `kernel` steps, then silu. Weights are [channels, kernel].
+    """Depthwise causal convolution of `kernel` steps, then silu unless told otherwise. Weights are [channels, kernel].
 
     State: the last kernel - 1 inputs [B, kernel-1, channels]. Weights and bias start uniform in ±1/√kernel, as those of
     `torch.nn.Conv1d`.
@@ -17,8 +17,9 @@ class ShortConv(nn.Module):
 
     no_weight_decay = ("weight",)
 
-    def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
+    def __init__(self, channels: int, kernel: int, bias: bool = False, *, silu: bool = True) -> None:
         super().__init__()
+        self.silu = silu
         limit = 1 / math.sqrt(kernel)
         self.weight = nn.Parameter(torch.empty(channels, kernel).uniform_(-limit, limit))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-limit, limit)) if bias else None
@@ -27,7 +28,8 @@ class ShortConv(nn.Module):
         self, x: Tensor, state: Tensor | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """x [B, T, channels] -> [B, T, channels], and the state; arguments as of `ops.causal_conv`."""
-        return causal_conv(x, self.weight, self.bias, state, activation="silu", mask=mask, reset=reset)
+        activation = "silu" if self.silu else None
+        return causal_conv(x, self.weight, self.bias, state, activation=activation, mask=mask, reset=reset)
 
     def init_state(self, batch: int) -> Tensor:
         """The state before the first step: zeros, at least float32."""

@@ -1,7 +1,7 @@
 """Mixers, in families by the kind of their state. Each file holds one mixer: its config and its module."""
 
 from matrixstate.layers.mixer import MixerConfig
-from matrixstate.mixers import attention, cells, conv, delta, matrix, outer
+from matrixstate.mixers import attention, cells, conv, delta, matrix, outer, scan
 from matrixstate.mixers.attention import Attention, AttentionConfig
 from matrixstate.mixers.bidirectional import Bidirectional, BidirectionalConfig
 from matrixstate.mixers.cells import GRU, LSTM, M2RNN, RNN, GRUConfig, LSTMConfig, M2RNNConfig, RNNConfig
@@ -45,9 +45,23 @@ from matrixstate.mixers.outer import (
     TransNormer,
     TransNormerConfig,
 )
+from matrixstate.mixers.scan import (
+    HGRN,
+    LRU,
+    RGLRU,
+    S5,
+    HGRNConfig,
+    LRUConfig,
+    MinGRU,
+    MinGRUConfig,
+    MinLSTM,
+    MinLSTMConfig,
+    RGLRUConfig,
+    S5Config,
+)
 from matrixstate.plugins import extensible
 
-_FAMILIES = (matrix, cells, attention, conv, outer, delta)
+_FAMILIES = (matrix, cells, attention, conv, outer, delta, scan)
 _MIXERS: dict[str, type[MixerConfig]] = {name: config for family in _FAMILIES for name, config in family.MIXERS.items()}
 MIXERS = extensible("mixers", _MIXERS, MixerConfig)
 """Names of all mixers in configuration files; plug-ins add to it."""
@@ -55,15 +69,19 @@ MIXERS = extensible("mixers", _MIXERS, MixerConfig)
 __all__ = [
     "GLA",
     "GRU",
+    "HGRN",
     "HGRN2",
     "KDA",
+    "LRU",
     "LSTM",
     "M2RNN",
     "MIXERS",
     "MRU",
+    "RGLRU",
     "RNN",
     "RWKV6",
     "RWKV7",
+    "S5",
     "Attention",
     "AttentionConfig",
     "Bidirectional",
@@ -83,7 +101,9 @@ __all__ = [
     "GatedDeltaProduct",
     "GatedDeltaProductConfig",
     "HGRN2Config",
+    "HGRNConfig",
     "KDAConfig",
+    "LRUConfig",
     "LSTMConfig",
     "LightNet",
     "LightNetConfig",
@@ -97,6 +117,11 @@ __all__ = [
     "MRUConfig",
     "Mamba2",
     "Mamba2Config",
+    "MinGRU",
+    "MinGRUConfig",
+    "MinLSTM",
+    "MinLSTMConfig",
+    "RGLRUConfig",
     "RNNConfig",
     "RWKV6Config",
     "RWKV7Config",
@@ -104,6 +129,7 @@ __all__ = [
     "ReGLAConfig",
     "RetNet",
     "RetNetConfig",
+    "S5Config",
     "TransNormer",
     "TransNormerConfig",
 ]

@@ -1,0 +1,231 @@
+"""Mixers on linear_scan against their recurrences in float64: outputs, last states and all gradients."""
+
+import pytest
+import torch
+from stepwise import WIDTH, T, perturbed, rms
+from torch.nn.functional import gelu, silu, softplus
+
+from closeness import assert_equal_to_rounding
+from matrixstate.mixers import HGRNConfig, LRUConfig, MinGRUConfig, MinLSTMConfig, RGLRUConfig, S5Config
+
+C = 6
+
+
+def check(config, definition, reset=None):
+    """The mixer of `config` gives what `definition(mixer, x)` gives on x [T, width]: y [T, width] and the last h."""
+    mixer = perturbed(config)
+    x = torch.randn(T, WIDTH, dtype=torch.float64, requires_grad=True)
+    y, state = mixer(x[None], reset=None if reset is None else reset[None])
+    assert y.abs().max() > 1e-3
+    leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
+    last = state if isinstance(state, torch.Tensor) else state.scan
+    for results in ((y[0], last[0]), definition(mixer, x)):
+        loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
+        found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
+    for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
+        assert_equal_to_rounding(got, expected, what)
+
+
+def filtered(u, conv):
+    """The causal filter of u [T, channels], without an activation; u itself without a convolution."""
+    if conv is None:
+        return u
+    taps = conv.weight.shape[1]
+    past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
+    u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(len(u))])
+    return u if conv.bias is None else u + conv.bias
+
+
+def scan(step, start):
+    """y [T, ...] of `step(t, h) -> h` from `start`, and the last h."""
+    rows = []
+    for t in range(T):
+        rows.append(step(t, rows[-1] if rows else start))
+    return torch.stack(rows), rows[-1]
+
+
+@pytest.mark.parametrize("conv", [0, 4])
+@pytest.mark.parametrize("second", [T, 4], ids=["one document", "two documents"])
+def test_rg_lru(conv, second):
+    reset = torch.arange(T) == second
+
+    def definition(mixer, x):
+        u = x @ mixer.input.weight.T
+        u = torch.cat([filtered(part, mixer.conv) for part in (u[:second], u[second:]) if len(part)])
+        blocks = [torch.block_diag(*gate) for gate in mixer.gates]
+        r, i = (torch.sigmoid(u @ W + b.flatten()) for W, b in zip(blocks, mixer.gates_bias, strict=True))
+        a = torch.exp(-softplus(mixer.rate)) ** (8 * r)
+
+        def step(t, h):
+            return i[t] * u[t] if t in (0, second) else a[t] * h + (1 - a[t] ** 2).sqrt() * i[t] * u[t]
+
+        h, last = scan(step, None)
+        gate = gelu(x @ mixer.gate.weight.T, approximate="tanh")
+        return (h * gate) @ mixer.output.weight.T, last
+
+    check(RGLRUConfig(channels=C, heads=2, conv=conv), definition, reset)
+
+
+def test_rg_lru_starts_with_decays_uniform_by_area_in_a_ring():
+    torch.manual_seed(0)
+    mixer = RGLRUConfig(channels=4096).make(8).double()
+    squares = torch.exp(-2 * softplus(mixer.rate)).sort().values
+    expected = torch.linspace(0.9**2, 0.999**2, 4096).double()
+    assert (squares - expected).abs().max() < 0.01
+    assert mixer.conv.weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert mixer.gates.std().item() == pytest.approx(1 / 32, rel=0.05)
+
+
+def test_rg_lru_keeps_digits_and_bounds_gradients_where_it_hardly_forgets():
+    """1 - a² would be 0 in float32 where a rounds to 1, and the derivative of its root infinite where it is 0."""
+    config = RGLRUConfig(channels=1, heads=1, conv=0)
+    for bias, rate in ((-20.0, 0.0), (0.0, -200.0)):
+        mixer, written = config.make(1), []
+        for same in (mixer, config.make(1).double()):
+            same.load_state_dict(mixer.state_dict())
+            with torch.no_grad():
+                same.gates.zero_()
+                same.gates_bias[0].fill_(bias)
+                same.rate.fill_(rate)
+                same.input.weight.fill_(1)
+            x = torch.tensor([[[0.0], [1.0]]], dtype=same.output.weight.dtype)  # the first step writes nothing
+            y, state = same(x)
+            y.sum().backward()
+            assert all(p.grad.isfinite().all() for p in same.parameters())
+            written.append(state.scan.item())
+        assert written[0] == pytest.approx(written[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("padded", [0, 2])
+def test_rg_lru_knows_a_documents_first_step_by_its_state_alone(padded):
+    """A first step of zeros leaves a state of zeros, and yet the step after it is not a first one."""
+    mixer = perturbed(RGLRUConfig(channels=C, heads=2, conv=0))
+    x = torch.randn(1, 4, WIDTH, dtype=torch.float64)
+    x[0, padded] = 0
+    real = torch.arange(4)[None] >= padded
+    whole, _ = mixer(x[:, padded:])
+    y, state = mixer(x[:, : padded + 1], mask=real[:, : padded + 1])
+    assert state.begun.all()
+    assert not state.scan.any()
+    rest, _ = mixer(x[:, padded + 1 :], state)
+    assert_equal_to_rounding(torch.cat([y[:, padded:], rest], dim=1), whole, "y")
+
+
+def candidate(c, positive):
+    return torch.where(c >= 0, c + 0.5, torch.sigmoid(c)) if positive else c
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("conv", [0, 3])
+def test_min_gru(conv, positive):
+    def definition(mixer, x):
+        z, c = (filtered(x, mixer.conv) @ mixer.inputs.weight.T + mixer.inputs.bias).split(C, dim=-1)
+        z, c = torch.sigmoid(z), candidate(c, positive)
+        h, last = scan(lambda t, h: (1 - z[t]) * h + z[t] * c[t], torch.zeros(C).double())
+        return h @ mixer.output.weight.T, last
+
+    check(MinGRUConfig(channels=C, conv=conv, positive=positive), definition)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_min_lstm(positive):
+    def definition(mixer, x):
+        f, i, c = (x @ mixer.inputs.weight.T + mixer.inputs.bias).split(C, dim=-1)
+        f, i, c = torch.sigmoid(f), torch.sigmoid(i), candidate(c, positive)
+        h, last = scan(lambda t, h: (f[t] * h + i[t] * c[t]) / (f[t] + i[t]), torch.zeros(C).double())
+        return h @ mixer.output.weight.T, last
+
+    check(MinLSTMConfig(channels=C, positive=positive), definition)
+
+
+def test_min_lstm_divides_its_gates_where_both_are_nearly_zero():
+    mixer = MinLSTMConfig(channels=1, positive=False).make(1)
+    with torch.no_grad():
+        mixer.inputs.weight.zero_()
+        mixer.inputs.bias.copy_(torch.tensor([-200.0, -200.0, 1.0]))
+        _, state = mixer(torch.zeros(1, 1, 1))
+    assert state.scan.item() == 0.5
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.3])
+def test_hgrn(bound):
+    def definition(mixer, x):
+        z, c = (x @ mixer.inputs.weight.T).split(C, dim=-1)
+        f = bound + (1 - bound) * torch.sigmoid(z)
+        h, last = scan(lambda t, h: f[t] * h + (1 - f[t]) * silu(c[t]), torch.zeros(C).double())
+        return (rms(h, mixer.norm) * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T, last
+
+    check(HGRNConfig(channels=C, lower_bound=bound), definition)
+
+
+def complex_recurrence(mixer, x, a, gain):
+    """y [T, width] and the last state [N, 2] of h = a h + gain (B x), with a and gain complex [N]."""
+    B_re, B_im = mixer.inputs.weight.unflatten(0, (-1, 2)).unbind(1)
+    C_re, C_im = mixer.readout.weight.unflatten(1, (-1, 2)).unbind(2)
+    B, C_ = torch.complex(B_re, B_im), torch.complex(C_re, -C_im)
+    h, last = scan(lambda t, h: a * h + gain * (B @ x[t].to(B.dtype)), torch.zeros(len(a), dtype=B.dtype))
+    y = gelu(mixer.scale * (h @ C_.T).real + mixer.skip * x)
+    return (y @ mixer.output.weight.T) * torch.sigmoid(y @ mixer.gate.weight.T), torch.view_as_real(last)
+
+
+def test_lru():
+    def definition(mixer, x):
+        a = torch.exp(torch.complex(-mixer.nu.exp(), mixer.theta.exp()))
+        return complex_recurrence(mixer, x, a, mixer.gamma.exp())
+
+    check(LRUConfig(states=C), definition)
+
+
+@pytest.mark.parametrize(("r_min", "r_max", "phase"), [(0.0, 1.0, 6.28), (0.9, 0.999, 0.3)])
+def test_lru_starts_uniform_by_area_in_its_ring(r_min, r_max, phase):
+    torch.manual_seed(0)
+    mixer = LRUConfig(states=4096, r_min=r_min, r_max=r_max, max_phase=phase).make(8)
+    a, gain = mixer.transition()
+    squares = a.detach().abs().double().square()
+    quantiles = torch.linspace(0, 1, 4096).double()
+    ring = r_min**2 + (r_max**2 - r_min**2) * quantiles
+    assert (squares.sort().values - ring).abs().max() < 0.04 * (r_max**2 - r_min**2)
+    assert (mixer.theta.detach().exp().sort().values - phase * quantiles).abs().max() < 0.04 * phase
+    assert_equal_to_rounding(gain.detach().square(), -torch.expm1(-2 * mixer.nu.detach().exp()), "gain")
+    assert mixer.inputs.weight.std().item() == pytest.approx(1 / 4, rel=0.02)
+    assert mixer.readout.weight.std().item() == pytest.approx(1 / 64, rel=0.02)
+
+
+def test_s5():
+    def definition(mixer, x):
+        rates, steps = torch.complex(-mixer.rho.exp(), mixer.omega), mixer.log_step.exp()
+        a = torch.exp(steps * rates)
+        return complex_recurrence(mixer, x, a, (a - 1) / rates)
+
+    check(S5Config(states=C, blocks=2), definition)
+
+
+def test_s5_starts_from_eigenvalues_of_the_normal_part_of_the_hippo_matrix():
+    torch.manual_seed(0)
+    n = 16
+    hippo = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        for j in range(i + 1):
+            hippo[i, j] = -(i + 1) if i == j else -((2 * i + 1) ** 0.5) * (2 * j + 1) ** 0.5
+    low_rank = (torch.arange(n).double() + 0.5).sqrt()
+    eigenvalues, basis = torch.linalg.eig(hippo + torch.outer(low_rank, low_rank))
+    half = eigenvalues.imag < 0
+    mixer = S5Config(states=24, blocks=3).make(8)
+    expected = eigenvalues[half].imag.sort().values.float().repeat(3)
+    assert_equal_to_rounding(mixer.omega.detach(), expected, "omega")
+    assert_equal_to_rounding(-mixer.rho.detach().exp(), eigenvalues[half].real.float().repeat(3), "real parts")
+    # a real normal B, and a normal C with independent parts, in the basis of the eigenvectors
+    B = basis[:, half].mH @ torch.randn(n, 2000, dtype=torch.float64).to(basis.dtype) / n**0.5
+    one = S5Config(states=8, blocks=1).make(2000)
+    sampled = torch.view_as_complex(one.inputs.weight.detach().double().unflatten(0, (-1, 2)).mT.contiguous())
+    for matrix in (B, sampled):
+        assert (matrix @ matrix.mH / 2000 * n - torch.eye(8)).abs().max() < 0.1
+        assert (matrix @ matrix.mT / 2000 * n).abs().max() < 0.1
+    assert one.readout.weight.std().item() == pytest.approx(1 / n**0.5, rel=0.02)
+
+
+def test_s5_keeps_the_digits_of_what_short_steps_write():
+    mixer = S5Config(states=4, blocks=1, step_min=1e-7, step_max=1e-6).make(4)
+    gain = torch.view_as_real(mixer.transition()[1].detach())
+    exact = torch.view_as_real(mixer.double().transition()[1].detach())
+    assert_equal_to_rounding(gain, exact.float(), "gain")
