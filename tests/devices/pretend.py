@@ -83,6 +83,8 @@ def _run(func, args, kwargs):
         return func(*args, **kwargs)
     if name in ("_local_scalar_dense", "equal", "nonzero") or (ours and (target or NAME) != NAME):
         READS.append(name)
+    if name == "_conj":  # here, below the dispatch keys that read the flag of a lazy conjugate, it would be lost
+        return Pretend(torch.ops.aten._conj_physical(args[0].inner))
     inner_args, inner_kwargs = tree_map(lambda x: x.inner if isinstance(x, Pretend) else x, (args, kwargs))
     if target is not None:
         inner_kwargs["device"] = torch.device("cpu")
