@@ -22,7 +22,7 @@ from timing import let_allocator_settle
 
 from matrixstate.ops import backends, linear, prefer
 from matrixstate.training import load_config, start
-from matrixstate.training.loop import _Session
+from matrixstate.training.session import Session
 from matrixstate.training.stopping import Stop
 
 NAMES = {"mru": "MRU", "m2rnn": "M²RNN", "attention": "attention"}
@@ -107,11 +107,11 @@ def step(name: str, cycles: int) -> list[str]:
     return [NAMES[name], f"{plain_seconds * 1e3:.1f}", f"{seconds * 1e3:.1f}", ratio, both]
 
 
-def session(name: str, directory: Path, run: str) -> _Session:
+def session(name: str, directory: Path, run: str) -> Session:
     text = directory / "random.txt"
     text.write_text("".join(random.Random(0).choices(string.ascii_letters + "\n .,;:", k=200_000)))
     config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]", "training.precision=float32"])
-    return _Session(start(directory / run, config), [], resume=False, stop=Stop())
+    return Session(start(directory / run, config), [], resume=False, stop=Stop())
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from matrixstate.training import load_config, start
-from matrixstate.training.loop import _Session
 from matrixstate.training.optimizer import learning_rate
+from matrixstate.training.session import Session
 from matrixstate.training.stopping import Stop
 from matrixstate.training.thermometer import EVERY
 
@@ -46,8 +46,8 @@ def watched_and_bare(name: str, directory: Path) -> tuple[Callable[[], None], Ca
     text = directory / "random.txt"
     text.write_text("".join(random.Random(0).choices(string.ascii_letters + "\n .,;:", k=200_000)))
     config = load_config(CONFIGS / f"{name}.yaml", [f"data.files=[{text}]", "training.precision=float32"])
-    watched = _Session(start(directory / "watched", config), [], resume=False, stop=Stop())
-    other = _Session(start(directory / "bare", config), [], resume=False, stop=Stop())
+    watched = Session(start(directory / "watched", config), [], resume=False, stop=Stop())
+    other = Session(start(directory / "bare", config), [], resume=False, stop=Stop())
     parameters, settings = list(other.model.parameters()), config.training
     steps = iter(range(10**9))
 

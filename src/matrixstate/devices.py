@@ -60,6 +60,6 @@ def describe(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def kind(description: str) -> str:
+def kind_of(description: str) -> str:
     """What `describe` returned without a number: devices of one kind give comparable results."""
     return re.sub(r":\d+", "", description)

@@ -19,8 +19,9 @@ from matrixstate.layers import state_leaves
 from matrixstate.mixers import MIXERS
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.ops import prefer
-from matrixstate.training import CHOICES, load_model, loop, start, train
+from matrixstate.training import CHOICES, load_model, start, train
 from matrixstate.training.checkpoint import find_checkpoint, read_tensors
+from matrixstate.training.session import Session
 
 register()
 
@@ -96,13 +97,13 @@ class Events(Listener):
     """Records when gradients are computed, when numbers are read, and when steps are reported."""
 
     def __init__(self, monkeypatch):
-        self.seen, gradient = [], loop._Session._gradient
+        self.seen, gradient = [], Session._gradient
 
         def compute(session, batch):
             self._note("compute", session.progress.step + 1)
             return gradient(session, batch)
 
-        monkeypatch.setattr(loop._Session, "_gradient", compute)
+        monkeypatch.setattr(Session, "_gradient", compute)
         READS.clear()
 
     def _note(self, *event):
@@ -127,14 +128,14 @@ def test_the_loop_reads_a_step_when_the_next_one_is_under_way(tmp_path, monkeypa
 
 def poison(monkeypatch, when):
     """Makes the gradient's norm infinite whenever the gradient of one of these steps is computed."""
-    gradient = loop._Session._gradient
+    gradient = Session._gradient
 
     def poisoned(session, batch):
         losses, norm, *rest = gradient(session, batch)
         bad = any(torch.equal(session.stream.batch(step - 1).tokens, batch.tokens.cpu()) for step in when)
         return (losses, norm / 0 if bad else norm, *rest)
 
-    monkeypatch.setattr(loop._Session, "_gradient", poisoned)
+    monkeypatch.setattr(Session, "_gradient", poisoned)
 
 
 def weights_and_optimizer(run):

@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from small import small_config
 
 from matrixstate.errors import CheckpointError, Diverged
-from matrixstate.training import loop, start, train
+from matrixstate.training import start, train
 from matrixstate.training.autopsy import perform_autopsy
 from matrixstate.training.checkpoint import find_checkpoint, read_tensors
+from matrixstate.training.session import Session
+from matrixstate.training.stopping import Stop
 
 
 def losses(run):
@@ -21,7 +23,7 @@ def losses(run):
 
 def poison(monkeypatch, when, where):
     """Puts a NaN into the loss or a gradient of some steps."""
-    gradient, calls = loop._Session._gradient, []
+    gradient, calls = Session._gradient, []
 
     def poisoned(self, batch):
         losses, norm, *rest = gradient(self, batch)
@@ -30,7 +32,7 @@ def poison(monkeypatch, when, where):
             return losses, norm, *rest
         return ([loss * math.nan for loss in losses], norm, *rest) if where == "loss" else (losses, norm / 0, *rest)
 
-    monkeypatch.setattr(loop._Session, "_gradient", poisoned)
+    monkeypatch.setattr(Session, "_gradient", poisoned)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -72,7 +74,7 @@ def broken_run(tmp_path, change, **options):
     """The bundle of a run whose weights are changed by hand after three steps."""
     run = start(tmp_path / "run", small_config(tmp_path, **options))
     train(run, stop_after=3)
-    session = loop._Session(run, [], True, loop.Stop())
+    session = Session(run, [], True, Stop())
     with torch.no_grad():
         change(dict(session.model.named_parameters()))
     with pytest.raises(Diverged):
@@ -133,7 +135,7 @@ def test_a_replay_repeats_dropout_exactly(tmp_path):
 def test_a_replay_of_an_accumulated_step_draws_the_same_dropout(recompute, tmp_path):
     run = start(tmp_path / "run", small_config(tmp_path, dropout=0.4, accumulate=2, recompute=recompute))
     train(run, stop_after=3)
-    session, losses = loop._Session(run, [], True, loop.Stop()), []
+    session, losses = Session(run, [], True, Stop()), []
     gradient = session._gradient
 
     def failing(batch):

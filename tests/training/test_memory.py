@@ -14,20 +14,21 @@ from matrixstate.data.tasks import ParityConfig
 from matrixstate.errors import MatrixStateError, OutOfMemory
 from matrixstate.layers import MLPConfig
 from matrixstate.models import BlockConfig, ModelConfig
-from matrixstate.training import Run, TaskRunConfig, TaskTrainingConfig, TextTrainingConfig, loop, memory, start, train
+from matrixstate.training import Run, TaskRunConfig, TaskTrainingConfig, TextTrainingConfig, memory, start, train
+from matrixstate.training.session import Session
 
 
 @pytest.fixture
 def small_device(monkeypatch):
     """A device that has room for two sequences."""
-    gradient = loop._Session._gradient
+    gradient = Session._gradient
 
     def compute(session, batch):
         if len(batch.tokens) // session.stream.parts > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
         return gradient(session, batch)
 
-    monkeypatch.setattr(loop._Session, "_gradient", compute)
+    monkeypatch.setattr(Session, "_gradient", compute)
     monkeypatch.setattr(memory, "total_memory", lambda device: 80e9)
 
 
@@ -77,7 +78,7 @@ def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
     def fail(session, batch):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(loop._Session, "_gradient", fail)
+    monkeypatch.setattr(Session, "_gradient", fail)
     with pytest.raises(RuntimeError, match="^something else$"):
         train(start(tmp_path / "run", small_config(tmp_path)))
 

@@ -12,6 +12,8 @@ from small import small_config
 from matrixstate.mixers import GatedConvConfig, M2RNNConfig, Mamba2Config, MRUConfig
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import start, train
+from matrixstate.training.session import Session
+from matrixstate.training.stopping import Stop
 from matrixstate.training.thermometer import EVERY, OverflowWatch, Reading, Thermometer
 
 
@@ -115,9 +117,8 @@ def test_a_real_run_whose_state_grows_warns_before_it_fails(tmp_path):
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, blocks=blocks))
     run, memory = start(tmp_path / "run", config), Memory()
     from matrixstate.errors import Diverged
-    from matrixstate.training import loop
 
-    session, size = loop._Session(run, [memory], False, loop.Stop()), 0.0
+    session, size = Session(run, [memory], False, Stop()), 0.0
     up = session.model.layers[0].mixer.up.weight
     first_overflow = None
     for step in range(1, 1001):

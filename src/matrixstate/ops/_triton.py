@@ -78,9 +78,19 @@ def exact() -> str:
     return "ieee" if AMD or INTERPRETED.value else "bf16x6"
 
 
+def padded(size: int, least: int = 16) -> int:
+    """The power of two, at least `least`, to which rows or columns are padded; products take at least 16 of them."""
+    return max(least, 1 << (size - 1).bit_length())
+
+
 def flags(reset: Tensor | None, like: Tensor) -> Tensor:
     """Resets [B, T] as numbers, which Triton loads; zeros where there are none. `like` is [B, T, ...]."""
     return like.new_zeros(like.shape[:2], dtype=torch.int8) if reset is None else reset.contiguous().view(torch.int8)
+
+
+def flags_if_any(given: Tensor | None) -> Tensor | None:
+    """Resets or a mask [B, T] as numbers, for programs that know whether there are any."""
+    return None if given is None else given.contiguous().view(torch.int8)
 
 
 @triton.jit

@@ -29,7 +29,7 @@ from matrixstate.comparison.suites.matching import Matched
 from matrixstate.comparison.suites.plan import Plan
 from matrixstate.comparison.suites.suite import SuiteConfig
 from matrixstate.configs import decode, encode, flatten, read_yaml
-from matrixstate.devices import CPU, describe, kind
+from matrixstate.devices import CPU, describe, kind_of
 from matrixstate.errors import CheckpointError, ConfigError
 from matrixstate.models import ModelConfig
 from matrixstate.plugins import ask_for, missing_plugins
@@ -249,5 +249,5 @@ def write_environment(directory: Path, device: torch.device) -> None:
 def expect_device(directory: Path, device: torch.device) -> None:
     """Raises ConfigError if a comparison was begun on another kind of device, whose results are not comparable."""
     begun = (read_json(directory / "environment.json") or {}).get("device", "cpu")
-    if kind(begun) != kind(describe(device)):
+    if kind_of(begun) != kind_of(describe(device)):
         raise ConfigError(f"--device: expected {begun}, where {directory} was begun, got {describe(device)}")

@@ -21,13 +21,9 @@ from matrixstate.ops._operators import (
     operator,
     refuse_tangents,
 )
+from matrixstate.ops.cells.weights import GATES, SAVED, kind_of, weight_factors
 
 __all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
-
-# Each in the order of csrc/cells/cells.h.
-KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")
-GATES = (1, 3, 3, 4)  # with the candidate
-SAVED = (1, 3, 4, 5)  # numbers per unit and step that the backward pass needs
 
 
 @widened
@@ -98,11 +94,6 @@ def _run(
     return run(op, inputs, weights, bias, h, c, mask, reset, grad_clip or 0.0, needs_gradient(*tensors))[:3]
 
 
-def _kind(op: str, bias: Tensor | None) -> int:
-    """Index into KINDS; a GRU with a bias is one that resets after the product."""
-    return KINDS.index(op if bias is None or op != "gru_scan" else "gru_scan_after")
-
-
 def _outputs(kind: int, x: list[Tensor], h: Tensor, c: Tensor | None, save: bool) -> tuple[Tensor, ...]:
     """Uninitialised: y, the last h and c, the saved gates, and c before every step (the last two of an LSTM alone)."""
     (B, T), (_, H, d) = x[0].shape[:2], h.shape
@@ -132,7 +123,7 @@ def _forward(
 
     Without `save` the kernel overwrites the gates of one step.
     """
-    kind = _kind(op, bias)
+    kind = kind_of(op, bias)
     y, last_h, last_c, gates, cells = outputs = _outputs(kind, x, h, c, save)
     rows = [
         (a if a.stride(-1) == 1 else a.contiguous()).detach() for a in x
@@ -163,7 +154,7 @@ def _backward(
     dlast_c: Tensor | None,
 ) -> list[Tensor]:
     """The gradients of w, bias, h and c (empty where one is None), and then of each x."""
-    kind = _kind(op, bias)
+    kind = kind_of(op, bias)
     has_c = dlast_c is not None
     dx, dh, dc = [fresh(y) for _ in range(GATES[kind])], fresh(h), fresh(h) if has_c else fresh(h, 0)
     _native.cell_backward(
@@ -172,15 +163,8 @@ def _backward(
         *(dx, dh, dc if has_c else None),
         torch.get_num_threads(),
     )
-    before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step [B, T, H, d]
-    if reset is not None:
-        before = before.masked_fill_(reset[..., None, None], 0)
-    lefts, rights = [before] * len(dx), list(dx)  # of the products that give the weights' gradients
     r = gates[:, 1].transpose(0, 1) if op == "gru_scan" else None
-    if r is not None and bias is None:  # the candidate's weights multiply r h
-        lefts[2] = before * r
-    elif r is not None:  # r multiplies what they and the bias give
-        rights[2] = dx[2] * r
+    lefts, rights = weight_factors(kind, h, y, dx, r, reset)
     dbias = fresh(h, 0) if bias is None else rights[2].sum(dim=(0, 1))
     return [_over_steps(lefts, rights), dbias, dh, dc, *dx]
 
@@ -197,12 +181,12 @@ def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 
 def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, save):
-    return _outputs(_kind(op, bias), x, h, c, save)
+    return _outputs(kind_of(op, bias), x, h, c, save)
 
 
 def _fake_backward(op, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast_h, dlast_c):
     gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, bias, h, dlast_c)]
-    return gradients + [fresh(y) for _ in range(GATES[_kind(op, bias)])]
+    return gradients + [fresh(y) for _ in range(GATES[kind_of(op, bias)])]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:

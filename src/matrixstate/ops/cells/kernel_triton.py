@@ -21,13 +21,9 @@ from matrixstate.ops._operators import (
     refuse_tangents,
 )
 from matrixstate.ops.cells import triton_programs, triton_streamed
+from matrixstate.ops.cells.weights import GATES, KINDS, SAVED, kind_of, weight_factors
 
 __all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
-
-# Each in the order of triton_programs.
-KINDS = ("rnn_scan", "gru_scan", "gru_scan_after", "lstm_scan")
-GATES = (1, 3, 3, 4)  # with the candidate
-SAVED = (1, 3, 4, 5)  # numbers per unit and step that the backward pass needs
 
 ROWS = 16  # of the batch, per program: the least that tensor cores take
 MOST_UNITS = 64  # of a head whose weights stay with a program; those of wider ones are read again at every step
@@ -110,24 +106,14 @@ def _run(
     return y.to(x[0].dtype), h, c  # type: ignore[return-value]
 
 
-def _kind(op: str, bias: Tensor | None) -> int:
-    """Index into KINDS; a GRU with a bias is one that resets after the product."""
-    return KINDS.index(op if bias is None or op != "gru_scan" else "gru_scan_after")
-
-
 def _sizes(kind: int, h: Tensor, half: bool) -> dict[str, Any]:
     """The constants and the number of warps of both programs."""
     H, d = h.shape[1:]
     sizes = {"H": H, "D": d, "KIND": kind, "GATES": GATES[kind], "ROWS": ROWS, "HALF": half}
     if d > MOST_UNITS:
         return sizes | {"UNITS": 64, "DEPTH": 64, "STAGES": 1 if _triton.AMD else 3, "warps": 8}
-    units = max(16, 1 << (d - 1).bit_length())
+    units = _triton.padded(d)
     return sizes | {"UNITS": units, "warps": {16: 1, 32: 2, 64: 4 if half else 8}[units]}
-
-
-def _flags(mask: Tensor | None) -> Tensor | None:
-    """A mask or resets as numbers, which Triton loads."""
-    return None if mask is None else mask.contiguous().view(torch.int8)
 
 
 def _up_to_four(tensors: list[Tensor]) -> list[Tensor | None]:
@@ -170,12 +156,12 @@ def _forward(
     half: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, the last h and c, and if `save` for the backward pass the gates of every step and c before it."""
-    kind, (B, T) = _kind(op, bias), x[0].shape[:2]
+    kind, (B, T) = kind_of(op, bias), x[0].shape[:2]
     y, last_h, last_c, gates, cells = outputs = _outputs(kind, x, h, c, save)
     w, (inputs, stride) = w.to(torch.bfloat16) if half else w, _with_one_stride(x)
     carried, cells = (None, None) if c is None else (last_c, cells)
     constants = _sizes(kind, h, half) | _triton.arithmetic(half) | {"STRIDE": stride, "SAVE": save}
-    grid, marks = (-(-B // ROWS), h.shape[1]), (_flags(mask), _flags(reset))
+    grid, marks = (-(-B // ROWS), h.shape[1]), (_triton.flags_if_any(mask), _triton.flags_if_any(reset))
     if h.shape[2] > MOST_UNITS:
         scratch = fresh(h, 4, *h.shape)
         scratch[0] = h
@@ -219,11 +205,12 @@ def _backward(
     dlast_c: Tensor | None,
 ) -> list[Tensor]:
     """The gradients of w, bias, h and c (empty where one is None), and then of each x."""
-    kind, (B, T, H) = _kind(op, bias), y.shape[:3]
+    kind, (B, T, H) = kind_of(op, bias), y.shape[:3]
     has_c = dlast_c is not None
     dx, dh, dc = [fresh(y) for _ in range(GATES[kind])], fresh(h), fresh(h) if has_c else fresh(h, 0)
     weights = w.to(torch.bfloat16) if half else w
-    inputs = *dense(weights, h), _flags(mask), _flags(reset), *dense(y, gates, cells if has_c else None, dy)
+    marks = _triton.flags_if_any(mask), _triton.flags_if_any(reset)
+    inputs = *dense(weights, h), *marks, *dense(y, gates, cells if has_c else None, dy)
     constants = _sizes(kind, h, half) | _triton.arithmetic(half) | {"CLIPPED": clip > 0}
     del constants["FAST"]  # it has neither tanh nor sigmoid
     found, grid = (*_up_to_four(dx), dh, dc if has_c else None), (-(-B // ROWS), H)
@@ -237,15 +224,8 @@ def _backward(
     else:
         arguments = (*inputs, *dense(dlast_h, dlast_c), *found, B, T, clip)
         _triton.launch(triton_programs.backward, grid, arguments, **constants)
-    before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step [B, T, H, d]
-    if reset is not None:
-        before = before.masked_fill_(reset[..., None, None], 0)
-    lefts, rights = [before] * len(dx), list(dx)  # of the products that give the weights' gradients
     r = gates[1] if op == "gru_scan" else None
-    if r is not None and bias is None:  # the candidate's weights multiply r h
-        lefts[2] = before * r
-    elif r is not None:  # r multiplies what they and the bias give
-        rights[2] = dx[2] * r
+    lefts, rights = weight_factors(kind, h, y, dx, r, reset)
     dbias = fresh(h, 0) if bias is None else rights[2].sum(dim=(0, 1))
     return [_over_steps(lefts, rights), dbias, dh, dc, *dx]
 
@@ -257,12 +237,12 @@ def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 
 def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, save, half):
-    return _outputs(_kind(op, bias), x, h, c, save)
+    return _outputs(kind_of(op, bias), x, h, c, save)
 
 
 def _fake_backward(op, w, bias, h, mask, reset, clip, half, y, gates, cells, dy, dlast_h, dlast_c):
     gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, bias, h, dlast_c)]
-    return gradients + [fresh(y) for _ in range(GATES[_kind(op, bias)])]
+    return gradients + [fresh(y) for _ in range(GATES[kind_of(op, bias)])]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:

@@ -1,7 +1,5 @@
 """The kernel of the causal convolution (csrc/conv/) as PyTorch operators, and that of a gated one for one token."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -10,13 +8,12 @@ from matrixstate.ops._cpu import unsupported
 from matrixstate.ops._operators import (
     call_checked,
     dense,
-    differentiable,
-    differentiable_once,
     floats,
     fresh,
     operator,
     plain,
 )
+from matrixstate.ops.conv.operators import complete
 
 __all__ = ["causal_conv", "gated_conv_step", "unsupported"]
 
@@ -69,29 +66,4 @@ def _backward(
     return dx, dweight, dbias, dstate
 
 
-@torch.library.register_fake("matrixstate::causal_conv_cpu")
-def _(x, weight, bias, state, reset, silu):
-    return fresh(x), fresh(state)
-
-
-@torch.library.register_fake("matrixstate::causal_conv_cpu_backward")
-def _(x, weight, bias, state, reset, silu, dy, dlast):
-    return fresh(x), fresh(weight), fresh(weight, 0 if bias is None else len(bias)), fresh(state)
-
-
-def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.silu = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
-    x, _, bias, state, _ = saved = ctx.saved_tensors
-    dy = torch.zeros_like(x) if dy is None else dy
-    dlast = torch.zeros_like(state) if dlast is None else dlast
-    dx, dweight, dbias, dstate = torch.ops.matrixstate.causal_conv_cpu_backward(*saved, ctx.silu, dy, dlast)
-    return dx, dweight, None if bias is None else dbias, dstate, None, None
-
-
-differentiable("causal_conv_cpu", _differentiate, _save_for_backward)
-differentiable_once("causal_conv_cpu_backward", "causal_conv")
+complete("cpu")

@@ -1,13 +1,12 @@
 """The Triton kernels of the causal convolution (triton_programs.py) as PyTorch operators."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from matrixstate.ops import _triton
-from matrixstate.ops._operators import dense, differentiable, differentiable_once, fresh, operator
+from matrixstate.ops._operators import dense, fresh, operator
 from matrixstate.ops.conv import triton_programs
+from matrixstate.ops.conv.operators import complete
 from matrixstate.ops.conv.reference import gated_conv_step  # one token is no work for a kernel
 
 __all__ = ["causal_conv", "gated_conv_step", "unsupported"]
@@ -33,11 +32,6 @@ def causal_conv(
     return torch.ops.matrixstate.causal_conv_triton(x, weight, bias, state, reset, activation == "silu")
 
 
-def _flags(reset: Tensor | None) -> Tensor | None:
-    """The resets as numbers, which Triton loads."""
-    return None if reset is None else reset.contiguous().view(torch.int8)
-
-
 def _constants(weight: Tensor, reset: Tensor | None, silu: bool) -> dict[str, int]:
     """The constants and the number of warps of both programs."""
     C, K = weight.shape
@@ -46,7 +40,7 @@ def _constants(weight: Tensor, reset: Tensor | None, silu: bool) -> dict[str, in
 
 def _steps(most: int, steps: int) -> int:
     """The steps that a program unrolls: no more than there are, to the next power of two."""
-    return min(most, 1 << (steps - 1).bit_length())
+    return min(most, _triton.padded(steps, least=1))
 
 
 @operator("causal_conv_triton", "CUDA", "CPU")
@@ -57,7 +51,7 @@ def _forward(
     (B, T, C), y, last = x.shape, fresh(x), fresh(state)
     steps = _steps(MOST_STEPS, T)
     grid = B * -(-T // steps), -(-C // CHANNELS)
-    arguments = *dense(x, weight, bias, state), _flags(reset), y, last, T
+    arguments = *dense(x, weight, bias, state), _triton.flags_if_any(reset), y, last, T
     _triton.launch(triton_programs.forward, grid, arguments, STEPS=steps, **_constants(weight, reset, silu))
     return y, last
 
@@ -78,7 +72,7 @@ def _backward(
     steps = _steps(MOST_BACK, T + K - 1)
     programs = -(-(T + K - 1) // (BLOCKS * steps))
     dx, dstate, dfilter = fresh(x), fresh(state), fresh(weight, B * programs, K + 1, C)
-    arguments = *dense(x, weight, bias, state), _flags(reset), *dense(dy, dlast), dx, dstate, dfilter, T
+    arguments = *dense(x, weight, bias, state), _triton.flags_if_any(reset), *dense(dy, dlast), dx, dstate, dfilter, T
     constants = _constants(weight, reset, silu) | {"STEPS": steps, "BLOCKS": BLOCKS}
     _triton.launch(triton_programs.backward, (B * programs, -(-C // CHANNELS)), arguments, **constants)
     of_lags = dfilter.sum(dim=0)  # the program's parts, in one order
@@ -86,29 +80,4 @@ def _backward(
     return dx, of_lags[:K].flip(0).T.contiguous(), dbias, dstate
 
 
-@torch.library.register_fake("matrixstate::causal_conv_triton")
-def _(x, weight, bias, state, reset, silu):
-    return fresh(x), fresh(state)
-
-
-@torch.library.register_fake("matrixstate::causal_conv_triton_backward")
-def _(x, weight, bias, state, reset, silu, dy, dlast):
-    return fresh(x), fresh(weight), fresh(weight, 0 if bias is None else len(bias)), fresh(state)
-
-
-def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.silu = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple:
-    x, _, bias, state, _ = saved = ctx.saved_tensors
-    dy = torch.zeros_like(x) if dy is None else dy
-    dlast = torch.zeros_like(state) if dlast is None else dlast
-    dx, dweight, dbias, dstate = torch.ops.matrixstate.causal_conv_triton_backward(*saved, ctx.silu, dy, dlast)
-    return dx, dweight, None if bias is None else dbias, dstate, None, None
-
-
-differentiable("causal_conv_triton", _differentiate, _save_for_backward)
-differentiable_once("causal_conv_triton_backward", "causal_conv")
+complete("triton")

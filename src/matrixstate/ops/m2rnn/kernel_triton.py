@@ -51,18 +51,14 @@ def m2rnn_step(
     parameters = dense(conv, log_rate, bias, w, residual)
     heads = {"H": H, "HQ": heads_q, "HK": heads_k, "HV": heads_v, "HF": len(bias), "HW": len(w)}
     heads["HG"] = (x.shape[2] - C - len(bias)) // V
-    sizes = {"K": K, "V": V, "ROWS": _padded(K), "COLUMNS": _padded(V), "TAPS": 0 if conv is None else conv.shape[1]}
+    sizes = {"K": K, "V": V, "ROWS": _triton.padded(K), "COLUMNS": _triton.padded(V)}
+    sizes["TAPS"] = 0 if conv is None else conv.shape[1]
     options = {"UNIT": unit, "RESIDUAL": residual is not None} | _triton.arithmetic(False)
     tensors = (*dense(x, past, state), *parameters, y, after, last)
     given = [state if tensor is None else tensor for tensor in tensors]  # what is not there is not read
     _triton.launch(triton_step.step, (B * H,), given, warps=4, **heads, **sizes, **options)
     y = torch.nn.functional.rms_norm(y.flatten(1), (H * V,), norm.to(y.dtype), eps)
     return y[:, None].to(norm.dtype), after, last
-
-
-def _padded(size: int) -> int:
-    """The size of a tile that holds `size` rows or columns: a power of two that tensor cores take."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 def _saved(state: Tensor, T: int, save: bool) -> Tensor:
@@ -74,7 +70,7 @@ def _saved(state: Tensor, T: int, save: bool) -> Tensor:
 def _sizes(q: Tensor, k: Tensor, v: Tensor, w: Tensor, f: Tensor, state: Tensor) -> dict[str, int]:
     """The constants and the number of warps of both programs."""
     H, K, V = state.shape[1:]
-    columns = _padded(V)
+    columns = _triton.padded(V)
     heads = {"HQ": q.shape[2], "HK": k.shape[2], "HV": v.shape[2], "HW": w.shape[0], "HF": f.shape[2]}
     sizes = {"H": H, **heads, "K": K, "V": V, "ROWS": ROWS, "COLUMNS": columns, "INTERVAL": INTERVAL}
     return sizes | {"warps": WARPS[columns]}

@@ -53,15 +53,10 @@ def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor,
     return h, fresh(state), fresh(x, B, 0 if exponent is None else T, H, dtype=torch.int32)
 
 
-def _padded(size: int) -> int:
-    """The power of two, at least 16, to which rows and columns are padded."""
-    return max(16, 1 << (size - 1).bit_length())
-
-
 def _sizes(state: Tensor, rows: int = ROWS) -> dict[str, int]:
     """The constants and the number of warps of all programs."""
     H, R, D = state.shape[1:]
-    columns = _padded(D)
+    columns = _triton.padded(D)
     sizes = {"H": H, "R": R, "D": D, "ROWS": rows, "COLUMNS": columns}
     return sizes | {"warps": min(rows * columns // 256, 8), "PRECISION": _triton.exact()}
 
@@ -126,7 +121,7 @@ def _scan(
 ) -> Tensor:
     """Runs `forward`, which writes h and exponents if they are given; returns the last state."""
     (B, T, H), R, last = x.shape[:3], state.shape[2], fresh(state)
-    rows = ROWS if exponent is None else _padded(R)  # the largest entry is sought among all rows
+    rows = ROWS if exponent is None else _triton.padded(R)  # the largest entry is sought among all rows
     arguments = (*dense(x, v, flags, state, exponent), h, last, exponents, *dense(shift), T)
     _triton.launch(triton_programs.forward, (B * H, -(-R // rows)), arguments, **_sizes(state, rows))
     return last

@@ -78,16 +78,11 @@ def steps_of_a_chunk(method: str, chains: int, T: int, D: int) -> int:
     """How many steps a program computes: all T, or where the sequence is divided, so many that the programs just fill
     the GPU. "auto" divides long sequences of few chains. A fixed rule, so that a call gives the same bits on every GPU.
     """
-    warps = chains * WARPS[_padded(D)]
+    warps = chains * WARPS[_triton.padded(D)]
     if method == "sequential" or (method == "auto" and (warps >= FEW_WARPS or T < SHORT)):
         return T
     steps = -(-T // max(MANY_WARPS // warps, 2))
     return min(max(-(-steps // INTERVAL) * INTERVAL, MIN_STEPS), T)
-
-
-def _padded(size: int) -> int:
-    """The power of two that products take, at least 16."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 def _flags(elements: Tensor, reset: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -110,7 +105,8 @@ def _sizes(
     elements: Tensor, v: Tensor | None, decay: Tensor | None, down: Tensor, exponent: Tensor | None, builder: str
 ) -> dict[str, Any]:
     """The constants and the number of warps of all programs that know the inputs."""
-    sizes = {"H": down.shape[0], "D": down.shape[1], "ELEMENTS": elements.shape[3], "ROWS": _padded(down.shape[1])}
+    H, D = down.shape[:2]
+    sizes = {"H": H, "D": D, "ELEMENTS": elements.shape[3], "ROWS": _triton.padded(D)}
     given = {"RESCALE": exponent is not None, "HAS_V": v is not None, "HAS_DECAY": decay is not None}
     precision = _triton.arithmetic(False)["PRECISION"]
     return sizes | given | {"BUILDER": builder, "PRECISION": precision, "warps": WARPS[sizes["ROWS"]]}
@@ -124,7 +120,7 @@ def _between(sizes: dict[str, Any], *without: str) -> dict[str, Any]:
 def _reading(down: Tensor, readout: str) -> dict[str, Any]:
     """The further constants of the programs that read the states out."""
     channels = down.shape[2]
-    return {"C": channels, "COLUMNS": _padded(channels), "READOUT": readout, "INTERVAL": INTERVAL}
+    return {"C": channels, "COLUMNS": _triton.padded(channels), "READOUT": readout, "INTERVAL": INTERVAL}
 
 
 def _outputs(

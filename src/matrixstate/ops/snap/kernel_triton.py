@@ -54,18 +54,14 @@ def _outputs(x: Tensor, keys: Tensor, matrix: Tensor, phase: Tensor, every: int)
 def _sizes(keys: Tensor) -> dict[str, Any]:
     """The constants and the number of warps of both programs."""
     G, M, heads, D = keys.shape[:4]
-    numbers, order = _padded(heads * D * D), _padded(D, 16)
-    states = _padded(heads) * order**2
+    numbers, order = _triton.padded(heads * D * D, least=1), _triton.padded(D)
+    states = _triton.padded(heads, least=1) * order**2
     # More warps only pay where there are many codes to read, or larger states, which leave less room for codes.
     warps = max(1 if M * numbers <= 4096 else 4, min(states // 256, 8))
-    codes = min(_padded(M), (1024 if states == 256 else 512) * warps // numbers)
-    sizes = {"H": G * heads, "G": G, "M": M, "D": D, "HEADS": _padded(heads), "ORDER": order, "NUMBERS": numbers}
+    codes = min(_triton.padded(M, least=1), (1024 if states == 256 else 512) * warps // numbers)
+    sizes = {"H": G * heads, "G": G, "M": M, "D": D, "ORDER": order, "NUMBERS": numbers}
+    sizes["HEADS"] = _triton.padded(heads, least=1)
     return sizes | {"CODES": max(codes, 1), "PRECISION": _triton.exact(), "warps": warps}
-
-
-def _padded(size: int, least: int = 1) -> int:
-    """The power of two to which a size is padded."""
-    return max(least, 1 << (size - 1).bit_length())
 
 
 def _mask(mask: Tensor | None, x: Tensor) -> Tensor:
