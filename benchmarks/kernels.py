@@ -1,11 +1,12 @@
-"""Writes the results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
+"""Writes results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
 
 The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py`, `outer.py` and `linear_scan.py` write with --json;
-the table goes into docs/speed.md. Shapes so small that the call takes longer than the kernel are left out.
+the table goes between the marks of --section in docs/speed.md: `kernels` for the first five, `linear_scan` for the last.
+Shapes so small that the call takes longer than the kernel are left out.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from tables import markdown, write_section
@@ -31,7 +32,11 @@ def short(name: str) -> str:
 
 
 def main() -> None:
-    results = [json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--section", default="kernels")
+    options = parser.parse_args()
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in options.results]
     contests = [c for result in results for c in result["contests"] if "cpu_seconds" in c]
     shown = [row(c) for c in contests if c["bound"] >= LEAST]
     head = ["op, direction, sizes", "ours, ms", "times as long", "of the bound", "one thread over two"]
@@ -41,7 +46,7 @@ def main() -> None:
     about = (
         f"{first['cpu']} ({first['instruction_set']}), torch {first['torch']}, commits {commits}, load average {loads}."
     )
-    write_section(ROOT / "docs" / "speed.md", "kernels", [*markdown(head, shown), "", about])
+    write_section(ROOT / "docs" / "speed.md", options.section, [*markdown(head, shown), "", about])
 
 
 if __name__ == "__main__":
