@@ -1,8 +1,8 @@
 """Writes results of the kernels' benchmarks into the documentation: `python benchmarks/kernels.py RESULT.json ...`.
 
 The results are what `matrix.py`, `m2rnn.py`, `mru.py`, `delta.py`, `outer.py` and `linear_scan.py` write with --json;
-the table goes between the marks of --section in docs/speed.md: `kernels` for the first five, `linear_scan` for the last.
-Shapes so small that the call takes longer than the kernel are left out.
+the table goes between the marks of --section in docs/speed.md, `kernels` for the first five, `linear_scan` for the
+last. Shapes so small that the call takes longer than the kernel are left out.
 """
 
 import argparse
