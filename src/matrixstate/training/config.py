@@ -49,8 +49,8 @@ class TrainingConfig:
     """blocks: keep only the input of every block for the backward pass, which computes the block again; the same bits
     for less memory and a second forward pass."""
     compile: bool = False
-    """Compile every block by torch.compile: some seconds to a minute at the start. It needs a C++ compiler, and on a GPU
-    Triton. Roundings differ, dropout does not; evaluations are not compiled."""
+    """Compile every block by torch.compile: some seconds to a minute at the start. It needs a C++ compiler, and Triton
+    on a GPU. Roundings differ, dropout does not; evaluations are not compiled."""
     deterministic: bool = False
     """Take only algorithms that give the same bits every time, where PyTorch has faster ones on a GPU. On a CPU nothing
     differs."""
