@@ -1,6 +1,6 @@
 """Twenty training steps of every mixer, kept so that a change of numbers is seen.
 
-python tests/golden/curves.py        # redraws tests/golden/curves.json: say in the commit why
+python tests/golden/curves.py [NAME ...]    # redraws these curves of curves.json, or all: say in the commit why
 """
 
 import json
@@ -67,8 +67,8 @@ MIXERS = {
     "mru attention": MRUAttentionConfig(heads=2),
     "conv": GatedConvConfig(),
     "linear transformer": LinearTransformerConfig(heads=2, key_size=4, value_size=5),
-    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
-    "gla": GLAConfig(heads=2, key_size=4, value_size=5, rank=3),
+    "retnet": RetNetConfig(heads=2, key_size=4, value_size=5, input_std=0.02),
+    "gla": GLAConfig(heads=2, key_size=4, value_size=5, rank=3, input_std=0.02),
     "mamba2": Mamba2Config(heads=4, key_size=4, value_size=5, groups=2),
     "hgrn2": HGRN2Config(heads=2, key_size=4, value_size=5, lower_bound=0.25),
     "rwkv6": RWKV6Config(heads=2, key_size=4, value_size=5, mix_rank=3, decay_rank=3, depth=0.5),
@@ -146,5 +146,7 @@ def curve(name: str, dtype: torch.dtype, scale: float = 1.0) -> list[float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    FILE.write_text(json.dumps({name: [f"{x:.13e}" for x in curve(name, torch.float64)] for name in MIXERS}, indent=0))
-    sys.stdout.write(f"{FILE}: {len(MIXERS)} curves of {STEPS} steps\n")
+    kept, redrawn = json.loads(FILE.read_text()), sys.argv[1:] or list(MIXERS)
+    kept.update({name: [f"{x:.13e}" for x in curve(name, torch.float64)] for name in redrawn})
+    FILE.write_text(json.dumps({name: kept[name] for name in MIXERS}, indent=0))
+    sys.stdout.write(f"{FILE}: {len(redrawn)} curves of {STEPS} steps\n")

@@ -286,3 +286,20 @@ def test_lstm():
 def test_the_forget_bias_of_an_lstm_starts_at_one():
     mixer = LSTMConfig(heads=2).make(WIDTH)
     assert mixer.bias.flatten(1).mean(dim=1).tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("config", "gain"), [(RetNetConfig(), 1 / 2), (GLAConfig(), 2**-2.5)])
+def test_retnet_and_gla_start_as_in_their_authors_code(config, gain):
+    torch.manual_seed(0)
+    mixer = config.make(512)
+    q, k, v = mixer.inputs.projection.weight.split([128, 128, 256])
+    for weight, scale in (
+        (q, 2**-2.5),
+        (k, 2**-2.5),
+        (v, 2**-2.5),
+        (mixer.gate.weight, 2**-2.5),
+        (mixer.output.weight, gain),
+    ):
+        bound = scale * math.sqrt(6 / (weight.shape[0] + weight.shape[1]))
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)

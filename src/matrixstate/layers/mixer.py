@@ -211,8 +211,8 @@ def one_of(config: MixerConfig, name: str, *choices: str) -> tuple[bool, str]:
 
 
 def positive(config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
-    """For `require`: every named option is a finite number above 0."""
-    values = {name: getattr(config, name) for name in names}
+    """For `require`: every named option is a finite number above 0, or None."""
+    values = {name: x for name in names if (x := getattr(config, name)) is not None}
     return [(0 < x < math.inf, f"{name}: expected a positive number, got {x}") for name, x in values.items()]
 
 

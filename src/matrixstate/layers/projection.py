@@ -1,6 +1,8 @@
-"""Linear maps initialised as GPT-2's: normal weights, no bias."""
+"""Linear maps without a bias, initialised as GPT-2's or as RetNet's."""
 
-from torch import nn
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
 
 from matrixstate.layers.linear import Linear
 
@@ -10,3 +12,13 @@ def projection(inputs: int, outputs: int, std: float = 0.02) -> Linear:
     linear = Linear(inputs, outputs, bias=False)
     nn.init.normal_(linear.weight, std=std)
     return linear
+
+
+def xavier_parts(weights: Iterable[tuple[Tensor, Sequence[int]]], gain: float) -> None:
+    """Draws weights [outputs, inputs] anew, each part of the outputs as a map of its own.
+
+    A part of n outputs is uniform with variance 2 gain² / (inputs + n). Source: Glorot & Bengio 2010, eq. 16.
+    """
+    for weight, parts in weights:
+        for part in weight.detach().split(list(parts)):
+            nn.init.xavier_uniform_(part, gain)

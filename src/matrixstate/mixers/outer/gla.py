@@ -12,7 +12,7 @@ from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState
 from matrixstate.layers.linear import Linear
 from matrixstate.layers.mixer import About, MixerConfig, at_least, check_inputs, make_config, positive, zero_padding
 from matrixstate.layers.norm import RMSNorm
-from matrixstate.layers.projection import projection
+from matrixstate.layers.projection import projection, xavier_parts
 from matrixstate.ops import accumulation_dtype, outer_scan
 
 
@@ -42,8 +42,8 @@ class GLAConfig(MixerConfig):
     """τ; the decay is slower where it is larger."""
     conv: int = 0
     """Steps of a short convolution (followed by silu) of q, k and v. The paper has no convolution."""
-    input_std: float = 0.02
-    """Standard deviation of the input projection's weights at initialisation."""
+    input_std: float | None = None
+    """Standard deviation of the input projection's weights at initialisation. Default: as in the authors' code."""
 
     def __post_init__(self) -> None:
         require(
@@ -57,7 +57,11 @@ class GLAConfig(MixerConfig):
 
 
 class GLA(KeyValueMixer):
-    """The mixer of `GLAConfig`. State [B, H, K, V]."""
+    """The mixer of `GLAConfig`. State [B, H, K, V].
+
+    At initialisation all weights are uniform by Xavier's rule with gain 2^{-2.5}, as in the authors' code. With
+    `input_std` they are normal, with 0.02 but for the input.
+    """
 
     multiply_adds = 3
 
@@ -66,11 +70,15 @@ class GLA(KeyValueMixer):
         config = make_config(GLAConfig, width, config, options)
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V)
-        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
+        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std or 0.02)
         self.decay = nn.Sequential(projection(width, config.rank), Linear(config.rank, H * K))
         self.gate = projection(width, H * V)
         self.norm = RMSNorm(V)
         self.output = projection(H * V, width)
+        if config.input_std is None:
+            parts = [(self.inputs.projection.weight, (H * K, H * K, H * V)), (self.gate.weight, (H * V,))]
+            parts += [(linear.weight, (linear.out_features,)) for linear in (*self.decay, self.output)]
+            xavier_parts(parts, 2**-2.5)
 
     def forward(
         self, x: Tensor, state: KeyValueState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None

@@ -21,7 +21,7 @@ from matrixstate.layers.mixer import (
     zero_padding,
 )
 from matrixstate.layers.positions import count_positions, rotate
-from matrixstate.layers.projection import projection
+from matrixstate.layers.projection import projection, xavier_parts
 from matrixstate.ops import accumulation_dtype, outer_scan
 
 
@@ -49,8 +49,8 @@ class RetNetConfig(MixerConfig):
     """V, channels of a head's values; 2 K in the paper."""
     conv: int = 0
     """Steps of a short convolution (followed by silu) of q, k and v. The paper has no convolution."""
-    input_std: float = 0.02
-    """Standard deviation of the input projection's weights at initialisation."""
+    input_std: float | None = None
+    """Standard deviation of the input projection's weights at initialisation. Default: the paper's initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -73,7 +73,11 @@ class RetNetState(NamedTuple):
 
 
 class RetNet(KeyValueMixer):
-    """The mixer of `RetNetConfig`."""
+    """The mixer of `RetNetConfig`.
+
+    At initialisation the weights are uniform by Xavier's rule, with gain 2^{-2.5} for q, k, v and the gate and 2^{-1}
+    for the output, as in the authors' code. With `input_std` they are normal, with 0.02 for the gate and the output.
+    """
 
     multiply_adds = 3
 
@@ -82,9 +86,13 @@ class RetNet(KeyValueMixer):
         config = make_config(RetNetConfig, width, config, options)
         H, K, V = config.heads, config.key_size, config.value_size
         self.config, self.width, self.shape = config, width, (H, K, V)
-        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std)
+        self.inputs = HeadInputs(width, ((H, K), (H, K), (H, V)), config.conv, std=config.input_std or 0.02)
         self.gate = projection(width, H * V)
         self.output = projection(H * V, width)
+        if config.input_std is None:
+            parts = (self.inputs.projection.weight, (H * K, H * K, H * V)), (self.gate.weight, (H * V,))
+            xavier_parts(parts, 2**-2.5)
+            xavier_parts([(self.output.weight, (width,))], 2**-1)
 
     def forward(
         self, x: Tensor, state: RetNetState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
