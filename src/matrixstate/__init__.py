@@ -12,168 +12,40 @@ if TYPE_CHECKING:
     from matrixstate import ops
     from matrixstate.api import ComparisonResult, TrainedModel, compare, load, train
     from matrixstate.layers import MLPConfig, MoEConfig
-    from matrixstate.mixers import (
-        GLA,
-        GRU,
-        HGRN,
-        HGRN2,
-        KDA,
-        LRU,
-        LSTM,
-        M2RNN,
-        MRU,
-        RGLRU,
-        RNN,
-        RWKV6,
-        RWKV7,
-        S5,
-        Attention,
-        AttentionConfig,
-        Bidirectional,
-        BidirectionalConfig,
-        Comba,
-        CombaConfig,
-        DeltaNet,
-        DeltaNetConfig,
-        GatedConv,
-        GatedConvConfig,
-        GatedDeltaNet,
-        GatedDeltaNet2,
-        GatedDeltaNet2Config,
-        GatedDeltaNetConfig,
-        GatedDeltaProduct,
-        GatedDeltaProductConfig,
-        GLAConfig,
-        GRUConfig,
-        HGRN2Config,
-        HGRNConfig,
-        KDAConfig,
-        LightNet,
-        LightNetConfig,
-        LinearTransformer,
-        LinearTransformerConfig,
-        Longhorn,
-        LonghornConfig,
-        LRUConfig,
-        LSTMConfig,
-        M2RNNConfig,
-        Mamba2,
-        Mamba2Config,
-        MinGRU,
-        MinGRUConfig,
-        MinLSTM,
-        MinLSTMConfig,
-        MRUAttention,
-        MRUAttentionConfig,
-        MRUConfig,
-        ReGLA,
-        ReGLAConfig,
-        RetNet,
-        RetNetConfig,
-        RGLRUConfig,
-        RNNConfig,
-        RWKV6Config,
-        RWKV7Config,
-        S5Config,
-        TransNormer,
-        TransNormerConfig,
-    )
+    from matrixstate.mixers import *
     from matrixstate.models import BlockConfig, LanguageModel, ModelConfig, Sampling, generate, preset
 
 __all__ = [
-    "GLA",
-    "GRU",
-    "HGRN",
-    "HGRN2",
-    "KDA",
-    "LRU",
-    "LSTM",
-    "M2RNN",
-    "MRU",
-    "RGLRU",
-    "RNN",
-    "RWKV6",
-    "RWKV7",
-    "S5",
-    "Attention",
-    "AttentionConfig",
-    "Bidirectional",
-    "BidirectionalConfig",
     "BlockConfig",
-    "Comba",
-    "CombaConfig",
     "ComparisonResult",
-    "DeltaNet",
-    "DeltaNetConfig",
-    "GLAConfig",
-    "GRUConfig",
-    "GatedConv",
-    "GatedConvConfig",
-    "GatedDeltaNet",
-    "GatedDeltaNet2",
-    "GatedDeltaNet2Config",
-    "GatedDeltaNetConfig",
-    "GatedDeltaProduct",
-    "GatedDeltaProductConfig",
-    "HGRN2Config",
-    "HGRNConfig",
-    "KDAConfig",
-    "LRUConfig",
-    "LSTMConfig",
     "LanguageModel",
-    "LightNet",
-    "LightNetConfig",
-    "LinearTransformer",
-    "LinearTransformerConfig",
-    "Longhorn",
-    "LonghornConfig",
-    "M2RNNConfig",
     "MLPConfig",
-    "MRUAttention",
-    "MRUAttentionConfig",
-    "MRUConfig",
-    "Mamba2",
-    "Mamba2Config",
-    "MinGRU",
-    "MinGRUConfig",
-    "MinLSTM",
-    "MinLSTMConfig",
     "MoEConfig",
     "ModelConfig",
-    "RGLRUConfig",
-    "RNNConfig",
-    "RWKV6Config",
-    "RWKV7Config",
-    "ReGLA",
-    "ReGLAConfig",
-    "RetNet",
-    "RetNetConfig",
-    "S5Config",
     "Sampling",
     "TrainedModel",
-    "TransNormer",
-    "TransNormerConfig",
     "compare",
     "generate",
     "load",
     "ops",
     "preset",
     "train",
-]
-_PARTS = ("layers", "mixers", "models", "api")  # where the names are looked for: what is quick to import first
+]  # and the mixers with their configs, `matrixstate.mixers.__all__`
+_PARTS = ("layers", "models", "api")  # where the other names are looked for: what is quick to import first
 
 
 def __getattr__(name: str) -> Any:
     if name == "ops":
         return import_module("matrixstate.ops")
     if name in __all__:
-        for part in _PARTS:
-            module = import_module(f"matrixstate.{part}")
-            if hasattr(module, name):
-                globals()[name] = found = getattr(module, name)
-                return found
-    raise AttributeError(f"module 'matrixstate' has no attribute {name!r}", name=name)
+        found = next(m for part in _PARTS if hasattr(m := import_module(f"matrixstate.{part}"), name))
+    elif name[:1].isupper() and name in (mixers := import_module("matrixstate.mixers")).__all__:
+        found = mixers
+    else:
+        raise AttributeError(f"module 'matrixstate' has no attribute {name!r}", name=name)
+    globals()[name] = value = getattr(found, name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *import_module("matrixstate.mixers").__all__})

@@ -1,4 +1,4 @@
-"""`import matrixstate` exports every name of `__all__`, and imports nothing slow before it is needed."""
+"""`import matrixstate` exports the names of `__all__` and all mixers, and imports nothing slow before it is needed."""
 
 import ast
 import subprocess
@@ -26,7 +26,9 @@ def test_every_name_is_exported():
 def test_type_checkers_see_the_same_names():
     tree = ast.parse(Path(matrixstate.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    assert sorted(alias.name for node in block.body for alias in node.names) == sorted(matrixstate.__all__)
+    names = [alias.name for node in block.body for alias in node.names]
+    assert sorted(names) == sorted(["*", *matrixstate.__all__])
+    assert [node.module for node in block.body if node.names[0].name == "*"] == ["matrixstate.mixers"]
 
 
 def test_every_mixer_and_its_config_are_exported():
@@ -35,6 +37,7 @@ def test_every_mixer_and_its_config_are_exported():
     for config in MIXERS.values():
         assert getattr(matrixstate, config.__name__) is config
         assert hasattr(matrixstate, config.__name__.removesuffix("Config"))
+        assert config.__name__ in dir(matrixstate)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -19,7 +19,7 @@ from small import small_config, text_file
 from matrixstate.cli.__main__ import main
 from matrixstate.cli.commands import COMMANDS
 from matrixstate.configs import encode
-from matrixstate.mixers import MIXERS
+from matrixstate.mixers import FAMILIES, MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES, Run, load_model
 
@@ -211,6 +211,14 @@ def test_list_describes_every_mixer(capsys):
     text = output(capsys, "list", "--width", 50)
     assert all(f"\n{kind}\n" in f"\n{text}" for kind in MIXERS)
     assert "the default options do not fit width 50" in text
+    headings = [line for line in text.splitlines() if line.startswith("== ")]
+    assert [line.split()[1] for line in headings] == [f"{family}:" for family in FAMILIES]
+    assert {kind for kind, about in listed.items() if about["family"] == "outer"} == FAMILIES["outer"].MIXERS.keys()
+    of_cells = json.loads(output(capsys, "list", "--family", "cells", "--json"))["mixers"]
+    assert of_cells.keys() == FAMILIES["cells"].MIXERS.keys()
+    assert main(["list", "--family", "cell"]) == 1
+    expected = f"--family: expected one of {', '.join(FAMILIES)}, got 'cell'; did you mean 'cells'?"
+    assert expected in capsys.readouterr().err
     assert main(["list", "--width", "0"]) == 1
     assert "--width: expected at least 1, got 0" in capsys.readouterr().err
 

@@ -2,134 +2,32 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers import attention, cells, conv, delta, matrix, outer, scan
-from matrixstate.mixers.attention import Attention, AttentionConfig
+from matrixstate.mixers.attention import *
 from matrixstate.mixers.bidirectional import Bidirectional, BidirectionalConfig
-from matrixstate.mixers.cells import GRU, LSTM, M2RNN, RNN, GRUConfig, LSTMConfig, M2RNNConfig, RNNConfig
-from matrixstate.mixers.conv import GatedConv, GatedConvConfig
-from matrixstate.mixers.delta import (
-    KDA,
-    RWKV7,
-    Comba,
-    CombaConfig,
-    DeltaNet,
-    DeltaNetConfig,
-    GatedDeltaNet,
-    GatedDeltaNet2,
-    GatedDeltaNet2Config,
-    GatedDeltaNetConfig,
-    GatedDeltaProduct,
-    GatedDeltaProductConfig,
-    KDAConfig,
-    Longhorn,
-    LonghornConfig,
-    RWKV7Config,
-)
-from matrixstate.mixers.matrix import MRU, MRUAttention, MRUAttentionConfig, MRUConfig
-from matrixstate.mixers.outer import (
-    GLA,
-    HGRN2,
-    RWKV6,
-    GLAConfig,
-    HGRN2Config,
-    LightNet,
-    LightNetConfig,
-    LinearTransformer,
-    LinearTransformerConfig,
-    Mamba2,
-    Mamba2Config,
-    ReGLA,
-    ReGLAConfig,
-    RetNet,
-    RetNetConfig,
-    RWKV6Config,
-    TransNormer,
-    TransNormerConfig,
-)
-from matrixstate.mixers.scan import (
-    HGRN,
-    LRU,
-    RGLRU,
-    S5,
-    HGRNConfig,
-    LRUConfig,
-    MinGRU,
-    MinGRUConfig,
-    MinLSTM,
-    MinLSTMConfig,
-    RGLRUConfig,
-    S5Config,
-)
+from matrixstate.mixers.cells import *
+from matrixstate.mixers.conv import *
+from matrixstate.mixers.delta import *
+from matrixstate.mixers.matrix import *
+from matrixstate.mixers.outer import *
+from matrixstate.mixers.scan import *
 from matrixstate.plugins import extensible
 
-_FAMILIES = (matrix, cells, attention, conv, outer, delta, scan)
-_MIXERS: dict[str, type[MixerConfig]] = {name: config for family in _FAMILIES for name, config in family.MIXERS.items()}
+FAMILIES = {
+    family.__name__.rpartition(".")[2]: family for family in (matrix, cells, attention, conv, outer, delta, scan)
+}
+"""The packages of mixers by their names. The docstring of each says what its mixers have in common."""
+
+_MIXERS: dict[str, type[MixerConfig]] = {
+    name: config for family in FAMILIES.values() for name, config in family.MIXERS.items()
+}
 MIXERS = extensible("mixers", _MIXERS, MixerConfig)
 """Names of all mixers in configuration files; plug-ins add to it."""
 
-__all__ = [
-    "GLA",
-    "GRU",
-    "HGRN",
-    "HGRN2",
-    "KDA",
-    "LRU",
-    "LSTM",
-    "M2RNN",
-    "MIXERS",
-    "MRU",
-    "RGLRU",
-    "RNN",
-    "RWKV6",
-    "RWKV7",
-    "S5",
-    "Attention",
-    "AttentionConfig",
-    "Bidirectional",
-    "BidirectionalConfig",
-    "Comba",
-    "CombaConfig",
-    "DeltaNet",
-    "DeltaNetConfig",
-    "GLAConfig",
-    "GRUConfig",
-    "GatedConv",
-    "GatedConvConfig",
-    "GatedDeltaNet",
-    "GatedDeltaNet2",
-    "GatedDeltaNet2Config",
-    "GatedDeltaNetConfig",
-    "GatedDeltaProduct",
-    "GatedDeltaProductConfig",
-    "HGRN2Config",
-    "HGRNConfig",
-    "KDAConfig",
-    "LRUConfig",
-    "LSTMConfig",
-    "LightNet",
-    "LightNetConfig",
-    "LinearTransformer",
-    "LinearTransformerConfig",
-    "Longhorn",
-    "LonghornConfig",
-    "M2RNNConfig",
-    "MRUAttention",
-    "MRUAttentionConfig",
-    "MRUConfig",
-    "Mamba2",
-    "Mamba2Config",
-    "MinGRU",
-    "MinGRUConfig",
-    "MinLSTM",
-    "MinLSTMConfig",
-    "RGLRUConfig",
-    "RNNConfig",
-    "RWKV6Config",
-    "RWKV7Config",
-    "ReGLA",
-    "ReGLAConfig",
-    "RetNet",
-    "RetNetConfig",
-    "S5Config",
-    "TransNormer",
-    "TransNormerConfig",
-]
+__all__ = ["FAMILIES", "MIXERS", "Bidirectional", "BidirectionalConfig"]
+__all__ += attention.__all__
+__all__ += cells.__all__
+__all__ += conv.__all__
+__all__ += delta.__all__
+__all__ += matrix.__all__
+__all__ += outer.__all__
+__all__ += scan.__all__

@@ -6,4 +6,4 @@ from matrixstate.mixers.attention.attention import Attention, AttentionConfig
 MIXERS: dict[str, type[MixerConfig]] = {"attention": AttentionConfig}
 """Names of the family's mixers in configuration files."""
 
-__all__ = ["MIXERS", "Attention", "AttentionConfig"]
+__all__ = ["Attention", "AttentionConfig"]

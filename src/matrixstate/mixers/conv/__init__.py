@@ -6,4 +6,4 @@ from matrixstate.mixers.conv.gated_conv import GatedConv, GatedConvConfig
 MIXERS: dict[str, type[MixerConfig]] = {"conv": GatedConvConfig}
 """Names of the family's mixers in configuration files."""
 
-__all__ = ["MIXERS", "GatedConv", "GatedConvConfig"]
+__all__ = ["GatedConv", "GatedConvConfig"]

@@ -24,7 +24,6 @@ MIXERS: dict[str, type[MixerConfig]] = {
 
 __all__ = [
     "KDA",
-    "MIXERS",
     "RWKV7",
     "Comba",
     "CombaConfig",

@@ -7,4 +7,4 @@ from matrixstate.mixers.matrix.mru_attention import MRUAttention, MRUAttentionCo
 MIXERS: dict[str, type[MixerConfig]] = {"mru": MRUConfig, "mru_attention": MRUAttentionConfig}
 """Names of the family's mixers in configuration files."""
 
-__all__ = ["MIXERS", "MRU", "MRUAttention", "MRUAttentionConfig", "MRUConfig"]
+__all__ = ["MRU", "MRUAttention", "MRUAttentionConfig", "MRUConfig"]

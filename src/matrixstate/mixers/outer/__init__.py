@@ -27,7 +27,6 @@ MIXERS: dict[str, type[MixerConfig]] = {
 __all__ = [
     "GLA",
     "HGRN2",
-    "MIXERS",
     "RWKV6",
     "GLAConfig",
     "HGRN2Config",

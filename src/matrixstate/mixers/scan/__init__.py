@@ -21,7 +21,6 @@ MIXERS: dict[str, type[MixerConfig]] = {
 __all__ = [
     "HGRN",
     "LRU",
-    "MIXERS",
     "RGLRU",
     "S5",
     "HGRNConfig",
