@@ -120,6 +120,17 @@ def test_as_good_as_plain_pytorch_in_bfloat16(case):
     assert_all_as_good(case, drawn, halves=dataclasses.replace(case, call=with_halves(case.call)))
 
 
+@pytest.mark.parametrize("v", [False, True])
+def test_matrix_scan_in_bfloat16_is_as_good_in_every_draw(v):
+    """Its backward pass reads the states as they were, not as they were rounded."""
+    case = matrix("cpu", 3, v=v)
+    for seed in range(40):
+        torch.manual_seed(seed)
+        drawn = draw(case, 33)
+        drawn = ({n: value.bfloat16().double() for n, value in drawn[0].items()}, *drawn[1:])
+        assert_all_as_good(case, drawn, halves=dataclasses.replace(case, call=with_halves(case.call)))
+
+
 # Sums over all steps and rows that are left to PyTorch's products, whose order may depend on the number of threads.
 SUMMED_BY_PYTORCH = {
     "rnn_scan": {"dw"},

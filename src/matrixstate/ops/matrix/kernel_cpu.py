@@ -21,7 +21,8 @@ def unsupported(device: str, dtype: torch.dtype, method: str = "auto", *details:
 
 def matrix_scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
     """As the reference."""
-    return torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)[:2]
+    h, last, _ = torch.ops.matrixstate.matrix_scan_cpu(x, v, state, None, reset)
+    return h.to(x.dtype), last  # the operator returns float32, which its backward pass needs
 
 
 def scaled_matrix_scan(
@@ -35,7 +36,7 @@ def scaled_matrix_scan(
 
 def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, R, D = *x.shape[:3], *state.shape[2:]
-    h = fresh(x, B, T, H, R, D, dtype=x.dtype if exponent is None else torch.float32)
+    h = fresh(x, B, T, H, R, D, dtype=torch.float32)
     return h, fresh(state), fresh(x, B, 0 if exponent is None else T, H, dtype=torch.int32)
 
 
@@ -70,7 +71,7 @@ def _backward(
 
 
 def _gradients(x: Tensor, state: Tensor, h: Tensor, has_v: bool) -> tuple[Tensor, Tensor, Tensor]:
-    return fresh(x), fresh(h) if has_v else fresh(h, 0), fresh(state)
+    return fresh(x), fresh(h, dtype=x.dtype) if has_v else fresh(h, 0), fresh(state)
 
 
 @operator("matrix_normalise_cpu")
