@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from matrixstate.layers import MLPConfig
 from matrixstate.layers.state_matrix import BUILDERS
 from matrixstate.mixers import (
+    ABCConfig,
     AttentionConfig,
     CombaConfig,
     DeltaNetConfig,
@@ -23,8 +24,10 @@ from matrixstate.mixers import (
     GatedDeltaNet2Config,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
+    GILRConfig,
     GLAConfig,
     GRUConfig,
+    GSAConfig,
     HGRN2Config,
     HGRNConfig,
     KDAConfig,
@@ -39,6 +42,7 @@ from matrixstate.mixers import (
     MinLSTMConfig,
     MRUAttentionConfig,
     MRUConfig,
+    QRNNConfig,
     ReGLAConfig,
     RetNetConfig,
     RGLRUConfig,
@@ -46,6 +50,7 @@ from matrixstate.mixers import (
     RWKV6Config,
     RWKV7Config,
     S5Config,
+    SRUConfig,
     TransNormerConfig,
 )
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
@@ -93,6 +98,11 @@ MIXERS = {
     "hgrn": HGRNConfig(lower_bound=0.25, input_std=0.1),
     "lru": LRUConfig(states=7),
     "s5": S5Config(states=6, blocks=2),
+    "gilr": GILRConfig(channels=9),
+    "sru": SRUConfig(channels=9),
+    "qrnn": QRNNConfig(channels=9),
+    "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
 }
 
 

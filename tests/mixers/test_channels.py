@@ -8,7 +8,17 @@ from stepwise import WIDTH, T, perturbed, rms
 from torch.nn.functional import gelu, silu, softplus
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import HGRNConfig, LRUConfig, MinGRUConfig, MinLSTMConfig, RGLRUConfig, S5Config
+from matrixstate.mixers import (
+    GILRConfig,
+    HGRNConfig,
+    LRUConfig,
+    MinGRUConfig,
+    MinLSTMConfig,
+    QRNNConfig,
+    RGLRUConfig,
+    S5Config,
+    SRUConfig,
+)
 
 C = 6
 
@@ -158,6 +168,39 @@ def test_hgrn(bound):
         return (rms(h, mixer.norm) * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T, last
 
     check(HGRNConfig(channels=C, lower_bound=bound), definition)
+
+
+def test_gilr():
+    def definition(mixer, x):
+        g, v = (x @ mixer.inputs.weight.T + mixer.inputs.bias).split(C, dim=-1)
+        g = torch.sigmoid(g)
+        h, last = scan(lambda t, h: g[t] * h + (1 - g[t]) * torch.tanh(v[t]), torch.zeros(C).double())
+        return h @ mixer.output.weight.T, last
+
+    check(GILRConfig(channels=C), definition)
+
+
+def test_sru():
+    def definition(mixer, x):
+        f, u = (x @ mixer.inputs.weight.T + mixer.inputs.bias).split(C, dim=-1)
+        f, r = torch.sigmoid(f), torch.sigmoid(x @ mixer.read_gate.weight.T + mixer.read_gate.bias)
+        c, last = scan(lambda t, c: f[t] * c + (1 - f[t]) * u[t], torch.zeros(C).double())
+        return (r * torch.tanh(c) + (1 - r) * (x @ mixer.highway.weight.T)) @ mixer.output.weight.T, last
+
+    check(SRUConfig(channels=C), definition)
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_qrnn(window):
+    def definition(mixer, x):
+        past = torch.cat([x.new_zeros(window - 1, WIDTH), x])
+        taps = mixer.inputs.weight.unflatten(1, (window, WIDTH))  # the last one sees the step itself
+        z, f, o = (sum(past[k : k + T] @ taps[:, k].T for k in range(window)) + mixer.inputs.bias).split(C, dim=-1)
+        f = torch.sigmoid(f)
+        c, last = scan(lambda t, c: f[t] * c + (1 - f[t]) * torch.tanh(z[t]), torch.zeros(C).double())
+        return (torch.sigmoid(o) * c) @ mixer.output.weight.T, last
+
+    check(QRNNConfig(channels=C, window=window), definition)
 
 
 def complex_recurrence(mixer, x, a, gain):

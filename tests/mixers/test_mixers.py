@@ -19,6 +19,7 @@ from matrixstate.mixers import (
     M2RNN,
     MIXERS,
     MRU,
+    ABCConfig,
     AttentionConfig,
     CombaConfig,
     DeltaNetConfig,
@@ -26,8 +27,10 @@ from matrixstate.mixers import (
     GatedDeltaNet2Config,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
+    GILRConfig,
     GLAConfig,
     GRUConfig,
+    GSAConfig,
     HGRN2Config,
     HGRNConfig,
     KDAConfig,
@@ -42,6 +45,7 @@ from matrixstate.mixers import (
     MinLSTMConfig,
     MRUAttentionConfig,
     MRUConfig,
+    QRNNConfig,
     ReGLAConfig,
     RetNetConfig,
     RGLRUConfig,
@@ -49,6 +53,7 @@ from matrixstate.mixers import (
     RWKV6Config,
     RWKV7Config,
     S5Config,
+    SRUConfig,
     TransNormerConfig,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
@@ -112,6 +117,11 @@ CONFIGS = {
     "hgrn": HGRNConfig(channels=10, lower_bound=0.2),
     "lru": LRUConfig(states=7),
     "s5": S5Config(states=6, blocks=2),
+    "gilr": GILRConfig(channels=10),
+    "sru": SRUConfig(channels=10, conv=3),
+    "qrnn": QRNNConfig(channels=10, window=3),
+    "gsa": GSAConfig(heads=2, key_size=3, value_size=5, slots=4, conv=3),
+    "abc": ABCConfig(heads=2, key_size=3, value_size=5, slots=4),
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("name", CONFIGS)
 

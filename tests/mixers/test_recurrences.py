@@ -9,8 +9,10 @@ from torch.nn.functional import layer_norm, logsigmoid, normalize, silu, softplu
 
 from closeness import assert_equal_to_rounding
 from matrixstate.mixers import (
+    ABCConfig,
     CombaConfig,
     GatedDeltaNet2Config,
+    GSAConfig,
     HGRN2Config,
     KDAConfig,
     LightNetConfig,
@@ -31,7 +33,10 @@ def check(config, definition):
     y, state = mixer(x[None])
     assert y.abs().max() > 1e-3
     leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    for name, results in {"mixer": (y[0], state.scan[0]), "definition": definition(mixer, x)}.items():
+    for name, results in {
+        "mixer": (y[0], mixer.state_matrices(state).matrix[0]),
+        "definition": definition(mixer, x),
+    }.items():
         loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
         found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
         assert loss.isfinite(), name
@@ -163,6 +168,43 @@ def test_regla():
         return rms(y, mixer.norm).flatten(1) @ mixer.output.weight.T, S
 
     check(ReGLAConfig(**SIZES), definition)
+
+
+def slots(mixer, q, k, v, decay, write):
+    """What is read of M slots [T, H, V] and their last values [H, M, V]; decay and write are [T, H, M]."""
+    keys, values = torch.zeros(2, 5, 3, dtype=torch.float64), torch.zeros(2, 5, 4, dtype=torch.float64)
+    rows = []
+    for t in range(T):
+        keys = decay[t][..., None] * keys + outer(write[t], k[t])
+        values = decay[t][..., None] * values + outer(write[t], v[t])
+        rows.append(read(torch.softmax((keys * q[t][:, None]).sum(-1), dim=-1), values))
+    return torch.stack(rows), values
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_gsa(conv):
+    def definition(mixer, x):
+        q, k, v = (silu(u) for u in inputs(mixer, x))
+        f = torch.sigmoid((x @ mixer.slots.weight.T).view(T, 2, 5)) ** (1 / 4)
+        y, values = slots(mixer, q, k, v, f, 1 - f)
+        return rms(silu(y.flatten(1)), mixer.norm) @ mixer.output.weight.T, values
+
+    check(GSAConfig(**SIZES, slots=5, conv=conv, temperature=4.0), definition)
+
+
+def test_abc_holds_means_by_a_softmax_over_time():
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        s = (x @ mixer.slots.weight.T).view(T, 2, 5)
+        rows = []
+        for t in range(T):
+            p = torch.softmax(s[: t + 1], dim=0)
+            keys, values = (torch.einsum("thm,thn->hmn", p, u[: t + 1]) for u in (k, v))
+            rows.append(read(torch.softmax((keys * q[t][:, None]).sum(-1) / math.sqrt(3), dim=-1), values))
+        y = rms(torch.stack(rows), mixer.norm).flatten(1) * silu(x @ mixer.gate.weight.T)
+        return y @ mixer.output.weight.T, values
+
+    check(ABCConfig(**SIZES, slots=5), definition)
 
 
 def test_lightnet_is_a_softmax_of_the_keys_over_time():

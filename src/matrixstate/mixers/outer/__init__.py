@@ -1,7 +1,9 @@
 """Linear attention: mixers whose state is a decaying sum of outer products of keys and values."""
 
 from matrixstate.layers.mixer import MixerConfig
+from matrixstate.mixers.outer.abc import ABC, ABCConfig
 from matrixstate.mixers.outer.gla import GLA, GLAConfig
+from matrixstate.mixers.outer.gsa import GSA, GSAConfig
 from matrixstate.mixers.outer.hgrn2 import HGRN2, HGRN2Config
 from matrixstate.mixers.outer.lightnet import LightNet, LightNetConfig
 from matrixstate.mixers.outer.linear_transformer import LinearTransformer, LinearTransformerConfig
@@ -21,14 +23,20 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "transnormer": TransNormerConfig,
     "lightnet": LightNetConfig,
     "regla": ReGLAConfig,
+    "gsa": GSAConfig,
+    "abc": ABCConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
+    "ABC",
     "GLA",
+    "GSA",
     "HGRN2",
     "RWKV6",
+    "ABCConfig",
     "GLAConfig",
+    "GSAConfig",
     "HGRN2Config",
     "LightNet",
     "LightNetConfig",

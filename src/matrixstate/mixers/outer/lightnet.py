@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, silu
+from torch.nn.functional import silu
 
 from matrixstate.layers.heads import HeadInputs, HeadInputsConfig, KeyValueMixer
-from matrixstate.layers.log_sum import EMPTY, log_cumulative_sum
+from matrixstate.layers.log_sum import EMPTY, softmax_over_time
 from matrixstate.layers.low_rank import LowRank
-from matrixstate.layers.mixer import About, StateMatrices, at_least, check_inputs, make_config, zero_padding
+from matrixstate.layers.mixer import About, StateMatrices, at_least, check_inputs, make_config
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import accumulation_dtype, outer_scan
@@ -73,14 +72,8 @@ class LightNet(KeyValueMixer):
         state = LightNetState(None, None, self._empty(x.shape[0])) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         q, k = silu(q) / math.sqrt(self.config.key_size), k.to(state.log_sum.dtype)
-        k = k if mask is None else k.masked_fill(~mask[..., None, None], EMPTY)
-        before, log_sum = log_cumulative_sum(k, state.log_sum, reset)
-        # z_t - z_{t-1} = log(1 + e^{k_t - z_{t-1}}); the difference of the sums would lose digits in long documents
-        share = k - before
-        # a first step has no state that could decay, and a decay as of EMPTY would lose the digits of all later ones
-        decay = logsigmoid(-share).masked_fill(before <= EMPTY, 0)
-        k = zero_padding(torch.sigmoid(share), mask).to(q.dtype)
-        y, scan = outer_scan(q, k, v, log_decay=zero_padding(decay, mask), state=state.scan, reset=reset)
+        decay, k, log_sum = softmax_over_time(k, state.log_sum, mask, reset)
+        y, scan = outer_scan(q, k.to(q.dtype), v, log_decay=decay, state=state.scan, reset=reset)
         y = self.norm(y.flatten(2)) * silu(self.gate(x))
         return self.output(y), LightNetState(conv, scan, log_sum)
 
