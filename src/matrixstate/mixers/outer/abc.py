@@ -21,7 +21,7 @@ LIMIT = 32.0  # of the logits of slots, as in flash-linear-attention
 class ABCConfig(SlotConfig):
     """y_t = V_tᵀ softmax(K_t q_t / √K) of M slots; rows m of K_t, V_t are means of keys and values by softmax_i(s_im).
 
-    The softmax over time is over the steps i <= t, with s_t = W_s x_t clamped to ±32. The read-out is RMS-normed per head and
+    The softmax is over steps i <= t, with s_t = W_s x_t clamped to ±32. The read-out is RMS-normed per head and
     gated with silu(G x). Source: Peng et al. 2021, "ABC: Attention with Bounded-memory Control"; norm and gate as in
     flash-linear-attention, whose rotary positions are left out.
     """
