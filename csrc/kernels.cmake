@@ -11,6 +11,7 @@ set(KERNELS
     matrix/chunk.cpp matrix/forward.cpp matrix/backward.cpp matrix/normalise.cpp
     mru/forward.cpp mru/backward.cpp mru/step.cpp
     rank_one/forward.cpp rank_one/backward.cpp
+    quotient/forward.cpp quotient/backward.cpp
     scan/forward.cpp scan/backward.cpp
     snap/forward.cpp snap/backward.cpp
     dispatch/table.cpp)

@@ -16,6 +16,7 @@ void bind_conv(nb::module_& m);
 void bind_m2rnn(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_cells(nb::module_& m);
+void bind_quotient(nb::module_& m);
 void bind_rank_one(nb::module_& m);
 void bind_mru(nb::module_& m);
 void bind_scan(nb::module_& m);
@@ -48,6 +49,7 @@ NB_MODULE(_native, m) {
     matrixstate::bind_m2rnn(m);
     matrixstate::bind_matrix(m);
     matrixstate::bind_cells(m);
+    matrixstate::bind_quotient(m);
     matrixstate::bind_rank_one(m);
     matrixstate::bind_mru(m);
     matrixstate::bind_scan(m);

@@ -10,6 +10,7 @@
 #include "matrix/normalise.h"
 #include "mru/mru.h"
 #include "mru/step.h"
+#include "quotient/quotient.h"
 #include "rank_one/rank_one.h"
 #include "scan/scan.h"
 #include "snap/snap.h"
@@ -30,6 +31,8 @@ struct Kernels {
     void (*gated_conv_step)(const GatedConvStep&);
     void (*m2rnn_step)(const M2rnnStep&);
     void (*mru_step)(const MruStep&);
+    void (*quotient_forward)(const QuotientForward&);
+    void (*quotient_backward)(const QuotientBackward&);
     void (*rank_one_forward)(const RankOneForward&);
     void (*rank_one_backward)(const RankOneBackward&);
     void (*cell_forward)(const CellForward&);

@@ -19,6 +19,8 @@ void normalise_backward(const NormaliseBackward&);
 void gated_conv_step(const GatedConvStep&);
 void m2rnn_step(const M2rnnStep&);
 void mru_step(const MruStep&);
+void quotient_forward(const QuotientForward&);
+void quotient_backward(const QuotientBackward&);
 void rank_one_forward(const RankOneForward&);
 void rank_one_backward(const RankOneBackward&);
 void cell_forward(const CellForward&);
@@ -45,6 +47,8 @@ extern const Kernels table = {
     gated_conv_step,
     m2rnn_step,
     mru_step,
+    quotient_forward,
+    quotient_backward,
     rank_one_forward,
     rank_one_backward,
     cell_forward,

@@ -12,6 +12,7 @@
 #include "fuzz/m2rnn.h"
 #include "fuzz/matrix.h"
 #include "fuzz/mru.h"
+#include "fuzz/quotient.h"
 #include "fuzz/rank_one.h"
 #include "fuzz/scan.h"
 #include "fuzz/snap.h"
@@ -36,7 +37,7 @@ int main(int count, char** arguments) {
             generator.seed(seed);
             if (!run_m2rnn(kernels) || !run_conv(kernels) || !run_matrix(kernels) || !run_normalise(kernels) ||
                 !run_steps(kernels) || !run_rank_one(kernels) || !run_mru(kernels) || !run_cells(kernels) ||
-                !run_scan(kernels) || !run_snap(kernels)) {
+                !run_scan(kernels) || !run_snap(kernels) || !run_quotient(kernels)) {
                 std::printf("%s: an output was not written in full: seed %u\n", kernels.instruction_set, seed);
                 return 1;
             }

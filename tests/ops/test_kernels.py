@@ -18,6 +18,7 @@ from cases import (
     m2rnn,
     matrix,
     mru,
+    normalised,
     outer,
     rule,
     scaled,
@@ -90,6 +91,11 @@ SHAPES = [
     linear("cpu", "complex constant", 300, batch=3),
     linear("cpu", "complex step, shared", 2, 600),
     linear("cpu", "complex log step, shared", 2, 40),
+    normalised("cpu", "none", False, False, 1, batch=1),
+    normalised("cpu", "constant", False, True, 3, 230),
+    normalised("cpu", "step", False, False, 1100, batch=1),
+    normalised("cpu", "constant", True, False, 7, 33, batch=3),
+    normalised("cpu", "step", True, True, 2, 600),
 ]
 every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str, indirect=True)
 every_native_kernel = pytest.mark.parametrize("case", NATIVE, ids=str, indirect=True)

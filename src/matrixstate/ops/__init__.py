@@ -38,6 +38,7 @@ from matrixstate.ops.mru.decays import write_share
 from matrixstate.ops.mru.step import mru_step
 from matrixstate.ops.mru.weights import MRUWeights
 from matrixstate.ops.outer import linear_attention, outer_scan
+from matrixstate.ops.quotient import NormalisedState, normalised_scan
 from matrixstate.ops.scan import linear_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 
@@ -47,6 +48,7 @@ __all__ = [
     "LSTMState",
     "M2RNNWeights",
     "MRUWeights",
+    "NormalisedState",
     "ScaledState",
     "SnapState",
     "accumulation_dtype",
@@ -68,6 +70,7 @@ __all__ = [
     "matrix_scan",
     "mru_scan",
     "mru_step",
+    "normalised_scan",
     "outer_scan",
     "prefer",
     "rnn_scan",

@@ -95,6 +95,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), _triton("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),
+    "normalised_scan": (_cpu("quotient"), _chunked("quotient"), _reference("quotient")),
     "outer_scan": (_cpu("outer"), _fla("outer"), _chunked("outer"), _reference("outer")),
     "rnn_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),

@@ -5,6 +5,7 @@ from typing import Literal
 from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, m2rnn
+from cases.quotient import QUOTIENTS, normalised
 from cases.rank_one import delta, outer, rule
 from cases.scan import LINEAR, linear
 
@@ -23,6 +24,7 @@ __all__ = [
     "m2rnn",
     "matrix",
     "mru",
+    "normalised",
     "outer",
     "rule",
     "scaled",
@@ -98,6 +100,7 @@ CASES = [
     *(linear(backend, decay) for backend in ("reference", "chunked", "cpu") for decay in LINEAR),
     linear("triton", "log step, shared"),
     linear("triton", "constant"),
+    *(normalised(backend, *kind) for backend in ("reference", "chunked", "cpu") for kind in QUOTIENTS),
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),
