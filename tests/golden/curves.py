@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from matrixstate.layers import MLPConfig
 from matrixstate.layers.state_matrix import BUILDERS
 from matrixstate.mixers import (
+    AarenConfig,
     ABCConfig,
     AttentionConfig,
     CombaConfig,
@@ -47,6 +48,7 @@ from matrixstate.mixers import (
     RetNetConfig,
     RGLRUConfig,
     RNNConfig,
+    RWKV4Config,
     RWKV6Config,
     RWKV7Config,
     S5Config,
@@ -103,6 +105,8 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "rwkv4": RWKV4Config(),
+    "aaren": AarenConfig(heads=2),
 }
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import gelu, silu, softplus
 
 from closeness import assert_equal_to_rounding
 from matrixstate.mixers import (
+    AarenConfig,
     GILRConfig,
     HGRNConfig,
     LRUConfig,
@@ -16,9 +17,11 @@ from matrixstate.mixers import (
     MinLSTMConfig,
     QRNNConfig,
     RGLRUConfig,
+    RWKV4Config,
     S5Config,
     SRUConfig,
 )
+from matrixstate.ops import NormalisedState
 
 C = 6
 
@@ -30,12 +33,18 @@ def check(config, definition, reset=None):
     y, state = mixer(x[None], reset=None if reset is None else reset[None])
     assert y.abs().max() > 1e-3
     leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    last = state if isinstance(state, torch.Tensor) else state.scan
+    last = sums(state) if isinstance(state, NormalisedState) else state if torch.is_tensor(state) else state.scan
+    last = sums(last) if isinstance(last, NormalisedState) else last
     for results in ((y[0], last[0]), definition(mixer, x)):
         loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
         found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
     for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
         assert_equal_to_rounding(got, expected, what)
+
+
+def sums(state):
+    """The numbers that the sums of `normalised_scan` stand for, those of weights and then those of values."""
+    return torch.cat([state.max.exp() * state.den, state.max.exp() * state.num], dim=-1).flatten(1)
 
 
 def filtered(u, conv):
@@ -201,6 +210,33 @@ def test_qrnn(window):
         return (torch.sigmoid(o) * c) @ mixer.output.weight.T, last
 
     check(QRNNConfig(channels=C, window=window), definition)
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5])
+def test_rwkv4(depth):
+    def definition(mixer, x):
+        before = torch.cat([x.new_zeros(1, WIDTH), x[:-1]])
+        xk, xv, xr = (mu * x + (1 - mu) * before for mu in mixer.mixes)
+        k, v, r = xk @ mixer.key.weight.T, xv @ mixer.value.weight.T, xr @ mixer.read.weight.T
+        w, u = mixer.decay.exp(), mixer.bonus
+        rows, num, den = [], torch.zeros(C).double(), torch.zeros(C).double()
+        for t in range(T):
+            rows.append((num + torch.exp(u + k[t]) * v[t]) / (den + torch.exp(u + k[t])))
+            num, den = torch.exp(-w) * num + torch.exp(k[t]) * v[t], torch.exp(-w) * den + torch.exp(k[t])
+        return (torch.sigmoid(r) * torch.stack(rows)) @ mixer.output.weight.T, torch.cat([den, num])
+
+    check(RWKV4Config(channels=C, depth=depth), definition)
+
+
+def test_aaren_is_causal_attention_with_one_query():
+    def definition(mixer, x):
+        k, v = (u.view(T, 2, 5) for u in (x @ mixer.inputs.weight.T).split(WIDTH, dim=-1))
+        s = (k * mixer.query).sum(-1) / 5**0.5
+        y = torch.stack([(torch.softmax(s[: t + 1], dim=0)[..., None] * v[: t + 1]).sum(0) for t in range(T)])
+        weights = s.exp()[..., None]
+        return y.flatten(1) @ mixer.output.weight.T, torch.cat([weights.sum(0), (weights * v).sum(0)], dim=-1).flatten()
+
+    check(AarenConfig(heads=2), definition)
 
 
 def complex_recurrence(mixer, x, a, gain):

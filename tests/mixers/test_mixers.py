@@ -19,6 +19,7 @@ from matrixstate.mixers import (
     M2RNN,
     MIXERS,
     MRU,
+    AarenConfig,
     ABCConfig,
     AttentionConfig,
     CombaConfig,
@@ -50,6 +51,7 @@ from matrixstate.mixers import (
     RetNetConfig,
     RGLRUConfig,
     RNNConfig,
+    RWKV4Config,
     RWKV6Config,
     RWKV7Config,
     S5Config,
@@ -122,6 +124,8 @@ CONFIGS = {
     "qrnn": QRNNConfig(channels=10, window=3),
     "gsa": GSAConfig(heads=2, key_size=3, value_size=5, slots=4, conv=3),
     "abc": ABCConfig(heads=2, key_size=3, value_size=5, slots=4),
+    "rwkv4": RWKV4Config(channels=10, depth=0.5),
+    "aaren": AarenConfig(heads=3),
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("name", CONFIGS)
 

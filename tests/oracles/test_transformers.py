@@ -3,14 +3,14 @@
 import torch
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import Mamba2Config
+from matrixstate.mixers import Mamba2Config, RWKV4Config
 
 
-def perturbed(module):
-    """The module with every parameter moved, for some start at zeros or ones, where much is the same."""
+def drawn(module):
+    """The module with random parameters: some of theirs start at zeros or ones, others are not initialised at all."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.copy_(0.3 * torch.randn_like(parameter))
     return module.eval()
 
 
@@ -18,7 +18,7 @@ def test_mamba2(published):
     theirs = published("transformers.models.mamba2.modeling_mamba2")
     width, heads, K, V = 12, 3, 4, 8
     config = theirs.Mamba2Config(hidden_size=width, num_heads=heads, head_dim=V, state_size=K, n_groups=1, chunk_size=8)
-    source = perturbed(theirs.Mamba2Mixer(config, layer_idx=0))
+    source = drawn(theirs.Mamba2Mixer(config, layer_idx=0))
     ours = Mamba2Config(heads=heads, key_size=K, value_size=V, groups=1).make(width)
     w = source.state_dict()
     gate, inputs, step = w["in_proj.weight"].split([heads * V, heads * V + 2 * K, heads])
@@ -38,3 +38,24 @@ def test_mamba2(published):
     )
     x = torch.randn(2, 19, width)
     assert_equal_to_rounding(ours(x)[0], source(x), "y")
+
+
+def test_rwkv4(published):
+    theirs = published("transformers.models.rwkv.modeling_rwkv")
+    config = theirs.RwkvConfig(hidden_size=12, attention_hidden_size=8, num_hidden_layers=2)
+    source = drawn(theirs.RwkvSelfAttention(config, layer_id=0))
+    ours = RWKV4Config(channels=8).make(12)
+    w = source.state_dict()
+    ours.load_state_dict(
+        {
+            "mixes": torch.cat([w["time_mix_key"], w["time_mix_value"], w["time_mix_receptance"]])[:, 0],
+            "key.weight": w["key.weight"],
+            "value.weight": w["value.weight"],
+            "read.weight": w["receptance.weight"],
+            "decay": w["time_decay"],
+            "bonus": w["time_first"],
+            "output.weight": w["output.weight"],
+        }
+    )
+    x = torch.randn(1, 19, 12)  # their state of more than one row is wrong
+    assert_equal_to_rounding(ours(x)[0], source(x)[0], "y")

@@ -1,6 +1,7 @@
-"""Mixers whose state is a vector that decays channel by channel, by the op `linear_scan`."""
+"""Mixers whose state is a vector that decays channel by channel, by `linear_scan` and `normalised_scan`."""
 
 from matrixstate.layers.mixer import MixerConfig
+from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
@@ -8,6 +9,7 @@ from matrixstate.mixers.scan.min_gru import MinGRU, MinGRUConfig
 from matrixstate.mixers.scan.min_lstm import MinLSTM, MinLSTMConfig
 from matrixstate.mixers.scan.qrnn import QRNN, QRNNConfig
 from matrixstate.mixers.scan.rg_lru import RGLRU, RGLRUConfig
+from matrixstate.mixers.scan.rwkv4 import RWKV4, RWKV4Config
 from matrixstate.mixers.scan.s5 import S5, S5Config
 from matrixstate.mixers.scan.sru import SRU, SRUConfig
 
@@ -21,6 +23,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gilr": GILRConfig,
     "qrnn": QRNNConfig,
     "sru": SRUConfig,
+    "rwkv4": RWKV4Config,
+    "aaren": AarenConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -30,8 +34,11 @@ __all__ = [
     "LRU",
     "QRNN",
     "RGLRU",
+    "RWKV4",
     "S5",
     "SRU",
+    "Aaren",
+    "AarenConfig",
     "GILRConfig",
     "HGRNConfig",
     "LRUConfig",
@@ -41,6 +48,7 @@ __all__ = [
     "MinLSTMConfig",
     "QRNNConfig",
     "RGLRUConfig",
+    "RWKV4Config",
     "S5Config",
     "SRUConfig",
 ]
