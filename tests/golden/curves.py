@@ -41,6 +41,8 @@ from matrixstate.mixers import (
     Mamba2Config,
     MinGRUConfig,
     MinLSTMConfig,
+    MLSTMConfig,
+    MLSTMLargeConfig,
     MRUAttentionConfig,
     MRUConfig,
     QRNNConfig,
@@ -105,6 +107,8 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "mlstm": MLSTMConfig(heads=1, expand=3, conv=3),  # other sizes of both make this training chaotic
+    "mlstm large": MLSTMLargeConfig(heads=1, key_size=4, value_size=4),
     "rwkv4": RWKV4Config(),
     "aaren": AarenConfig(heads=2),
 }

@@ -44,6 +44,8 @@ from matrixstate.mixers import (
     Mamba2Config,
     MinGRUConfig,
     MinLSTMConfig,
+    MLSTMConfig,
+    MLSTMLargeConfig,
     MRUAttentionConfig,
     MRUConfig,
     QRNNConfig,
@@ -124,6 +126,8 @@ CONFIGS = {
     "qrnn": QRNNConfig(channels=10, window=3),
     "gsa": GSAConfig(heads=2, key_size=3, value_size=5, slots=4, conv=3),
     "abc": ABCConfig(heads=2, key_size=3, value_size=5, slots=4),
+    "mlstm": MLSTMConfig(heads=2, conv=3),
+    "mlstm large": MLSTMLargeConfig(heads=2, key_size=3, value_size=5),
     "rwkv4": RWKV4Config(channels=10, depth=0.5),
     "aaren": AarenConfig(heads=3),
 }  # fmt: skip

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from stepwise import EPS, SIZES, WIDTH, T, forget, inputs, perturbed, rms
+from stepwise import EPS, SIZES, WIDTH, T, convolved, forget, inputs, perturbed, rms
 from torch.nn.functional import layer_norm, logsigmoid, normalize, silu, softplus
 
 from closeness import assert_equal_to_rounding
@@ -17,6 +17,8 @@ from matrixstate.mixers import (
     KDAConfig,
     LightNetConfig,
     LonghornConfig,
+    MLSTMConfig,
+    MLSTMLargeConfig,
     ReGLAConfig,
     RWKV6Config,
     RWKV7Config,
@@ -33,10 +35,9 @@ def check(config, definition):
     y, state = mixer(x[None])
     assert y.abs().max() > 1e-3
     leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    for name, results in {
-        "mixer": (y[0], mixer.state_matrices(state).matrix[0]),
-        "definition": definition(mixer, x),
-    }.items():
+    matrix, log_scale, *_ = mixer.state_matrices(state)
+    last = matrix[0] if log_scale is None else log_scale[0].exp()[:, None, None] * matrix[0]
+    for name, results in {"mixer": (y[0], last), "definition": definition(mixer, x)}.items():
         loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
         found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
         assert loss.isfinite(), name
@@ -64,7 +65,7 @@ def read(q, S):
 def apply(part, x):
     """A linear map, or a low-rank one."""
     if isinstance(part, torch.nn.Linear):
-        return x @ part.weight.T
+        return torch.nn.functional.linear(x, part.weight, part.bias)
     z = x @ part.first.weight.T
     z = (z if part.act is None else part.act(z)) @ part.second.weight.T
     return z if part.bias is None else z + part.bias
@@ -179,6 +180,47 @@ def slots(mixer, q, k, v, decay, write):
         values = decay[t][..., None] * values + outer(write[t], v[t])
         rows.append(read(torch.softmax((keys * q[t][:, None]).sum(-1), dim=-1), values))
     return torch.stack(rows), values
+
+
+def mlstm(q, k, v, forget, write):
+    """What is read [T, H, V] and the last C and n [H, K, V + 1]; the gates are [T, H], f and e^i."""
+    state, rows = torch.zeros(2, q.shape[2], v.shape[2] + 1, dtype=torch.float64), []
+    values = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
+    for t in range(T):
+        state = forget[t, :, None, None] * state + write[t, :, None, None] * outer(k[t], values[t])
+        y = read(q[t], state)
+        rows.append(y[:, :-1] / y[:, -1:].abs().clamp(min=1))
+    return torch.stack(rows), state
+
+
+def normed(y, norm, eps=EPS):
+    return layer_norm(y, y.shape[-1:], eps=eps) * norm.weight
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_mlstm(conv):
+    def definition(mixer, x):
+        u, z = (x @ mixer.input.weight.T).split(2 * WIDTH, dim=-1)
+        c = silu(u) if conv == 0 else convolved(u, mixer.conv)
+        maps = [torch.block_diag(*blocks) for blocks in mixer.blocks]
+        q, k, v = c @ maps[0], c @ maps[1], u @ maps[2]
+        i, f = apply(mixer.gates, torch.cat([q, k, v], dim=-1)).split(2, dim=-1)
+        q, k, v = (a.view(T, 2, WIDTH) for a in (q, k, v))
+        h, state = mlstm(q / math.sqrt(WIDTH), k, v, torch.sigmoid(f), i.exp())
+        return (normed(h, mixer.norm).flatten(1) + mixer.skip * c) * silu(z) @ mixer.output.weight.T, state
+
+    check(MLSTMConfig(heads=2, conv=conv), definition)
+
+
+def test_mlstm_large():
+    def definition(mixer, x):
+        q, k, v = (a.view(T, 2, -1) for a in (x @ mixer.inputs.weight.T).split([6, 6, 8], dim=-1))
+        i, f = (2 * torch.tanh(apply(mixer.gates, x) / 2)).split(2, dim=-1)
+        h, state = mlstm(q / math.sqrt(3), k, v, torch.sigmoid(f), i.exp())
+        y = normed(h, mixer.norm, eps=1e-6).flatten(1) * torch.sigmoid(x @ mixer.gate.weight.T)
+        return y @ mixer.output.weight.T, state
+
+    check(MLSTMLargeConfig(**SIZES, cap=2.0), definition)
 
 
 @pytest.mark.parametrize("conv", [0, 3])

@@ -3,7 +3,7 @@
 import torch
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import Mamba2Config, RWKV4Config
+from matrixstate.mixers import Mamba2Config, MLSTMLargeConfig, RWKV4Config
 
 
 def drawn(module):
@@ -59,3 +59,27 @@ def test_rwkv4(published):
     )
     x = torch.randn(1, 19, 12)  # their state of more than one row is wrong
     assert_equal_to_rounding(ours(x)[0], source(x)[0], "y")
+
+
+def test_mlstm_large(published):
+    theirs = published("transformers.models.xlstm.modeling_xlstm")
+    width, heads, K, V = 12, 3, 2, 4
+    config = theirs.xLSTMConfig(
+        hidden_size=width, num_heads=heads, qk_dim_factor=K * heads / width, chunk_size=8, mode="inference"
+    )
+    source = drawn(theirs.xLSTMLayer(config))
+    ours = MLSTMLargeConfig(heads=heads, key_size=K, value_size=V).make(width)
+    w = source.state_dict()
+    ours.load_state_dict(
+        {
+            "inputs.weight": torch.cat([w["q.weight"], w["k.weight"], w["v.weight"]]),
+            "gate.weight": w["ogate_preact.weight"],
+            "gates.weight": torch.cat([w["igate_preact.weight"], w["fgate_preact.weight"]]),
+            "gates.bias": torch.cat([w["igate_preact.bias"], w["fgate_preact.bias"]]),
+            "norm.weight": w["multihead_norm.weight"].view(heads, V),
+            "output.weight": w["out_proj.weight"],
+        }
+    )
+    x = torch.randn(2, 16, width)
+    # they add 1e-6 to the divided denominator, and their cached step fails at such sizes
+    torch.testing.assert_close(ours(x)[0], source(x)[0], rtol=1e-4, atol=1e-5)

@@ -32,13 +32,14 @@ class HeadNorm(nn.Module):
 
     no_weight_decay = ("weight", "bias")
 
-    def __init__(self, heads: int, channels: int, eps: float = EPS) -> None:
+    def __init__(self, heads: int, channels: int, eps: float = EPS, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(heads, channels))
-        self.bias = nn.Parameter(torch.zeros(heads, channels))
+        self.bias = nn.Parameter(torch.zeros(heads, channels)) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., heads, channels] -> the same shape; computed in at least float32."""
         y = layer_norm(x.to(accumulation_dtype(x.dtype)), x.shape[-1:], eps=self.eps)
-        return y.to(x.dtype) * self.weight + self.bias
+        y = y.to(x.dtype) * self.weight
+        return y if self.bias is None else y + self.bias

@@ -38,6 +38,7 @@ from matrixstate.ops.mru.decays import write_share
 from matrixstate.ops.mru.step import mru_step
 from matrixstate.ops.mru.weights import MRUWeights
 from matrixstate.ops.outer import linear_attention, outer_scan
+from matrixstate.ops.outer.mlstm import MLSTMState, mlstm_scan
 from matrixstate.ops.quotient import NormalisedState, normalised_scan
 from matrixstate.ops.scan import linear_scan
 from matrixstate.ops.snap import SnapState, snap_scan
@@ -47,6 +48,7 @@ __all__ = [
     "AttentionState",
     "LSTMState",
     "M2RNNWeights",
+    "MLSTMState",
     "MRUWeights",
     "NormalisedState",
     "ScaledState",
@@ -68,6 +70,7 @@ __all__ = [
     "m2rnn_scan",
     "m2rnn_step",
     "matrix_scan",
+    "mlstm_scan",
     "mru_scan",
     "mru_step",
     "normalised_scan",

@@ -5,7 +5,7 @@ from typing import Literal
 from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, m2rnn
-from cases.quotient import QUOTIENTS, normalised
+from cases.quotient import QUOTIENTS, mlstm, normalised
 from cases.rank_one import delta, outer, rule
 from cases.scan import LINEAR, linear
 
@@ -23,6 +23,7 @@ __all__ = [
     "linear",
     "m2rnn",
     "matrix",
+    "mlstm",
     "mru",
     "normalised",
     "outer",
@@ -101,6 +102,7 @@ CASES = [
     linear("triton", "log step, shared"),
     linear("triton", "constant"),
     *(normalised(backend, *kind) for backend in ("reference", "chunked", "cpu") for kind in QUOTIENTS),
+    *(mlstm(backend) for backend in ("reference", "chunked", "cpu")),
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),

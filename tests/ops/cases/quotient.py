@@ -1,4 +1,4 @@
-"""Cases of the quotient of two linear recurrences."""
+"""Cases of sums of exponentials that are kept divided by the largest one."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cases.case import B, Case, Inputs, accumulation, kept, log_decays, normal
-from matrixstate.ops import NormalisedState, normalised_scan
+from matrixstate.ops import MLSTMState, NormalisedState, mlstm_scan, normalised_scan
 
 QUOTIENTS = (("none", False, False), ("step", True, False), ("constant", False, True), ("step", True, True))
 
@@ -54,4 +54,33 @@ def normalised(
         fixed,
         backend=backend,
         dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def mlstm(backend: str, K: int = 3, V: int = 5, heads: int = 2, batch: int = B) -> Case:
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        drawn = {name: normal(batch, T, heads, size, dtype=dtype) for name, size in (("q", K), ("k", K), ("v", V))}
+        gates = {
+            "log_forget": log_decays(batch, T, heads, dtype=dtype),
+            "log_input": normal(batch, T, heads, dtype=dtype),
+        }
+        return drawn | gates
+
+    def call(s: Inputs, fixed: Inputs, state: Tensor | None, **options: Any) -> tuple[Any, ...]:
+        if state is not None:
+            is_empty = (state.detach() == 0).all(-1).all(-1)
+            empty = torch.zeros_like(state[..., 0, 0]).masked_fill(is_empty, -torch.inf)
+            state = MLSTMState(state, empty)  # type: ignore[assignment]
+        y, last = mlstm_scan(**s, state=state, chunk=4, **options)  # type: ignore[arg-type]
+        return y, last.max.exp()[..., None, None] * last.sums
+
+    return Case(
+        f"mlstm_scan, {backend}, K {K}, V {V}, {heads} heads, batch {batch}",
+        "outer_scan",
+        sequence,
+        call,
+        lambda dtype: normal(batch, heads, K, V + 1, dtype=accumulation(dtype)),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        caller="mlstm_scan",
     )

@@ -8,6 +8,8 @@ from matrixstate.mixers.outer.hgrn2 import HGRN2, HGRN2Config
 from matrixstate.mixers.outer.lightnet import LightNet, LightNetConfig
 from matrixstate.mixers.outer.linear_transformer import LinearTransformer, LinearTransformerConfig
 from matrixstate.mixers.outer.mamba2 import Mamba2, Mamba2Config
+from matrixstate.mixers.outer.mlstm import MLSTM, MLSTMConfig
+from matrixstate.mixers.outer.mlstm_large import MLSTMLarge, MLSTMLargeConfig
 from matrixstate.mixers.outer.regla import ReGLA, ReGLAConfig
 from matrixstate.mixers.outer.retnet import RetNet, RetNetConfig
 from matrixstate.mixers.outer.rwkv6 import RWKV6, RWKV6Config
@@ -25,6 +27,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "regla": ReGLAConfig,
     "gsa": GSAConfig,
     "abc": ABCConfig,
+    "mlstm": MLSTMConfig,
+    "mlstm_large": MLSTMLargeConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -33,6 +37,7 @@ __all__ = [
     "GLA",
     "GSA",
     "HGRN2",
+    "MLSTM",
     "RWKV6",
     "ABCConfig",
     "GLAConfig",
@@ -42,6 +47,9 @@ __all__ = [
     "LightNetConfig",
     "LinearTransformer",
     "LinearTransformerConfig",
+    "MLSTMConfig",
+    "MLSTMLarge",
+    "MLSTMLargeConfig",
     "Mamba2",
     "Mamba2Config",
     "RWKV6Config",
