@@ -23,7 +23,7 @@ from matrixstate.mixers import FAMILIES, MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES, Run, load_model
 
-GROWING = ("attention", "mru_attention")  # mixers whose state grows with the sequence
+GROWING = ("attention", "forgetting_attention", "mru_attention")  # mixers whose state grows with the sequence
 
 
 @pytest.fixture

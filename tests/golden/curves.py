@@ -21,6 +21,7 @@ from matrixstate.mixers import (
     AttentionConfig,
     CombaConfig,
     DeltaNetConfig,
+    ForgettingAttentionConfig,
     GatedConvConfig,
     GatedDeltaNet2Config,
     GatedDeltaNetConfig,
@@ -107,6 +108,8 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "forgetting attention": ForgettingAttentionConfig(heads=2),
+    "forgetting attention pro": ForgettingAttentionConfig(heads=2, pro=True),
     "mlstm": MLSTMConfig(heads=1, expand=3, conv=3),  # other sizes of both make this training chaotic
     "mlstm large": MLSTMLargeConfig(heads=1, key_size=4, value_size=4),
     "rwkv4": RWKV4Config(),

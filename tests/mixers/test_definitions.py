@@ -9,6 +9,7 @@ from torch.nn.functional import elu, logsigmoid, silu, softplus
 
 from matrixstate.mixers import (
     DeltaNetConfig,
+    ForgettingAttentionConfig,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
     GLAConfig,
@@ -303,3 +304,24 @@ def test_retnet_and_gla_start_as_in_their_authors_code(config, gain):
         bound = scale * math.sqrt(6 / (weight.shape[0] + weight.shape[1]))
         assert 0.99 * bound < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+@pytest.mark.parametrize("pro", [False, True])
+def test_forgetting_attention(pro):
+    def definition(mixer, x):
+        q, k, v = (a.view(T, 2, 5) for a in (x @ mixer.input.weight.T).split(WIDTH, dim=1))
+        if pro:
+            mixes = torch.sigmoid(x @ mixer.mix.weight.T).view(T, 2, 2, 1).unbind(1)
+            k, v = (a * torch.cat([0 * u[:1], u[:-1]]) + (1 - a) * u for a, u in zip(mixes, (k, v), strict=True))
+            q, k = rms(q, mixer.norms[0]), rms(k, mixer.norms[1])
+        f = torch.sigmoid(x @ mixer.forget.weight.T + mixer.forget.bias)
+        rows = []
+        for t in range(T):
+            kept = torch.stack([f[j + 1 : t + 1].prod(0) for j in range(t + 1)])
+            weights = kept * torch.exp((q[t] * k[: t + 1]).sum(-1) / 5**0.5)
+            rows.append(((weights / weights.sum(0))[..., None] * v[: t + 1]).sum(0))
+        y = torch.stack(rows)
+        y = rms(y, mixer.norms[2]) * torch.sigmoid(x @ mixer.gate.weight.T).view(T, 2, 5) if pro else y
+        return y.flatten(1) @ mixer.output.weight.T
+
+    check(ForgettingAttentionConfig(heads=2, pro=pro), definition)

@@ -24,6 +24,7 @@ from matrixstate.mixers import (
     AttentionConfig,
     CombaConfig,
     DeltaNetConfig,
+    ForgettingAttentionConfig,
     GatedConvConfig,
     GatedDeltaNet2Config,
     GatedDeltaNetConfig,
@@ -61,7 +62,7 @@ from matrixstate.mixers import (
     TransNormerConfig,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
-from matrixstate.ops import AttentionState, prefer
+from matrixstate.ops import AttentionState, ForgettingState, prefer
 
 WIDTH = 24
 CONFIGS = {
@@ -126,6 +127,8 @@ CONFIGS = {
     "qrnn": QRNNConfig(channels=10, window=3),
     "gsa": GSAConfig(heads=2, key_size=3, value_size=5, slots=4, conv=3),
     "abc": ABCConfig(heads=2, key_size=3, value_size=5, slots=4),
+    "forgetting attention": ForgettingAttentionConfig(heads=4, window=4),
+    "forgetting attention pro": ForgettingAttentionConfig(heads=3, pro=True),
     "mlstm": MLSTMConfig(heads=2, conv=3),
     "mlstm large": MLSTMLargeConfig(heads=2, key_size=3, value_size=5),
     "rwkv4": RWKV4Config(channels=10, depth=0.5),
@@ -151,6 +154,9 @@ def comparable(state):
         return AttentionState(
             state.k[:, state.k.shape[1] - kept :], state.v[:, state.v.shape[1] - kept :], state.length
         )
+    if isinstance(state, ForgettingState):
+        gates = state.log_forget[:, state.log_forget.shape[1] - int(state.length.max()) :]
+        return ForgettingState(*comparable(AttentionState(*state[:3])), gates)
     if isinstance(state, torch.Tensor) or state is None:
         return state
     return type(state)(*(comparable(part) for part in state))

@@ -5,7 +5,7 @@ import torch
 
 from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ShapeError
-from matrixstate.ops import attention
+from matrixstate.ops import AttentionState, attention
 
 F64 = torch.float64
 
@@ -91,3 +91,39 @@ def test_single_steps_see_all_that_came_before(backend):
             y, state = attention(q[:, now], k[:, now], v[:, now], state, mask=flags, backend=backend)
             rows = slice(0, 2 if t else 1)  # what a padded step gives means nothing
             assert_equal_to_rounding(y[rows], whole[rows, now], "y")
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_forgetting_keeps_its_digits_late_in_a_long_sequence(backend):
+    """The logarithms of all gates sum to -60,000, where the digits of float32 are 0.004 apart."""
+    T = 2000
+    q, k, v = draw(T=T, B=1, H=2, G=2, dtype=torch.float32)
+    log_forget = -30 - torch.rand(1, T, 2)
+    log_forget[:, -20:] = -torch.rand(1, 20, 2)
+    y, _ = attention(q, k, v, log_forget=log_forget, backend=backend)
+    exact, _ = attention(q.double(), k.double(), v.double(), log_forget=log_forget.double())
+    assert (y[:, -10:] - exact[:, -10:]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_a_sink_is_one_more_term_of_the_sum_of_weights(backend):
+    q, k, v = draw(H=2, G=2)
+    sinks = torch.randn(2, dtype=F64)
+    y, _ = attention(q, k, v, sinks=sinks, backend=backend)
+    scores = torch.einsum("bthk,bjhk->bhtj", q, k) / 5**0.5
+    weights = scores.exp().tril()
+    weights = weights / (weights.sum(-1, keepdim=True) + sinks.exp()[:, None, None])
+    expected = torch.einsum("bhtj,bjhv->bthv", weights, v)
+    assert_equal_to_rounding(y, expected, "y")
+
+
+def test_states_with_and_without_forgetting_are_not_mixed_up():
+    q, k, v = draw()
+    gates = -torch.rand(3, 9, 4, dtype=F64)
+    _, plain = attention(q, k, v)
+    _, forgetting = attention(q, k, v, log_forget=gates)
+    with pytest.raises(ShapeError, match="attention: state must be a ForgettingState, got AttentionState"):
+        attention(q, k, v, plain, log_forget=gates)  # type: ignore[call-overload]
+    with pytest.raises(ShapeError, match="attention: state must be an AttentionState, got ForgettingState"):
+        attention(q, k, v, forgetting)  # type: ignore[call-overload]
+    assert isinstance(plain, AttentionState)

@@ -23,7 +23,7 @@ derives the formulas. Units that several ops share are the modules with an under
 
 from matrixstate.ops._checks import accumulation_dtype
 from matrixstate.ops._dispatch import OPS, backends, prefer
-from matrixstate.ops.attn import AttentionState, attention
+from matrixstate.ops.attn import AttentionState, ForgettingState, attention
 from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
@@ -46,6 +46,7 @@ from matrixstate.ops.snap import SnapState, snap_scan
 __all__ = [
     "OPS",
     "AttentionState",
+    "ForgettingState",
     "LSTMState",
     "M2RNNWeights",
     "MLSTMState",

@@ -106,4 +106,7 @@ CASES = [
     attends(None, "reference"),
     attends(3, "reference"),
     attends(None, "sdpa"),
+    attends(None, "reference", forgets=True),
+    attends(3, "reference", forgets=True),
+    attends(3, "sdpa", forgets=True),
 ]

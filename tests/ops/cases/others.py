@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 import torch
 
-from cases.case import B, Case, Inputs, accumulation, kept, near_identity, normal
+from cases.case import B, Case, Inputs, accumulation, kept, log_decays, near_identity, normal
 from matrixstate.ops import (
     AttentionState,
+    ForgettingState,
     LSTMState,
     attention,
     causal_conv,
@@ -94,16 +95,29 @@ def _attention_state(dtype: torch.dtype) -> AttentionState:
     return AttentionState(normal(B, 4, 1, 5, dtype=wide), normal(B, 4, 1, 3, dtype=wide), torch.tensor([4, 2]))
 
 
-def attends(window: int | None, backend: str) -> Case:
+def attends(window: int | None, backend: str, forgets: bool = False) -> Case:
+    """forgets: with log_forget and sinks."""
+
+    def state(dtype: torch.dtype) -> AttentionState | ForgettingState:
+        plain = _attention_state(dtype)
+        return ForgettingState(*plain, log_decays(B, 4, 2, dtype=accumulation(dtype))) if forgets else plain
+
+    def call(s: Inputs, fixed: Inputs, state: Any, **options: Any) -> tuple[Any, ...]:
+        return attention(**s, **fixed, state=state, window=window, **options)  # type: ignore[call-overload]
+
     return Case(
-        f"attention, window {window}, {backend}",
+        f"attention, window {window}, {backend}{', forgetting and sinks' if forgets else ''}",
         "attention",
-        lambda T, dtype: {
-            "q": normal(B, T, 2, 5, dtype=dtype),
-            "k": normal(B, T, 1, 5, dtype=dtype),
-            "v": normal(B, T, 1, 3, dtype=dtype),
-        },
-        lambda s, fixed, state, **options: attention(s["q"], s["k"], s["v"], state, window=window, **options),
-        _attention_state,
+        lambda T, dtype: (
+            {
+                "q": normal(B, T, 2, 5, dtype=dtype),
+                "k": normal(B, T, 1, 5, dtype=dtype),
+                "v": normal(B, T, 1, 3, dtype=dtype),
+            }
+            | ({"log_forget": log_decays(B, T, 2, dtype=dtype)} if forgets else {})
+        ),
+        call,
+        state,
+        (lambda dtype: {"sinks": normal(2, dtype=dtype)}) if forgets else (lambda dtype: {}),
         backend=backend,
     )

@@ -2,8 +2,14 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.attention.attention import Attention, AttentionConfig
+from matrixstate.mixers.attention.forgetting import ForgettingAttention, ForgettingAttentionConfig
 
-MIXERS: dict[str, type[MixerConfig]] = {"attention": AttentionConfig}
+MIXERS: dict[str, type[MixerConfig]] = {"attention": AttentionConfig, "forgetting_attention": ForgettingAttentionConfig}
 """Names of the family's mixers in configuration files."""
 
-__all__ = ["Attention", "AttentionConfig"]
+__all__ = [
+    "Attention",
+    "AttentionConfig",
+    "ForgettingAttention",
+    "ForgettingAttentionConfig",
+]

@@ -1,15 +1,16 @@
-"""Causal softmax attention with a cache, windows, padding and packed documents."""
+"""Causal softmax attention with a cache, windows, forgetting, sinks, padding and packed documents."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_flags, expect_floating
+from matrixstate.ops._checks import accumulation_dtype, expect, expect_flags, expect_floating, expect_optional
 from matrixstate.ops._dispatch import implementation
+from matrixstate.ops.attn.bias import since, with_sinks
 
 
 class AttentionState(NamedTuple):
@@ -20,6 +21,16 @@ class AttentionState(NamedTuple):
     length: Tensor  # [B] int64: how many of the last entries are valid
 
 
+class ForgettingState(NamedTuple):
+    """An `AttentionState` with the forget gates of its steps."""
+
+    k: Tensor
+    v: Tensor
+    length: Tensor
+    log_forget: Tensor  # [B, S, H] at least float32
+
+
+@overload
 def attention(
     q: Tensor,
     k: Tensor,
@@ -28,11 +39,49 @@ def attention(
     *,
     window: int | None = None,
     scale: float | None = None,
+    log_forget: None = None,
+    sinks: Tensor | None = None,
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, AttentionState]:
+) -> tuple[Tensor, AttentionState]: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: ForgettingState | None = None,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    log_forget: Tensor,
+    sinks: Tensor | None = None,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, ForgettingState]: ...
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: AttentionState | ForgettingState | None = None,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    log_forget: Tensor | None = None,
+    sinks: Tensor | None = None,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, AttentionState | ForgettingState]:
     """y_t = sum_j softmax_j(scale · q_t·k_j) v_j over the steps j <= t of the same document.
+
+    With `log_forget` g the scores are scale · q_t·k_j + g_{j+1} + ... + g_t. With `sinks` s the sum of the weights'
+    exponentials has one more term, e^{s_h}, whose value is zero.
 
     Sizes: B batch, T sequence, H query heads, G key heads (G divides H; query head n uses n // (H/G)), K key width,
     V value width, S cached steps.
@@ -44,6 +93,9 @@ def attention(
         state: what the last call returned. Default: no earlier steps.
         window: how many steps a query sees, itself included, >= 1. Default: all.
         scale: default 1/sqrt(K).
+        log_forget: [B, T, H], natural logarithm of the factor by which step t multiplies the weights of all earlier
+            steps, <= 0 and finite; floating point. Default: none.
+        sinks: [H] floating point, logits. Default: none.
         mask: [B, T] bool, True at real steps. A padded step is left out: no step attends to it, and its y is undefined.
             Default: all real.
         reset: [B, T] bool. True at a document's first step: no step attends to an earlier document. Ignored at padded
@@ -52,40 +104,62 @@ def attention(
 
     Returns:
         y: [B, T, H, V], dtype of `q`.
-        state: `AttentionState` with S + T steps, or the last window - 1.
+        state: `AttentionState`, with `log_forget` a `ForgettingState`, of S + T steps, or the last window - 1.
 
     Raises:
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·H·T·(S+T)·(K+V) multiply-adds.
+    Cost: B·H·T·(S+T)·(K+V) multiply-adds; forgetting or sinks take B·H·T·(S+T) numbers more.
+    Sources: Vaswani et al. 2017; forgetting: Lin et al. 2025, "Forgetting Transformer", eq. 4; sinks as a learned logit
+    per head: OpenAI 2025, gpt-oss, with s = 0 Miller 2023, "Attention is off by one".
     """
     op = "attention"
     dtype = _check(op, q, k, v, window, mask, reset)
+    expect_optional(op, "log_forget", log_forget, q, q.shape[:3])
+    expect_optional(op, "sinks", sinks, q, q.shape[2:3])
     B, T, H, K = q.shape
     G, V = v.shape[2:]
     if state is None:
-        state = AttentionState(
-            q.new_zeros(B, 0, G, K, dtype=dtype),
-            q.new_zeros(B, 0, G, V, dtype=dtype),
-            torch.zeros(B, dtype=torch.int64, device=q.device),
-        )
+        state = _empty(q, G, V, dtype, log_forget is not None)
     S = state.k.shape[1]
     expect(op, "state.k", state.k, (B, S, G, K), q, dtype)
     expect(op, "state.v", state.v, (B, S, G, V), q, dtype)
     expect(op, "state.length", state.length, (B,), q, torch.int64)
+    if isinstance(state, ForgettingState) != (log_forget is not None):
+        wanted = "an AttentionState" if log_forget is None else "a ForgettingState"
+        raise ShapeError(f"{op}: state must be {wanted}, got {type(state).__name__}")
+    if isinstance(state, ForgettingState):
+        expect(op, "state.log_forget", state.log_forget, (B, S, H), q, dtype)
     run = implementation(op, backend, q.device.type, q.dtype)
     if T == 0:
         return q.new_zeros(B, 0, H, V), state
     if mask is not None:  # a weight of zero would not hide a NaN at a padded step, nor in the gradients
         q, k, v = (a.masked_fill(~mask[..., None, None], 0) for a in (q, k, v))
     keys, values = torch.cat([state.k, k.to(dtype)], dim=1), torch.cat([state.v, v.to(dtype)], dim=1)
-    allowed = None
-    plain = window is None and mask is None and reset is None
+    forgotten = None
+    if log_forget is not None and isinstance(state, ForgettingState):
+        log_forget = log_forget if mask is None else log_forget.masked_fill(~mask[..., None], 0)
+        forgotten = torch.cat([state.log_forget, log_forget.to(dtype)], dim=1)
+    allowed = bias = None
+    plain = window is None and mask is None and reset is None and forgotten is None and sinks is None
     if not plain or (S and not (T == 1 and _is_full(S, state.length))):
         allowed = _allowed(S, T, state.length, window, mask, reset)
-    y = run(q, keys, values, allowed, 1 / math.sqrt(K) if scale is None else scale)
-    return y, _remember(keys, values, S, state.length, window, mask, reset)
+    last = _remember(keys, values, forgotten, S, state.length, window, mask, reset)
+    if forgotten is not None and allowed is not None:
+        bias = since(forgotten, allowed)
+    if sinks is not None and allowed is not None:
+        keys, values, allowed, bias = with_sinks(keys, values, allowed, bias, sinks.to(dtype))
+    y = run(q, keys, values, allowed, bias, 1 / math.sqrt(K) if scale is None else scale)
+    return y, last
+
+
+def _empty(q: Tensor, G: int, V: int, dtype: torch.dtype, forgets: bool) -> AttentionState | ForgettingState:
+    """The state of no earlier steps."""
+    B, _, H, K = q.shape
+    k, v = q.new_zeros(B, 0, G, K, dtype=dtype), q.new_zeros(B, 0, G, V, dtype=dtype)
+    length = torch.zeros(B, dtype=torch.int64, device=q.device)
+    return ForgettingState(k, v, length, q.new_zeros(B, 0, H, dtype=dtype)) if forgets else AttentionState(k, v, length)
 
 
 def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
@@ -133,25 +207,42 @@ def _allowed(S: int, T: int, length: Tensor, window: int | None, mask: Tensor | 
 
 
 def _remember(
-    keys: Tensor, values: Tensor, S: int, length: Tensor, window: int | None, mask: Tensor | None, reset: Tensor | None
-) -> AttentionState:
+    keys: Tensor,
+    values: Tensor,
+    forgotten: Tensor | None,
+    S: int,
+    length: Tensor,
+    window: int | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> AttentionState | ForgettingState:
     """The state after the call: the valid steps moved to the end, those before the last reset no longer counted."""
     steps = keys.shape[1]
     if mask is None and reset is None and window is None:
-        return AttentionState(keys, values, length + (steps - S))
+        return _state(keys, values, length + (steps - S), forgotten)
     valid = torch.arange(steps, device=keys.device) >= S - length[:, None]
     if mask is not None:
         valid = valid & torch.nn.functional.pad(mask, (S, 0), value=True)
     if reset is not None:
         document = torch.nn.functional.pad(_documents(reset, mask), (S, 0))
         valid = valid & (document == document[:, -1:])
+    cached = [keys, values] if forgotten is None else [keys, values, forgotten]
     if mask is not None:
         order = right_align(valid)
-        keys, values = along(keys, order), along(values, order)
+        cached = [along(x, order) for x in cached]
     length = valid.sum(dim=1)
     if window is not None:
         kept = min(steps, window - 1)
         # copies, since views would keep the whole sequence alive
-        keys, values = keys[:, steps - kept :].clone(), values[:, steps - kept :].clone()
+        cached = [x[:, steps - kept :].clone() for x in cached]
         length = length.clamp_max(kept)
-    return AttentionState(keys.contiguous(), values.contiguous(), length)
+    keys, values, *gates = (x.contiguous() for x in cached)
+    return _state(keys, values, length, *gates)
+
+
+def _state(
+    keys: Tensor, values: Tensor, length: Tensor, forgotten: Tensor | None = None
+) -> AttentionState | ForgettingState:
+    if forgotten is None:
+        return AttentionState(keys, values, length)
+    return ForgettingState(keys, values, length, forgotten)
