@@ -40,6 +40,7 @@ from matrixstate.mixers import (
     LSTMConfig,
     M2RNNConfig,
     Mamba2Config,
+    MambaConfig,
     MinGRUConfig,
     MinLSTMConfig,
     MLSTMConfig,
@@ -108,6 +109,7 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "mamba": MambaConfig(states=4),
     "forgetting attention": ForgettingAttentionConfig(heads=2),
     "forgetting attention pro": ForgettingAttentionConfig(heads=2, pro=True),
     "mlstm": MLSTMConfig(heads=1, expand=3, conv=3),  # other sizes of both make this training chaotic

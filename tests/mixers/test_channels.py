@@ -13,6 +13,7 @@ from matrixstate.mixers import (
     GILRConfig,
     HGRNConfig,
     LRUConfig,
+    MambaConfig,
     MinGRUConfig,
     MinLSTMConfig,
     QRNNConfig,
@@ -226,6 +227,24 @@ def test_rwkv4(depth):
         return (torch.sigmoid(r) * torch.stack(rows)) @ mixer.output.weight.T, torch.cat([den, num])
 
     check(RWKV4Config(channels=C, depth=depth), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_mamba(conv):
+    def definition(mixer, x):
+        u, z = (x @ mixer.input.weight.T).split(2 * WIDTH, dim=-1)
+        u = silu(u if conv == 0 else filtered(u, mixer.conv))
+        low, B, C_ = (u @ mixer.parts.weight.T).split([2, 3, 3], dim=-1)
+        step = softplus(low @ mixer.step.weight.T + mixer.step_bias)
+        A = -mixer.A_log.exp()
+        h, last = scan(
+            lambda t, h: torch.exp(step[t, :, None] * A) * h + step[t, :, None] * B[t] * u[t, :, None],
+            torch.zeros(2 * WIDTH, 3).double(),
+        )
+        y = torch.stack([h[t] @ C_[t] for t in range(T)]) + mixer.skip * u
+        return (y * silu(z)) @ mixer.output.weight.T, last
+
+    check(MambaConfig(states=3, conv=conv, rank=2), definition)
 
 
 def test_aaren_is_causal_attention_with_one_query():

@@ -1,9 +1,10 @@
 """Mixers with the weights of Hugging Face transformers' models give the same. Theirs compute in float32 inside."""
 
+import pytest
 import torch
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import Mamba2Config, MLSTMLargeConfig, RWKV4Config
+from matrixstate.mixers import Mamba2Config, MambaConfig, MLSTMLargeConfig, RWKV4Config
 
 
 def drawn(module):
@@ -83,3 +84,42 @@ def test_mlstm_large(published):
     x = torch.randn(2, 16, width)
     # they add 1e-6 to the divided denominator, and their cached step fails at such sizes
     torch.testing.assert_close(ours(x)[0], source(x)[0], rtol=1e-4, atol=1e-5)
+
+
+SIZES = {"hidden_size": 12, "state_size": 4, "conv_kernel": 4, "time_step_rank": 3}
+JAMBA = {"hidden_size": 12, "mamba_d_state": 4, "mamba_d_conv": 4, "mamba_dt_rank": 3, "use_mamba_kernels": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "mixer", "options", "norms"),
+    [
+        ("mamba", "MambaMixer", SIZES, "none"),
+        ("falcon_mamba", "FalconMambaMixer", {**SIZES, "mixer_rms_eps": 1e-5}, "plain"),
+        ("jamba", "JambaMambaMixer", {**JAMBA, "rms_norm_eps": 1e-5}, "weighted"),
+    ],
+)
+def test_mamba(model, mixer, options, norms, published):
+    theirs = published(f"transformers.models.{model}.modeling_{model}")
+    config = getattr(theirs, mixer.replace("MambaMixer", "MambaConfig").replace("JambaMamba", "Jamba"))(**options)
+    # it initialises itself before it has its norms
+    more = {"initialize_mixer_weights": False} if model == "falcon_mamba" else {}
+    source = drawn(getattr(theirs, mixer)(config, layer_idx=0, **more))
+    ours = MambaConfig(states=4, rank=3, step_norms=norms).make(12)
+    w = source.state_dict()
+    weights = {
+        "input.weight": w["in_proj.weight"],
+        "conv.weight": w["conv1d.weight"][:, 0],
+        "conv.bias": w["conv1d.bias"],
+        "parts.weight": w["x_proj.weight"],
+        "step.weight": w["dt_proj.weight"],
+        "step_bias": w["dt_proj.bias"],
+        "A_log": w["A_log"],
+        "skip": w["D"],
+        "output.weight": w["out_proj.weight"],
+    }
+    for i, name in enumerate(("dt", "b", "c")) if norms == "weighted" else ():
+        weights[f"norms.{i}.weight"] = w[f"{name}_layernorm.weight"]
+    ours.load_state_dict(weights)
+    x = torch.randn(2, 19, 12)
+    y = source(x)
+    assert_equal_to_rounding(ours(x)[0], y[0] if isinstance(y, tuple) else y, "y")

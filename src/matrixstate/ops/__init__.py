@@ -41,6 +41,7 @@ from matrixstate.ops.outer import linear_attention, outer_scan
 from matrixstate.ops.outer.mlstm import MLSTMState, mlstm_scan
 from matrixstate.ops.quotient import NormalisedState, normalised_scan
 from matrixstate.ops.scan import linear_scan
+from matrixstate.ops.selective import selective_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "prefer",
     "rnn_scan",
     "scaled_matrix_scan",
+    "selective_scan",
     "snap_scan",
     "write_share",
 ]

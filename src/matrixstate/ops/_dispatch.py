@@ -99,6 +99,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "outer_scan": (_cpu("outer"), _fla("outer"), _chunked("outer"), _reference("outer")),
     "rnn_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "scaled_matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),
+    "selective_scan": (_chunked("selective"), _reference("selective")),
     "snap_scan": (_cpu("snap"), _triton("snap"), _reference("snap")),
 }
 """Every op's backends, in the order in which "auto" tries them."""

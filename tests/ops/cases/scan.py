@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cases.case import B, Case, Inputs, accumulation, log_decays, normal
-from matrixstate.ops import linear_scan
+from matrixstate.ops import linear_scan, selective_scan
 
 LINEAR = (
     "step",
@@ -68,3 +68,23 @@ def linear(backend: str, decay: str, *sizes: int, batch: int = B) -> Case:
 def _complex(pairs: Tensor) -> Tensor:
     """Complex numbers of pairs of real ones; there are none of two bfloat16."""
     return torch.complex(*(pairs.float() if pairs.dtype == torch.bfloat16 else pairs).unbind(dim=-1))
+
+
+def selective(backend: str, D: int = 6, N: int = 3, groups: int = 2, batch: int = B) -> Case:
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        return {
+            "x": normal(batch, T, D, dtype=dtype),
+            "step": -log_decays(batch, T, D, dtype=dtype),
+            "B": normal(batch, T, groups, N, dtype=dtype),
+            "C": normal(batch, T, groups, N, dtype=dtype),
+        }
+
+    return Case(
+        f"selective_scan, {backend}, D {D}, N {N}, {groups} groups, batch {batch}",
+        "selective_scan",
+        sequence,
+        lambda s, fixed, state, **options: selective_scan(**s, **fixed, state=state, **options),
+        lambda dtype: normal(batch, D, N, dtype=accumulation(dtype)),
+        lambda dtype: {"A": -normal(D, N, dtype=dtype).abs(), "skip": normal(D, dtype=dtype)},
+        backend=backend,
+    )

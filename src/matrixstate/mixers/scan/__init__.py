@@ -5,6 +5,7 @@ from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
+from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
 from matrixstate.mixers.scan.min_gru import MinGRU, MinGRUConfig
 from matrixstate.mixers.scan.min_lstm import MinLSTM, MinLSTMConfig
 from matrixstate.mixers.scan.qrnn import QRNN, QRNNConfig
@@ -25,6 +26,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "sru": SRUConfig,
     "rwkv4": RWKV4Config,
     "aaren": AarenConfig,
+    "mamba": MambaConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -42,6 +44,8 @@ __all__ = [
     "GILRConfig",
     "HGRNConfig",
     "LRUConfig",
+    "Mamba",
+    "MambaConfig",
     "MinGRU",
     "MinGRUConfig",
     "MinLSTM",
