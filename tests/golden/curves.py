@@ -26,6 +26,7 @@ from matrixstate.mixers import (
     GatedDeltaNet2Config,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
+    GateLoopConfig,
     GILRConfig,
     GLAConfig,
     GRUConfig,
@@ -109,6 +110,8 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "gateloop": GateLoopConfig(channels=8, real=True),  # the training of complex decays is chaotic
+    "hgrn complex": HGRNConfig(channels=9, phase=True),
     "mamba": MambaConfig(states=4),
     "forgetting attention": ForgettingAttentionConfig(heads=2),
     "forgetting attention pro": ForgettingAttentionConfig(heads=2, pro=True),

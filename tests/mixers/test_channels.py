@@ -10,6 +10,7 @@ from torch.nn.functional import gelu, silu, softplus
 from closeness import assert_equal_to_rounding
 from matrixstate.mixers import (
     AarenConfig,
+    GateLoopConfig,
     GILRConfig,
     HGRNConfig,
     LRUConfig,
@@ -245,6 +246,32 @@ def test_mamba(conv):
         return (y * silu(z)) @ mixer.output.weight.T, last
 
     check(MambaConfig(states=3, conv=conv, rank=2), definition)
+
+
+def test_hgrn_complex():
+    def definition(mixer, x):
+        z, re, im = (x @ mixer.inputs.weight.T).split(C, dim=-1)
+        f, c = 0.3 + 0.7 * torch.sigmoid(z), torch.complex(silu(re), silu(im))
+        turn = torch.polar(torch.ones(C).double(), mixer.angle)
+        h, last = scan(lambda t, h: f[t] * turn * h + (1 - f[t]) * c[t], torch.zeros(C, dtype=c.dtype))
+        y = rms(torch.cat([h.real, h.imag], dim=-1), mixer.norm) * silu(x @ mixer.gate.weight.T)
+        return y @ mixer.output.weight.T, torch.view_as_real(last)
+
+    check(HGRNConfig(channels=C, lower_bound=0.3, phase=True), definition)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_gateloop(real):
+    def definition(mixer, x):
+        q, k, v, g = (x @ mixer.inputs.weight.T).split(C, dim=-1)
+        u = x @ mixer.decay.weight.T
+        u = u if real else torch.view_as_complex(u.view(T, C, 2))
+        a = torch.sigmoid(u) if real else torch.polar(torch.sigmoid(u.abs()), u.angle())
+        h, last = scan(lambda t, h: a[t] * h + k[t] * v[t], torch.zeros(C, dtype=a.dtype))
+        y = q * (h if real else h.real) * silu(g)
+        return y @ mixer.output.weight.T, last if real else torch.view_as_real(last)
+
+    check(GateLoopConfig(channels=C, real=real), definition)
 
 
 def test_aaren_is_causal_attention_with_one_query():

@@ -2,6 +2,7 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
+from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
@@ -27,6 +28,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "rwkv4": RWKV4Config,
     "aaren": AarenConfig,
     "mamba": MambaConfig,
+    "gateloop": GateLoopConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -42,6 +44,8 @@ __all__ = [
     "Aaren",
     "AarenConfig",
     "GILRConfig",
+    "GateLoop",
+    "GateLoopConfig",
     "HGRNConfig",
     "LRUConfig",
     "Mamba",

@@ -35,7 +35,7 @@ class ChannelState(NamedTuple):
     """What a `ChannelMixer` carries from one call to the next."""
 
     conv: Tensor | None  # [B, conv-1, width]; None without a convolution
-    scan: Tensor | None  # [B, C]; None before the first step
+    scan: Tensor | None  # [B, C], or [B, C, 2] where it is complex; None before the first step
 
 
 class ChannelMixer(Mixer):
@@ -71,9 +71,16 @@ class ChannelMixer(Mixer):
         u, conv = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
         z = self.inputs(u)
         log_decay, write = self.terms(*z.to(accumulation_dtype(z.dtype)).chunk(self.parts, dim=-1))
-        write, log_decay = zero_padding(write, mask).to(z.dtype), zero_padding(log_decay, mask)
-        h, scan = linear_scan(write, log_decay=log_decay, state=state.scan, reset=reset)
-        return self.output(self.read(h, x)), ChannelState(conv, scan)
+        write = zero_padding(write, mask)
+        write = write if write.is_complex() else write.to(z.dtype)
+        h, scan = self.recur(zero_padding(log_decay, mask), write, state.scan, reset)
+        return self.output(self.read(h.to(z.dtype), x)), ChannelState(conv, scan)
+
+    def recur(
+        self, log_decay: Tensor, write: Tensor, state: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """h_t of every step and the last one, from what `terms` returned."""
+        return linear_scan(write, log_decay=log_decay, state=state, reset=reset)
 
     def init_state(self, batch: int) -> ChannelState:
         weight = self.output.weight
