@@ -29,6 +29,7 @@ from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.linear_map import linear
+from matrixstate.ops.lti import lti_scan
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import m2rnn_step
 from matrixstate.ops.m2rnn.weights import M2RNNWeights
@@ -69,6 +70,7 @@ __all__ = [
     "linear_attention",
     "linear_scan",
     "lstm_scan",
+    "lti_scan",
     "m2rnn_scan",
     "m2rnn_step",
     "matrix_scan",

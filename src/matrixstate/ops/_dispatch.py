@@ -92,6 +92,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     ),
     "linear_scan": (_cpu("scan"), _triton("scan"), _chunked("scan"), _reference("scan")),
     "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
+    "lti_scan": (_chunked("lti"), _reference("lti")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),
     "matrix_scan": (_cpu("matrix"), _triton("matrix"), _reference("matrix")),
     "mru_scan": (_cpu("mru"), _triton("mru"), Backend("composed", "matrixstate.ops.mru.composed"), _reference("mru")),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cases.case import B, Case, Inputs, accumulation, log_decays, normal
-from matrixstate.ops import linear_scan, selective_scan
+from matrixstate.ops import linear_scan, lti_scan, selective_scan
 
 LINEAR = (
     "step",
@@ -87,4 +87,30 @@ def selective(backend: str, D: int = 6, N: int = 3, groups: int = 2, batch: int 
         lambda dtype: normal(batch, D, N, dtype=accumulation(dtype)),
         lambda dtype: {"A": -normal(D, N, dtype=dtype).abs(), "skip": normal(D, dtype=dtype)},
         backend=backend,
+    )
+
+
+def lti(backend: str, is_complex: bool = True, D: int = 3, N: int = 2, batch: int = B) -> Case:
+    def fixed(dtype: torch.dtype) -> Inputs:
+        wide, parts = accumulation(dtype), ("re", "im") if is_complex else ("re",)
+        drawn = {f"weight_{part}": normal(D, N, dtype=wide) for part in parts}
+        return drawn | {f"decay_{part}": -normal(D, N, dtype=wide).abs() for part in parts}
+
+    def call(s: Inputs, fixed: Inputs, state: Tensor | None, **options: Any) -> tuple[Any, ...]:
+        whole = [fixed["decay_re"], fixed["weight_re"]]
+        if is_complex:
+            whole = [torch.complex(fixed[f"{name}_re"], fixed[f"{name}_im"]) for name in ("decay", "weight")]
+            state = None if state is None else torch.view_as_complex(state)
+        y, last = lti_scan(s["u"], *whole, state=state, **options)
+        return y, torch.view_as_real(last) if is_complex else last
+
+    return Case(
+        f"lti_scan, {backend}, {'complex' if is_complex else 'real'}, D {D}, N {N}, batch {batch}",
+        "lti_scan",
+        lambda T, dtype: {"u": normal(batch, T, D, dtype=dtype)},
+        call,
+        lambda dtype: normal(batch, D, N, *((2,) if is_complex else ()), dtype=accumulation(dtype)),
+        fixed,
+        backend=backend,
+        is_complex=is_complex,
     )
