@@ -12,14 +12,17 @@ from matrixstate.mixers import (
     AarenConfig,
     GateLoopConfig,
     GILRConfig,
+    GSSConfig,
     HGRNConfig,
     LRUConfig,
     MambaConfig,
+    MegaEMAConfig,
     MinGRUConfig,
     MinLSTMConfig,
     QRNNConfig,
     RGLRUConfig,
     RWKV4Config,
+    S4DConfig,
     S5Config,
     SRUConfig,
 )
@@ -272,6 +275,44 @@ def test_gateloop(real):
         return y @ mixer.output.weight.T, last if real else torch.view_as_real(last)
 
     check(GateLoopConfig(channels=C, real=real), definition)
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_s4d(rule):
+    def definition(mixer, x):
+        A = torch.complex(-mixer.log_rate.exp(), mixer.frequency)
+        step, C_ = mixer.log_step.exp()[:, None], torch.view_as_complex(mixer.readout)
+        a = torch.exp(step * A) if rule == "zoh" else (1 + step * A / 2) / (1 - step * A / 2)
+        b = (a - 1) / A if rule == "zoh" else step / (1 - step * A / 2)
+        h, last = scan(lambda t, h: a * h + b * x[t, :, None], torch.zeros_like(A))
+        z = gelu(2 * (C_ * h).sum(-1).real + mixer.skip * x)
+        y = (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T)
+        return y, torch.view_as_real(last / b)  # the op keeps h / b
+
+    check(S4DConfig(states=6, rule=rule), definition)
+
+
+def test_gss():
+    def definition(mixer, x):
+        gate, v = gelu(x @ mixer.inputs.weight.T).split([4 * WIDTH, C], dim=-1)
+        rate = torch.complex(-mixer.log_rate.exp(), mixer.log_frequency.exp())
+        a, C_ = torch.exp(rate), torch.view_as_complex(mixer.readout)
+        h, last = scan(lambda t, h: a * h + v[t, :, None], torch.zeros_like(C_))
+        s = (C_ * (a - 1) / rate * h).sum(-1).real
+        return (s @ mixer.expand.weight.T * gate) @ mixer.output.weight.T, torch.view_as_real(last)
+
+    check(GSSConfig(channels=C, states=3), definition)
+
+
+def test_mega_ema():
+    def definition(mixer, x):
+        p = torch.sigmoid(mixer.alpha)
+        q, written = 1 - p * torch.sigmoid(mixer.delta), p * mixer.beta
+        h, last = scan(lambda t, h: q * h + written * x[t, :, None], torch.zeros_like(p))
+        y = (mixer.gamma * h).sum(-1) / 3**0.5 + mixer.omega * x
+        return silu(y) @ mixer.output.weight.T, last / written
+
+    check(MegaEMAConfig(states=3), definition)
 
 
 def test_aaren_is_causal_attention_with_one_query():

@@ -4,14 +4,17 @@ from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
 from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
+from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
 from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
+from matrixstate.mixers.scan.mega_ema import MegaEMA, MegaEMAConfig
 from matrixstate.mixers.scan.min_gru import MinGRU, MinGRUConfig
 from matrixstate.mixers.scan.min_lstm import MinLSTM, MinLSTMConfig
 from matrixstate.mixers.scan.qrnn import QRNN, QRNNConfig
 from matrixstate.mixers.scan.rg_lru import RGLRU, RGLRUConfig
 from matrixstate.mixers.scan.rwkv4 import RWKV4, RWKV4Config
+from matrixstate.mixers.scan.s4d import S4D, S4DConfig
 from matrixstate.mixers.scan.s5 import S5, S5Config
 from matrixstate.mixers.scan.sru import SRU, SRUConfig
 
@@ -29,27 +32,35 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "aaren": AarenConfig,
     "mamba": MambaConfig,
     "gateloop": GateLoopConfig,
+    "s4d": S4DConfig,
+    "gss": GSSConfig,
+    "mega_ema": MegaEMAConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
     "GILR",
+    "GSS",
     "HGRN",
     "LRU",
     "QRNN",
     "RGLRU",
     "RWKV4",
+    "S4D",
     "S5",
     "SRU",
     "Aaren",
     "AarenConfig",
     "GILRConfig",
+    "GSSConfig",
     "GateLoop",
     "GateLoopConfig",
     "HGRNConfig",
     "LRUConfig",
     "Mamba",
     "MambaConfig",
+    "MegaEMA",
+    "MegaEMAConfig",
     "MinGRU",
     "MinGRUConfig",
     "MinLSTM",
@@ -57,6 +68,7 @@ __all__ = [
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV4Config",
+    "S4DConfig",
     "S5Config",
     "SRUConfig",
 ]

@@ -38,23 +38,24 @@ def lti_scan(
 
 def _by_chunks(u: Tensor, log_decay: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     B, T, D = u.shape
-    L, wide = min(CHUNK, T), state.real.dtype if state.is_complex() else state.dtype
+    L = min(CHUNK, T)
+    n, whole = -(-T // L), T // L  # chunks, and those without padding
+    wide = state.real.dtype if state.is_complex() else state.dtype
     powers = _powers(log_decay, L + 1)  # [D, N, L + 1]
     kernel = (weight[..., None] * powers[..., :L]).sum(1)
     kernel = kernel.real if kernel.is_complex() else kernel
-    parts = pad(u.to(wide), (0, 0, 0, -T % L)).view(B, -1, L, D).permute(3, 0, 1, 2).flatten(1, 2)  # [D, B·n, L]
+    parts = pad(u.to(wide), (0, 0, 0, -T % L)).view(B, n, L, D).permute(3, 0, 1, 2).flatten(1, 2)  # [D, B·n, L]
     within = parts @ _triangular(kernel).mT
-    whole = T // L  # chunks without padding
-    full = parts.unflatten(1, (B, -1))[:, :, :whole].flatten(1, 2)  # [D, B·whole, L]
-    written = _complex(full @ _pairs(powers[..., :L].flip(-1)).mT, log_decay).unflatten(1, (B, -1)).movedim(0, 2)
+    full = parts.unflatten(1, (B, n))[:, :, :whole].flatten(1, 2)  # [D, B·whole, L]
+    written = _complex(full @ _pairs(powers[..., :L].flip(-1)).mT, log_decay).unflatten(1, (B, whole)).movedim(0, 2)
     ends, last = linear_scan(written, decay=powers[..., L], state=state)
-    before = torch.cat([state[:, None], ends], dim=1)[:, : -(-T // L)]  # [B, n, D, N], before each chunk
+    before = torch.cat([state[:, None], ends], dim=1)[:, :n]  # [B, n, D, N], before each chunk
     seen = _pairs(weight[..., None] * powers[..., 1:]) * _signs(log_decay, wide)  # [D, (2) N, L]
     across = _pairs(before.movedim(2, 0).flatten(1, 2).mT).mT @ seen  # [D, B·n, L]
-    y = (within + across).unflatten(1, (B, -1)).permute(1, 2, 3, 0).flatten(1, 2)[:, :T]
+    y = (within + across).unflatten(1, (B, n)).permute(1, 2, 3, 0).flatten(1, 2)[:, :T]
     rest = T - whole * L
     if rest:
-        tail = parts.unflatten(1, (B, -1))[:, :, -1, :rest]  # [D, B, rest]
+        tail = parts.unflatten(1, (B, n))[:, :, -1, :rest]  # [D, B, rest]
         added = _complex(tail @ _pairs(powers[..., :rest].flip(-1)).mT, log_decay).movedim(0, 1)
         last = powers[..., rest] * last + added
     return y.to(u.dtype), last
