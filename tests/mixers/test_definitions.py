@@ -14,12 +14,15 @@ from matrixstate.mixers import (
     GatedDeltaProductConfig,
     GLAConfig,
     GRUConfig,
+    LEMConfig,
     LinearTransformerConfig,
     LSTMConfig,
     Mamba2Config,
+    MGUConfig,
     MRUConfig,
     RetNetConfig,
     RNNConfig,
+    SLSTMConfig,
 )
 
 
@@ -325,3 +328,42 @@ def test_forgetting_attention(pro):
         return y.flatten(1) @ mixer.output.weight.T
 
     check(ForgettingAttentionConfig(heads=2, pro=pro), definition)
+
+
+def test_mgu():
+    def step(u, w, state):
+        f = torch.sigmoid(state[0] @ w[1] + u[1])
+        return (f * torch.tanh((f * state[0]) @ w[0] + u[0]) + (1 - f) * state[0],)
+
+    check(MGUConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
+
+
+def test_lem():
+    def step(u, w, state):
+        y, z = state
+        d1, d2 = torch.sigmoid(y @ w[0] + u[0]), torch.sigmoid(y @ w[1] + u[1])
+        z = (1 - d1) * z + d1 * torch.tanh(y @ w[2] + u[2])
+        return (1 - d2) * y + d2 * torch.tanh(z @ w[3] + u[3]), z
+
+    check(LEMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_slstm(conv):
+    def definition(mixer, x):
+        u = convolved(x, mixer.conv) if conv else x
+        z, o = (x @ mixer.direct.weight.T).split(WIDTH, dim=1)
+        i, f = (u @ mixer.gates.weight.T).split(WIDTH, dim=1)
+        raw = [a.view(T, 2, 5) + b for a, b in zip((z, i, f, o), mixer.bias, strict=True)]
+        h, c, n, rows = *(torch.zeros(2, 5).double() for _ in range(3)), []
+        for t in range(T):
+            z, i, f, o = (a[t] + torch.einsum("hd,hde->he", h, R) for a, R in zip(raw, mixer.recurrent, strict=True))
+            c = torch.sigmoid(f) * c + i.exp() * torch.tanh(z)
+            n = torch.sigmoid(f) * n + i.exp()
+            h = torch.sigmoid(o) * c / n
+            rows.append(h)
+        y = torch.stack(rows)
+        y = torch.nn.functional.layer_norm(y, (5,), eps=EPS) * mixer.norm.weight
+        return y.flatten(1) @ mixer.output.weight.T
+
+    check(SLSTMConfig(heads=2, conv=conv), definition)

@@ -2,11 +2,42 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
+from matrixstate.mixers.cells.lem import LEM, LEMConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
 from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
+from matrixstate.mixers.cells.mgu import MGU, MGUConfig
+from matrixstate.mixers.cells.peephole_lstm import PeepholeLSTM, PeepholeLSTMConfig
 from matrixstate.mixers.cells.rnn import RNN, RNNConfig
+from matrixstate.mixers.cells.slstm import SLSTM, SLSTMConfig
 
-MIXERS: dict[str, type[MixerConfig]] = {"m2rnn": M2RNNConfig, "rnn": RNNConfig, "gru": GRUConfig, "lstm": LSTMConfig}
+MIXERS: dict[str, type[MixerConfig]] = {
+    "m2rnn": M2RNNConfig,
+    "rnn": RNNConfig,
+    "gru": GRUConfig,
+    "lstm": LSTMConfig,
+    "lem": LEMConfig,
+    "mgu": MGUConfig,
+    "peephole_lstm": PeepholeLSTMConfig,
+    "slstm": SLSTMConfig,
+}
 """Names of the family's mixers in configuration files."""
 
-__all__ = ["GRU", "LSTM", "M2RNN", "MIXERS", "RNN", "GRUConfig", "LSTMConfig", "M2RNNConfig", "RNNConfig"]
+__all__ = [
+    "GRU",
+    "LEM",
+    "LSTM",
+    "M2RNN",
+    "MGU",
+    "MIXERS",
+    "RNN",
+    "SLSTM",
+    "GRUConfig",
+    "LEMConfig",
+    "LSTMConfig",
+    "M2RNNConfig",
+    "MGUConfig",
+    "PeepholeLSTM",
+    "PeepholeLSTMConfig",
+    "RNNConfig",
+    "SLSTMConfig",
+]
