@@ -12,7 +12,8 @@ from small import small_config
 
 from matrixstate.cli.resume import accept_changes
 from matrixstate.errors import ConfigError, DataError
-from matrixstate.models import LanguageModel
+from matrixstate.mixers import S4DConfig
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 from matrixstate.training import Run, TextTrainingConfig, runtime, start, train
 from matrixstate.training.checkpoint import find_checkpoint, list_checkpoints
 from matrixstate.training.optimizer import RateConfig, decayed_parameters, learning_rate, make_optimizer
@@ -170,6 +171,20 @@ def test_a_rate_applies_to_the_parameters_that_it_names(tmp_path):
     held, begin = trained("held", rates=(frozen,)), trained("begin", rates=(RateConfig("*", 0.0),))
     assert all(torch.equal(plain[name], same[name]) for name in plain)
     assert {name for name in begin if torch.equal(begin[name], held[name])} == {"blocks.0.mixer.weight"}
+
+
+def test_modules_bound_the_learning_rate_of_their_parameters(tmp_path):
+    model = LanguageModel(ModelConfig(16, (BlockConfig(S4DConfig(states=2)),), 9))
+
+    def factors(rate, *rates):
+        options = dataclasses.replace(small_config(tmp_path).training, learning_rate=rate, rates=rates)
+        found = {id(p): g["factor"] for g in make_optimizer(model, options).param_groups for p in g["params"]}
+        return {name.rpartition(".")[2]: found[id(p)] for name, p in model.blocks[0].mixer.named_parameters()}
+
+    lower = dict.fromkeys(("log_rate", "frequency", "log_step"), 0.25)
+    assert factors(4e-3) == dict.fromkeys(factors(1e-3), 1.0) | lower
+    assert set(factors(5e-4).values()) == {1.0}
+    assert factors(4e-3, RateConfig("*.log_rate", 1.0))["log_rate"] == 1.0  # what a config says goes first
 
 
 def test_a_rate_that_matches_no_parameter_is_refused_before_anything_is_written(tmp_path):

@@ -1,4 +1,4 @@
-"""Parameters with special treatment: no weight decay, or float32 always.
+"""Parameters with special treatment: no weight decay, a bound on the learning rate, or float32 always.
 
 They are declared by name on the module's class. Attributes of the Parameter objects themselves would be lost where the
 objects are replaced, as `copy.deepcopy`, `Module.to_empty` and `load_state_dict(assign=True)` do.
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 # The attribute of a module that lists the names of its own parameters without weight decay.
 EXEMPT = "no_weight_decay"
+# That of a dict from names of its own parameters to the highest learning rate that each is trained at.
+CAPS = "learning_rate_caps"
 
 
 def without_weight_decay(model: nn.Module) -> set[str]:
@@ -20,6 +22,15 @@ def without_weight_decay(model: nn.Module) -> set[str]:
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         for name in getattr(module, EXEMPT, ())
+    }
+
+
+def learning_rate_caps(model: nn.Module) -> dict[str, float]:
+    """The highest learning rates of parameters by full name, from the `learning_rate_caps` of their modules."""
+    return {
+        f"{prefix}.{name}" if prefix else name: cap
+        for prefix, module in model.named_modules()
+        for name, cap in getattr(module, CAPS, {}).items()
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from matrixstate.errors import ConfigError, require
-from matrixstate.layers.parameters import without_weight_decay
+from matrixstate.layers.parameters import learning_rate_caps, without_weight_decay
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.Ad
     """AdamW over all parameters that require gradients, fused, with weight decay on `decayed_parameters` only.
 
     Each group has a "factor", by which `set_rate` multiplies its learning rate. If several `config.rates` match a
-    parameter, the first one applies.
+    parameter, the first one applies. For one that none matches the factor is 1, or what lowers the peak of its rate to
+    the `learning_rate_caps` of its module.
 
     Raises:
         ConfigError: a rate that matches no parameter.
@@ -76,11 +77,12 @@ def make_optimizer(model: nn.Module, config: OptimizerOptions) -> torch.optim.Ad
     problems = rate_problems(model, config.rates)
     if problems:
         raise ConfigError(problems)
-    decayed = decayed_parameters(model)
+    decayed, caps = decayed_parameters(model), learning_rate_caps(model)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}  # (has weight decay, factor) -> parameters
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            factor = next((rate.factor for rate in config.rates if fnmatchcase(name, rate.parameters)), 1.0)
+            capped = min(1.0, caps.get(name, math.inf) / config.learning_rate)
+            factor = next((rate.factor for rate in config.rates if fnmatchcase(name, rate.parameters)), capped)
             groups.setdefault((name in decayed, factor), []).append(parameter)
     options = [
         {"params": parameters, "weight_decay": config.weight_decay if is_decayed else 0.0, "factor": factor}

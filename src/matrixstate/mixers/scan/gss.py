@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from matrixstate.errors import require
+from matrixstate.layers.discretise import complex_expm1
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, at_least, check_inputs, make_config
 from matrixstate.layers.parameters import Float32Parameters
 from matrixstate.layers.projection import projection
@@ -75,7 +76,7 @@ class GSS(Float32Parameters, Mixer):
         gate, v = gelu(self.inputs(x)).split([self.expand.out_features, self.channels], dim=-1)
         log_decay = torch.complex(-self.log_rate.exp(), self.log_frequency.exp())
         C = torch.view_as_complex(self.readout.to(self.log_rate.dtype))
-        weight = C * torch.expm1(log_decay) / log_decay
+        weight = C * complex_expm1(log_decay) / log_decay
         before = None if state is None else torch.view_as_complex(state)
         s, last = lti_scan(v, log_decay.expand_as(weight), weight, state=before, mask=mask, reset=reset)
         return self.output(self.expand(s) * gate), torch.view_as_real(last)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from matrixstate.errors import require
+from matrixstate.layers.discretise import complex_expm1
 from matrixstate.layers.mixer import About, Mixer, MixerConfig, at_least, check_inputs, make_config, one_of, positive
 from matrixstate.layers.parameters import Float32Parameters
 from matrixstate.layers.projection import projection
@@ -20,9 +21,8 @@ class S4DConfig(MixerConfig):
     """h_t = ā h_{t-1} + b̄ x_t, y_t = 2 Re Σ_n C_n h_tn + D x_t, per channel, of pairs of N conjugate states.
 
     ā = e^{ΔA} and b̄ = (ā - 1)/A ("zoh"), or ā = (1 + ΔA/2)/(1 - ΔA/2) and b̄ = Δ/(1 - ΔA/2) ("bilinear"), with a step
-    Δ per channel. The output is (W_1 z) σ(W_2 z) of z = gelu(y_t). The authors train Δ and A at a lower rate, 1e-3: see
-    `training.rates`. Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space
-    Models".
+    Δ per channel. The output is (W_1 z) σ(W_2 z) of z = gelu(y_t). Δ and A have a learning rate of at most 1e-3, as the
+    authors do. Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """
 
     about: ClassVar[About] = About(
@@ -62,6 +62,7 @@ class S4D(Float32Parameters, Mixer):
     """
 
     float32 = no_weight_decay = ("log_step", "log_rate", "frequency")
+    learning_rate_caps: ClassVar[dict[str, float]] = dict.fromkeys(float32, 1e-3)
 
     def __init__(self, width: int, config: S4DConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class S4D(Float32Parameters, Mixer):
         step = self.log_step.exp()[:, None]
         if self.config.rule == "zoh":
             log_decay = step * A
-            return log_decay, 2 * C * torch.expm1(log_decay) / A
+            return log_decay, 2 * C * complex_expm1(log_decay) / A
         half = step * A / 2
         return torch.log1p(half) - torch.log1p(-half), 2 * C * step / (1 - half)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from matrixstate.layers.discretise import complex_expm1
 from matrixstate.layers.mixer import About, at_least, make_config, require_width
 from matrixstate.mixers.scan.complex_mixer import ComplexConfig, ComplexMixer
 
@@ -56,10 +57,11 @@ class S5(ComplexMixer):
     At initialisation each block has the eigenvalues of `legendre_frequencies`, with real parts of -1/2, and Δ is
     log-uniform. B and C are normal with variances 1/(4 N) and 1/(2 N) per part: what the authors' real B and complex C
     become in the basis of the eigenvectors, which is unitary, but for the tails that they cut off. ρ, ω and log Δ stay
-    float32 under narrower dtypes and have no weight decay; the authors train them at a lower learning rate too.
+    float32 under narrower dtypes and have no weight decay, and a learning rate of at most 1e-3, as the authors do.
     """
 
     no_weight_decay = float32 = ("rho", "omega", "log_step")
+    learning_rate_caps: ClassVar[dict[str, float]] = dict.fromkeys(float32, 1e-3)
 
     def __init__(self, width: int, config: S5Config | None = None, **options: Any) -> None:
         config = make_config(S5Config, width, config, options)
@@ -77,10 +79,7 @@ class S5(ComplexMixer):
     def transition(self) -> tuple[Tensor, Tensor]:
         rate, step = -self.rho.exp(), self.log_step.exp()
         x, y = step * rate, step * self.omega
-        growth = x.exp()
-        # e^{x + iy} - 1 without its cancellation for short steps: cos y - 1 = -2 sin²(y/2)
-        change = torch.complex(torch.expm1(x) * y.cos() - 2 * (y / 2).sin().square(), growth * y.sin())
-        return torch.polar(growth, y), change / torch.complex(rate, self.omega)
+        return torch.polar(x.exp(), y), complex_expm1(torch.complex(x, y)) / torch.complex(rate, self.omega)
 
 
 def legendre_frequencies(n: int) -> Tensor:
