@@ -1,96 +1,104 @@
-"""cell_scan: a user's cell, the cells that are ops of their own, sLSTM's stabiliser, and mistakes."""
+"""The cells of `cell_scan` against others, and against what defines them."""
 
 import pytest
 import torch
 
-from closeness import assert_equal_to_rounding
 from matrixstate.errors import ShapeError
-from matrixstate.ops import LSTM_VARIANTS, LSTMState, cell_scan, gru_scan, lstm_scan, peephole_lstm, rnn_scan, slstm
-from matrixstate.ops.cells.cell_scan import times
+from matrixstate.ops import CELLS, Cell, cell_scan, gru_scan, lstm_scan, rnn_scan
 
-F64, B, T, H, d = torch.float64, 3, 11, 2, 4
-
-
-def drawn(inputs, states):
-    """Inputs [B, T, H, d], weights [H, d, d] and a state, all leaves."""
-    x = [torch.randn(B, T, H, d, dtype=F64, requires_grad=True) for _ in range(inputs)]
-    w = [(torch.randn(H, d, d, dtype=F64) / d**0.5).requires_grad_() for _ in range(inputs)]
-    return x, w, [torch.randn(B, H, d, dtype=F64, requires_grad=True) for _ in range(states)]
+B, T, H, D = 2, 12, 2, 3
+F64 = torch.float64
 
 
-@pytest.mark.parametrize("clip", [None, 0.3])
-def test_cells_that_have_an_op_are_that_op(clip):
-    mask, reset = torch.rand(B, T) < 0.8, torch.rand(B, T) < 0.2
-    options = {"grad_clip": clip, "mask": mask, "reset": reset}
-
-    def rnn(h, x):
-        return (torch.tanh(times(h, w[0]) + x),)
-
-    def gru(h, x, xf, xr):
-        f, r = torch.sigmoid(times(h, w[1]) + xf), torch.sigmoid(times(h, w[2]) + xr)
-        return (f * h + (1 - f) * torch.tanh(times(h * r, w[0]) + x),)
-
-    for cell, op, n, states in ((rnn, rnn_scan, 1, 1), (gru, gru_scan, 3, 1), (None, lstm_scan, 4, 2)):
-        x, w, state = drawn(n, states)
-        if cell is None:  # without peepholes it is the usual LSTM
-            cell = peephole_lstm(*w, torch.ones(3, H, d, dtype=F64), "NP")
-        y, last = cell_scan(cell, x, state, **options)
-        given = LSTMState(*state) if states == 2 else state[0]
-        expected, after = op(*x, *w, given, backend="reference", **options)
-        after = after if states == 2 else (after,)
-        results = []
-        for out in ((y, *last), (expected, *after)):
-            loss = sum((r * torch.linspace(0.5, 1.5, r.numel()).double().view_as(r)).sum() for r in out)
-            results.append((*out, *torch.autograd.grad(loss, [*x, *w, *state])))
-        for i, (got, wanted) in enumerate(zip(*results, strict=True)):
-            assert_equal_to_rounding(got, wanted, f"{op.__name__}, {i}")
+def drawn(name, scale=1.0):
+    cell = CELLS[name]
+    inputs = {n: scale * torch.randn(B, T, H, D, dtype=F64) for n in cell.inputs}
+    matrices = {n: torch.randn(H, D, D, dtype=F64) for n in cell.matrices}
+    return inputs, matrices | {n: torch.randn(H, D, dtype=F64) for n in cell.vectors}
 
 
-@pytest.mark.parametrize("variant", LSTM_VARIANTS)
-def test_every_variant_of_the_lstm_leaves_out_its_part(variant):
-    x, w, (h, c) = drawn(4, 2)
-    p = torch.randn(3, H, d, dtype=F64)
-    y, _ = cell_scan(peephole_lstm(*w, p, variant), x, (h, c))
-    p = torch.zeros_like(p) if variant == "NP" else p
+@pytest.mark.parametrize("op", [rnn_scan, gru_scan, lstm_scan])
+def test_the_short_forms_are_the_same_cells(op):
+    inputs, weights = drawn(op.__name__.removesuffix("_scan"))
+    y, _ = cell_scan(op.__name__.removesuffix("_scan"), inputs, weights, grad_clip=1.0)
+    torch.testing.assert_close(op(**inputs, **weights, grad_clip=1.0, backend="reference")[0], y, rtol=0, atol=0)
+
+
+def test_slstm_is_its_sums_without_a_stabiliser():
+    inputs, w = drawn("slstm")
+    y, state = cell_scan("slstm", inputs, w)
+    h = c = n = torch.zeros(B, H, D, dtype=F64)
     for t in range(T):
-        z, i, f, o = (times(h, w_) + x_[:, t] for w_, x_ in zip(w, x, strict=True))
-        i = torch.ones_like(i) if variant == "NIG" else torch.sigmoid(i + p[0] * c)
-        f = torch.sigmoid(f + p[1] * c)
-        f = torch.ones_like(f) if variant == "NFG" else 1 - i if variant == "CIFG" else f
-        c = f * c + i * (z if variant == "NIAF" else torch.tanh(z))
-        o = torch.ones_like(o) if variant == "NOG" else torch.sigmoid(o + p[2] * c)
-        h = o * (c if variant == "NOAF" else torch.tanh(c))
-        assert_equal_to_rounding(y[:, t], h, f"step {t}")
+        z, i, f, o = (torch.einsum("bhd,hde->bhe", h, w["w" + g]) + inputs["x" + g][:, t] for g in ("", "i", "f", "o"))
+        c = f.sigmoid() * c + i.exp() * z.tanh()
+        n = f.sigmoid() * n + i.exp()
+        h = o.sigmoid() * c / n
+        torch.testing.assert_close(y[:, t], h)
+    torch.testing.assert_close(state[2] * state[3].exp(), n)
 
 
-@pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
-def test_slstm_is_its_definition_whatever_the_size_of_its_gates(offset):
-    """A constant added to all input gates cancels between c and n."""
-    x, w, _ = drawn(4, 0)
-    zeros = [torch.zeros(B, H, d, dtype=F64) for _ in range(4)]
-    moved = [x[0], x[1] + offset, x[2], x[3]]
-    y, last = cell_scan(slstm(*w), moved, zeros)
-    h = c = n = zeros[0]
+def test_slstm_stays_finite_where_its_gates_overflow():
+    inputs, weights = drawn("slstm", scale=1e4)
+    leaves = [leaf.requires_grad_() for leaf in (*inputs.values(), *weights.values())]
+    y, state = cell_scan("slstm", inputs, weights)
+    assert state[2].min() >= 1  # so a floor of 1 would change nothing
+    gradients = torch.autograd.grad(y.sum(), leaves)
+    assert all(a.isfinite().all() for a in (y, *gradients))
+
+
+def test_a_variant_of_the_lstm_is_the_vanilla_one_with_that_gate_open():
+    inputs, weights = drawn("peephole_lstm")
+    for gate, name in (("i", "input"), ("f", "forget"), ("o", "output")):
+        opened = {n: torch.full_like(x, 1e6) if n == "x" + gate else x for n, x in inputs.items()}
+        fewer = ({n: a for n, a in group.items() if not n.endswith(gate)} for group in (inputs, weights))
+        y, _ = cell_scan(f"lstm_no_{name}_gate", *fewer)
+        torch.testing.assert_close(y, cell_scan("peephole_lstm", opened, weights)[0], rtol=0, atol=0)
+
+
+def test_a_multiplicative_lstm_without_its_product_is_the_lstm():
+    inputs, weights = drawn("lstm")
+    y, _ = cell_scan("lstm", inputs, weights)
+    eye = torch.eye(D, dtype=F64).expand(H, D, D)
+    same, _ = cell_scan("multiplicative_lstm", inputs | {"xm": 2 * torch.ones_like(y)}, weights | {"wm": eye / 2})
+    torch.testing.assert_close(same, y)
+
+
+def test_elementwise_cells_are_their_few_lines():
+    inputs, w = drawn("elstm")
+    c = h = torch.zeros(B, H, D, dtype=F64)
+    y, _ = cell_scan("elstm", inputs, w)
+    relu, _ = cell_scan("indrnn", {"x": inputs["x"]}, {"u": w["v"]})
     for t in range(T):
-        z, i, f, o = (times(h, w_) + x_[:, t] for w_, x_ in zip(w, x, strict=True))
-        c = torch.sigmoid(f) * c + i.exp() * torch.tanh(z)
-        n = torch.sigmoid(f) * n + i.exp()
-        h = torch.sigmoid(o) * c / n
-        assert_equal_to_rounding(y[:, t], h, f"step {t}")
-    assert_equal_to_rounding((last[3] - offset).exp() * last[1], c, "c")
-    assert last[2].min() >= 1  # so a floor of 1 would change nothing
-    gradients = torch.autograd.grad(y.sum(), [*x, *w])
-    assert all(g.isfinite().all() and g.any() for g in gradients)
+        f = 1 / (1 + torch.exp(-(w["vf"] * c + inputs["xf"][:, t])))
+        c = f * c + (1 - f) * torch.tanh(w["v"] * c + inputs["x"][:, t])
+        h = (w["v"] * h + inputs["x"][:, t]).clamp(min=0)
+        torch.testing.assert_close(y[:, t], c)
+        torch.testing.assert_close(relu[:, t], h)
 
 
-def test_mistakes_are_named():
-    x, _, (h,) = drawn(1, 1)
-    with pytest.raises(ShapeError, match="cell_scan: inputs and state must have a tensor at least, got 0 and 1"):
-        cell_scan(lambda h: (h,), [], (h,))
-    with pytest.raises(ShapeError, match="cell_scan: cell must return a state like the one it was given"):
-        cell_scan(lambda h, x: (h, x), x, (h,))
-    with pytest.raises(ShapeError, match=r"cell_scan: state\[0\] must be torch.float64 \[3, 2, 4\]"):
-        cell_scan(lambda h, x: (h,), x, (h.float(),))
-    y, state = cell_scan(lambda h, x: (h,), [x[0][:, :0]], (h,))
-    assert y.shape == (B, 0, H, d)
-    assert torch.equal(state[0], h)
+def test_a_padded_step_leaves_every_state_unchanged_and_a_reset_beside_it_is_ignored():
+    mask = torch.ones(B, T, dtype=torch.bool)
+    mask[:, 5:] = False
+    for name in CELLS:
+        inputs, weights = drawn(name)
+        _, padded = cell_scan(name, inputs, weights, mask=mask, reset=~mask)
+        _, short = cell_scan(name, {n: x[:, :5] for n, x in inputs.items()}, weights)
+        assert all(torch.equal(a, b) for a, b in zip(padded, short, strict=True))
+
+
+def test_a_cell_of_ones_own():
+    leaky = Cell("leaky", ("x",), (), ("a",), ("h",), lambda state, x, a: (a * state[0] + x,))
+    x, a = torch.randn(B, 3, H, D), torch.rand(H, D)
+    y, (last,) = cell_scan(leaky, {"x": x}, {"a": a})
+    torch.testing.assert_close(last, a * (a * x[:, 0] + x[:, 1]) + x[:, 2])
+    assert torch.equal(y[:, -1], last)
+
+
+def test_errors_name_the_cells_the_inputs_and_the_states():
+    inputs, weights = drawn("mgu")
+    with pytest.raises(ShapeError, match=r"cell_scan: cell must be a Cell or one of rnn, .*got 'mlstm'"):
+        cell_scan("mlstm", inputs, weights)
+    with pytest.raises(ShapeError, match=r"cell_scan: weights of mgu must be w, wf, got w"):
+        cell_scan("mgu", inputs, {"w": weights["w"]})
+    with pytest.raises(ShapeError, match=r"cell_scan: state must be a tuple of h for mgu, got Tensor"):
+        cell_scan("mgu", inputs, weights, torch.zeros(B, H, D, dtype=F64))

@@ -24,9 +24,7 @@ derives the formulas. Units that several ops share are the modules with an under
 from matrixstate.ops._checks import accumulation_dtype
 from matrixstate.ops._dispatch import OPS, backends, prefer
 from matrixstate.ops.attn import AttentionState, ForgettingState, attention
-from matrixstate.ops.cells import LSTMState, gru_scan, lstm_scan, rnn_scan
-from matrixstate.ops.cells.cell_scan import cell_scan
-from matrixstate.ops.cells.library import LSTM_VARIANTS, indrnn, lem, mgu, peephole_lstm, slstm
+from matrixstate.ops.cells import CELLS, Cell, LSTMState, cell_scan, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
@@ -48,9 +46,10 @@ from matrixstate.ops.selective import selective_scan
 from matrixstate.ops.snap import SnapState, snap_scan
 
 __all__ = [
-    "LSTM_VARIANTS",
+    "CELLS",
     "OPS",
     "AttentionState",
+    "Cell",
     "ForgettingState",
     "LSTMState",
     "M2RNNWeights",
@@ -70,8 +69,6 @@ __all__ = [
     "gated_delta_product",
     "gated_delta_rule",
     "gru_scan",
-    "indrnn",
-    "lem",
     "linear",
     "linear_attention",
     "linear_scan",
@@ -80,18 +77,15 @@ __all__ = [
     "m2rnn_scan",
     "m2rnn_step",
     "matrix_scan",
-    "mgu",
     "mlstm_scan",
     "mru_scan",
     "mru_step",
     "normalised_scan",
     "outer_scan",
-    "peephole_lstm",
     "prefer",
     "rnn_scan",
     "scaled_matrix_scan",
     "selective_scan",
-    "slstm",
     "snap_scan",
     "write_share",
 ]

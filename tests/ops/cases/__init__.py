@@ -4,7 +4,7 @@ from typing import Literal
 
 from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
-from cases.others import attends, cell, conv, m2rnn
+from cases.others import attends, cell, conv, m2rnn, named_cell
 from cases.quotient import QUOTIENTS, mlstm, normalised
 from cases.rank_one import delta, outer, rule
 from cases.scan import LINEAR, linear, lti, selective
@@ -95,6 +95,7 @@ CASES = [
         for decay, micro_steps in (("none", 1), ("head", 1), ("channel", 2))
     ),
     *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
+    *(named_cell(name) for name in ("slstm", "lem", "mgu", "indrnn", "lstm_coupled")),
     cell("triton", "rnn"),
     cell("triton", "gru", heads=1),
     cell("triton", "lstm", heads=1),

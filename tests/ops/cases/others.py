@@ -1,16 +1,19 @@
 """Cases of the non-linear recurrences, the short convolution and attention."""
 
+from collections import namedtuple
 from typing import Any, Literal
 
 import torch
 
 from cases.case import B, Case, Inputs, accumulation, kept, log_decays, near_identity, normal
 from matrixstate.ops import (
+    CELLS,
     AttentionState,
     ForgettingState,
     LSTMState,
     attention,
     causal_conv,
+    cell_scan,
     gru_scan,
     lstm_scan,
     m2rnn_scan,
@@ -87,6 +90,32 @@ def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, gr
         fixed,
         backend=backend,
         dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
+    )
+
+
+def named_cell(name: str, d: int = 4, heads: int = 3) -> Case:
+    """A cell by its name; inputs are shared by all heads."""
+    of = CELLS[name]
+    kind = namedtuple("State", of.state)
+
+    def state(dtype: torch.dtype) -> Any:
+        wide = accumulation(dtype)
+        drawn = {n: normal(B, heads, d, dtype=wide) for n in of.state}
+        if "n" in drawn:  # a normaliser of terms of which the largest is 1
+            drawn["n"] = 1.2 + kept(B, heads, d, dtype=wide)
+        return kind(**drawn)
+
+    def fixed(dtype: torch.dtype) -> Inputs:
+        matrices = {w: normal(heads, d, d, dtype=dtype, scale=1.1 / d**0.5) for w in of.matrices}
+        return matrices | {w: normal(heads, d, dtype=dtype) for w in of.vectors}
+
+    return Case(
+        f"{name}, reference, d {d}, {heads} heads",
+        "cell_scan",
+        lambda T, dtype: {x: normal(B, T, 1, d, dtype=dtype) for x in of.inputs},
+        lambda s, fixed, state, **options: cell_scan(name, s, fixed, state, **options),
+        state,
+        fixed,
     )
 
 

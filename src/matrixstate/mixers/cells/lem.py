@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from matrixstate.layers.mixer import About, State, make_config
 from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import cell_scan, lem
+from matrixstate.ops import cell_scan
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LEMConfig(CellConfig):
     about: ClassVar[About] = About(
         recurrence="z = (1 - d1) z + d1 tanh(y W + x); y = (1 - d2) y + d2 tanh(z W + x); d1, d2 = σ(y W + x)",
         state="2 x heads x head_size",
-        op=None,
+        op="cell_scan",
         source="Rusch et al. 2022, arXiv:2110.04744",
         forms=("step",),
     )
@@ -52,8 +52,11 @@ class LEM(CellMixer):
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, State]:
-        state = self._zeros(len(inputs[0])) if state is None else state
-        y, last = cell_scan(lem(*weights), inputs, state, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
+        x, w = (
+            dict(zip((letter + n for n in "12zy"), a, strict=True))
+            for letter, a in zip("xw", (inputs, weights), strict=True)
+        )
+        y, last = cell_scan("lem", x, w, state, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
         return y, LEMState(*last)
 
     def _zeros(self, batch: int) -> LEMState:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from matrixstate.layers.mixer import About, State, make_config
 from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import cell_scan, mgu
+from matrixstate.ops import cell_scan
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MGUConfig(CellConfig):
     about: ClassVar[About] = About(
         recurrence="f = σ(h W_f + x_f); h = f tanh((f h) W + x) + (1 - f) h; y = h",
         state="heads x head_size",
-        op=None,
+        op="cell_scan",
         source="Zhou et al. 2016, arXiv:1603.09420",
         forms=("step",),
     )
@@ -40,6 +40,8 @@ class MGU(CellMixer):
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, State]:
-        first = (self._zeros(len(inputs[0])),) if state is None else (state,)
-        y, (h,) = cell_scan(mgu(*weights), inputs, first, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
+        x: dict[str, Tensor] = dict(zip(("x", "xf"), inputs, strict=True))
+        w: dict[str, Tensor] = dict(zip(("w", "wf"), weights, strict=True))
+        first, clip = None if state is None else (state,), self.config.grad_clip
+        y, (h,) = cell_scan("mgu", x, w, first, grad_clip=clip, mask=mask, reset=reset)
         return y, h

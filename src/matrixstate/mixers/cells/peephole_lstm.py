@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from matrixstate.errors import require
 from matrixstate.layers.mixer import About, State, make_config, one_of
 from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import LSTM_VARIANTS, LSTMState, cell_scan, peephole_lstm
+from matrixstate.ops import CELLS, LSTMState, cell_scan
+
+VARIANTS = {  # the cells that they are
+    "vanilla": "peephole_lstm",
+    "NIG": "lstm_no_input_gate",
+    "NFG": "lstm_no_forget_gate",
+    "NOG": "lstm_no_output_gate",
+    "NIAF": "lstm_linear_input",
+    "NOAF": "lstm_linear_output",
+    "CIFG": "lstm_coupled",
+}
 
 
 @dataclass(frozen=True)
@@ -23,47 +33,49 @@ class PeepholeLSTMConfig(CellConfig):
     about: ClassVar[About] = About(
         recurrence="i, f = σ(h W + p c + x); c = f c + i tanh(h W + x); o = σ(h W + p c + x); h = o tanh(c); y = h",
         state="2 x heads x head_size",
-        op=None,
+        op="cell_scan",
         source="Greff et al. 2017, arXiv:1503.04069",
         forms=("step",),
     )
 
-    variant: Literal["vanilla", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "NP"] = "vanilla"
+    variant: Literal["vanilla", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG"] = "vanilla"
     """What is left out: input, forget or output gate (NIG, NFG, NOG), the tanh at the input or the output (NIAF, NOAF),
-    the forget gate for 1 - i (CIFG), the peepholes (NP, the usual LSTM)."""
+    the input gate for 1 - f (CIFG). Without peepholes (NP) it is the mixer `lstm`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(one_of(self, "variant", *LSTM_VARIANTS))
+        require(one_of(self, "variant", *VARIANTS))
 
     def make(self, width: int) -> "PeepholeLSTM":
         return PeepholeLSTM(width, self)
 
 
 class PeepholeLSTM(CellMixer):
-    """The mixer of `PeepholeLSTMConfig`. Inputs and weights are ordered candidate, input, forget, output.
+    """The mixer of `PeepholeLSTMConfig`. Inputs and weights are ordered candidate, input, forget, output; a gate that
+    a variant has not is missing.
 
     State: `LSTMState` of h and c, [B, H, d] each. Peepholes start at 0, the bias of the forget gate at 1.
     """
 
-    inputs_per_cell = 4
+    inputs_per_cell: int  # by the variant
 
     no_weight_decay = ("bias", "recurrent", "peepholes")
 
     def __init__(self, width: int, config: PeepholeLSTMConfig | None = None, **options: Any) -> None:
         config = make_config(PeepholeLSTMConfig, width, config, options)
+        self.cell = CELLS[VARIANTS[config.variant]]
+        self.inputs_per_cell = len(self.cell.inputs)
         super().__init__(width, config)
-        self.variant = config.variant
-        self.peepholes = nn.Parameter(torch.zeros(3, config.heads, self.size))  # of i, f and o
-        nn.init.ones_(self.bias.data[2])
+        self.peepholes = nn.Parameter(torch.zeros(len(self.cell.vectors), config.heads, self.size))
+        if "xf" in self.cell.inputs:
+            nn.init.ones_(self.bias.data[self.cell.inputs.index("xf")])
 
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, State]:
-        state = self._zeros(len(inputs[0])) if state is None else state
-        (w, wi, wf, wo), peepholes = weights, self.peepholes.to(state[0].dtype)
-        step, clip = peephole_lstm(w, wi, wf, wo, peepholes, self.variant), self.config.grad_clip
-        y, last = cell_scan(step, inputs, state, grad_clip=clip, mask=mask, reset=reset)
+        x = dict(zip(self.cell.inputs, inputs, strict=True))
+        w = dict(zip((*self.cell.matrices, *self.cell.vectors), (*weights, *self.peepholes), strict=True))
+        y, last = cell_scan(self.cell, x, w, state, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
         return y, LSTMState(*last)
 
     def _zeros(self, batch: int) -> LSTMState:

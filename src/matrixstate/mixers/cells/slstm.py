@@ -20,7 +20,7 @@ from matrixstate.layers.mixer import (
 from matrixstate.layers.norm import HeadNorm
 from matrixstate.layers.projection import projection
 from matrixstate.layers.short_conv import ShortConv
-from matrixstate.ops import accumulation_dtype, cell_scan, slstm
+from matrixstate.ops import accumulation_dtype, cell_scan
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SLSTMConfig(MixerConfig):
     about: ClassVar[About] = About(
         recurrence="c = σ(f) c + e^i tanh(z); n = σ(f) n + e^i; h = σ(o) c / n; y = h; z, i, f, o = R h + W x",
         state="4 x width, and conv - 1 inputs",
-        op=None,
+        op="cell_scan",
         source="Beck et al. 2024, arXiv:2405.04517",
         forms=("step",),
     )
@@ -95,11 +95,10 @@ class SLSTM(Mixer):
         u, conv = (x, None) if self.conv is None else self.conv(x, state.conv, mask, reset)
         z, o = self.direct(x).chunk(2, dim=-1)
         i, f = self.gates(u).chunk(2, dim=-1)
-        inputs = [
-            part.unflatten(-1, self.shape) + bias.to(x.dtype)
-            for part, bias in zip((z, i, f, o), self.bias, strict=True)
-        ]
-        y, last = cell_scan(slstm(*self.recurrent), inputs, state[1:], mask=mask, reset=reset)
+        inputs, weights = {}, {}
+        for name, part, bias, weight in zip(("", "i", "f", "o"), (z, i, f, o), self.bias, self.recurrent, strict=True):
+            inputs["x" + name], weights["w" + name] = part.unflatten(-1, self.shape) + bias.to(x.dtype), weight
+        y, last = cell_scan("slstm", inputs, weights, tuple(state[1:]), mask=mask, reset=reset)
         return self.output(self.norm(y).flatten(2)), SLSTMState(conv, *last)
 
     def init_state(self, batch: int) -> SLSTMState:

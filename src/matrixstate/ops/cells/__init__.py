@@ -1,4 +1,4 @@
-"""Non-linear recurrent cells with a vector per head: RNN, GRU and LSTM."""
+"""Non-linear recurrent cells with a vector per head: RNN, GRU and LSTM, and any cell by `cell_scan`."""
 
 from typing import NamedTuple
 
@@ -16,6 +16,10 @@ from matrixstate.ops._checks import (
 )
 from matrixstate.ops._dispatch import implementation
 from matrixstate.ops._heads import most_heads
+from matrixstate.ops.cells.by_name import cell_scan
+from matrixstate.ops.cells.equations import CELLS, Cell
+
+__all__ = ["CELLS", "Cell", "LSTMState", "cell_scan", "gru_scan", "lstm_scan", "rnn_scan"]
 
 
 class LSTMState(NamedTuple):

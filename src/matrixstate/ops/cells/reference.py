@@ -1,18 +1,18 @@
 """The definitions of the non-linear vector cells: plain PyTorch, one step after another. Gradients are autograd's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from matrixstate.ops._checks import widened
+from matrixstate.ops._checks import full_precision, widened
 from matrixstate.ops._gradient import clamp_gradient
 from matrixstate.ops._heads import share
 from matrixstate.ops._plain import unsupported
+from matrixstate.ops.cells import equations
+from matrixstate.ops.cells.equations import Cell, State
 
-__all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
-
-State = tuple[Tensor, ...]  # tensors [B,H,d], h first
+__all__ = ["cell_scan", "gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
 
 
 @widened
@@ -24,8 +24,8 @@ def rnn_scan(
     """
     (w,) = _shared_weights(h, w)
 
-    def step(h: Tensor, x: Tensor) -> State:
-        return (torch.tanh(_times(h, w) + x),)
+    def step(state: State, x: Tensor) -> State:
+        return equations.rnn(state, x=x, w=w)
 
     return _scan(step, (x,), (h,), grad_clip, mask, reset)
 
@@ -47,10 +47,8 @@ def gru_scan(
     """As `rnn_scan`, with bias [d] or [H,d] where the reset gate acts after the product, else None."""
     w, wf, wr = _shared_weights(h, w, wf, wr)
 
-    def step(h: Tensor, x: Tensor, xf: Tensor, xr: Tensor) -> State:
-        f, r = torch.sigmoid(_times(h, wf) + xf), torch.sigmoid(_times(h, wr) + xr)
-        z = torch.tanh(_times(h * r, w) + x) if bias is None else torch.tanh(r * (_times(h, w) + bias) + x)
-        return (f * h + (1 - f) * z,)
+    def step(state: State, x: Tensor, xf: Tensor, xr: Tensor) -> State:
+        return equations.gru(state, x=x, xf=xf, xr=xr, w=w, wf=wf, wr=wr, bias=bias)
 
     return _scan(step, (x, xf, xr), (h,), grad_clip, mask, reset)
 
@@ -74,22 +72,37 @@ def lstm_scan(
     """As `rnn_scan`, with c [B,H,d] after h -> y, h, c."""
     w, wi, wf, wo = _shared_weights(h, w, wi, wf, wo)
 
-    def step(h: Tensor, c: Tensor, x: Tensor, xi: Tensor, xf: Tensor, xo: Tensor) -> State:
-        i, f, o = (torch.sigmoid(_times(h, weight) + gate) for weight, gate in ((wi, xi), (wf, xf), (wo, xo)))
-        c = f * c + i * torch.tanh(_times(h, w) + x)
-        return o * torch.tanh(c), c
+    def step(state: State, x: Tensor, xi: Tensor, xf: Tensor, xo: Tensor) -> State:
+        return equations.lstm(state, x=x, xi=xi, xf=xf, xo=xo, w=w, wi=wi, wf=wf, wo=wo)
 
     return _scan(step, (x, xi, xf, xo), (h, c), grad_clip, mask, reset)
+
+
+def cell_scan(
+    cell: Cell,
+    inputs: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    state: State,
+    grad_clip: float | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, State]:
+    """Any cell, with the names of its inputs and weights -> y in the dtype of the inputs, state."""
+    x, dtype = inputs[cell.inputs[0]], state[0].dtype
+    wide = {name: share(w.to(dtype), 0, state[0].shape[1]) for name, w in weights.items()}
+
+    def step(state: State, *now: Tensor) -> State:
+        return cell.step(state, **dict(zip(cell.inputs, now, strict=True)), **wide)
+
+    with full_precision(x):
+        ordered = tuple(inputs[name].to(dtype) for name in cell.inputs)
+        y, *last = _scan(step, ordered, state, grad_clip, mask, reset)
+    return y.to(x.dtype), tuple(last)
 
 
 def _shared_weights(h: Tensor, *weights: Tensor) -> list[Tensor]:
     """Weights for every head of the state h."""
     return [share(w, 0, h.shape[1]) for w in weights]
-
-
-def _times(h: Tensor, w: Tensor) -> Tensor:
-    """h [B,H,d] times w [H,d,d], head by head."""
-    return torch.einsum("bhd,hde->bhe", h, w)
 
 
 def _scan(
@@ -105,7 +118,7 @@ def _scan(
     for t, now in enumerate(zip(*(x.unbind(dim=1) for x in inputs), strict=True)):
         if reset is not None:
             state = tuple(s.masked_fill(reset[:, t, None, None], 0) for s in state)
-        after = step(*state, *now)
+        after = step(state, *now)
         if grad_clip is not None:
             after = tuple(clamp_gradient(s, torch.ones_like(s, dtype=torch.bool), grad_clip) for s in after)
         if (

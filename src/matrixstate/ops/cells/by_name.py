@@ -1,0 +1,90 @@
+"""One op for every vector cell: by name, or a cell of one's own."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from matrixstate.errors import ShapeError
+from matrixstate.ops._checks import expect, expect_clip, expect_flags, expect_floating, first_state
+from matrixstate.ops._dispatch import implementation
+from matrixstate.ops._heads import most_heads
+from matrixstate.ops.cells.equations import CELLS, Cell
+
+OP = "cell_scan"
+
+
+def cell_scan(
+    cell: str | Cell,
+    inputs: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    state: tuple[Tensor, ...] | None = None,
+    *,
+    grad_clip: float | None = None,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The steps of a cell, one after another. Sizes are those of `rnn_scan`.
+
+    Args:
+        cell: a name from `CELLS`, or a `Cell`. `rnn_scan`, `gru_scan` and `lstm_scan` have faster backends.
+        inputs: for each name in `cell.inputs` a [B, T, H·, d] floating point tensor, all of one dtype.
+        weights: for each name in `cell.matrices` a [H·, d, d] and in `cell.vectors` a [H·, d] floating point tensor,
+            all of one dtype. A vector serves a diagonal recurrence or the peepholes of an LSTM.
+        state: a tensor [B, H, d] for each name in `cell.state`, in the dtype of the inputs but at least float32.
+            Default: zeros.
+        grad_clip, mask, reset: as in `rnn_scan`; the gradients of all the state's tensors are clamped.
+        backend: "auto" takes the first that can run; a name from `OPS` takes that one or raises.
+
+    Returns:
+        y: [B, T, H, d], dtype of the inputs. The first tensor of the state after every step.
+        state: the tensors after the last step, to be passed to the next call.
+
+    Raises:
+        ShapeError: an unknown cell, other names than the cell's, a shape, dtype or device other than the above, or head
+            counts that do not divide.
+        BackendUnavailable: no allowed backend can run these inputs.
+
+    Cost: B·T·H·d² multiply-adds for each matrix. Sources: README of this folder.
+    """
+    cell = _named(cell)
+    _expect_names("inputs", inputs, cell.inputs, cell)
+    _expect_names("weights", weights, cell.matrices + cell.vectors, cell)
+    x = inputs[cell.inputs[0]]
+    expect_floating(OP, cell.inputs[0], x, "B T H d")
+    B, T, _, d = x.shape
+    for name in cell.inputs:
+        expect_floating(OP, name, inputs[name], "B T H d")
+        expect(OP, name, inputs[name], (B, T, inputs[name].shape[2], d), x)
+    for names, width in ((cell.matrices, (d, d)), (cell.vectors, (d,))):
+        for name in names:
+            expect_floating(OP, name, weights[name], " ".join(["H", *"d" * len(width)]))
+            expect(OP, name, weights[name], (weights[name].shape[0], *width), x, next(iter(weights.values())).dtype)
+    heads = {name: a.shape[2] for name, a in inputs.items()} | {name: w.shape[0] for name, w in weights.items()}
+    H = most_heads(OP, **heads)
+    expect_clip(OP, grad_clip)
+    expect_flags(OP, x, mask=mask, reset=reset)
+    if state is not None and (not isinstance(state, tuple) or len(state) != len(cell.state)):
+        found = f"{len(state)} tensors" if isinstance(state, tuple) else type(state).__name__
+        raise ShapeError(f"{OP}: state must be a tuple of {', '.join(cell.state)} for {cell.name}, got {found}")
+    given = (None,) * len(cell.state) if state is None else state
+    first = tuple(first_state(OP, s, (B, H, d), x, f"state.{name}") for name, s in zip(cell.state, given, strict=True))
+    run = implementation(OP, backend, x.device.type, x.dtype)
+    if T == 0:
+        return x.new_zeros(B, 0, H, d), first
+    reset = reset if reset is None or mask is None else reset & mask
+    return run(cell, inputs, weights, first, grad_clip, mask, reset)
+
+
+def _named(cell: str | Cell) -> Cell:
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise ShapeError(f"{OP}: cell must be a Cell or one of {', '.join(CELLS)}, got {cell!r}")
+    return CELLS[cell]
+
+
+def _expect_names(argument: str, tensors: Mapping[str, Tensor], names: tuple[str, ...], cell: Cell) -> None:
+    if set(tensors) != set(names):
+        wanted, found = ", ".join(names), ", ".join(tensors) or "none"
+        raise ShapeError(f"{OP}: {argument} of {cell.name} must be {wanted}, got {found}")
