@@ -10,7 +10,9 @@ from matrixstate.mixers import (
     GatedDeltaNetConfig,
     M2RNNConfig,
     Mamba2Config,
+    MambaConfig,
     MRUConfig,
+    RGLRUConfig,
 )
 from matrixstate.models.config import BlockConfig, ModelConfig
 
@@ -95,6 +97,24 @@ def _laptop(mixer: MixerConfig, attention: tuple[int, ...] = (2, 6, 10), m2rnn: 
 # TinyStories-33M: GPT-Neo's shape, and mru-lm's config/tinystories (4 blocks, width 768, 12 heads).
 _tinystories = partial(_stack, 768, 4, vocabulary=50_257)
 
+# Griffin's smallest size: 12 blocks of width 768, gated MLPs of three times the width, recurrences of 1,024 channels;
+# one block in three is local attention. Hawk has recurrences alone. Source: De et al. 2024, table 1.
+_RG_LRU = RGLRUConfig(channels=1024, heads=16)
+_LOCAL = AttentionConfig(heads=6, key_heads=1, window=1024, positions="rotary")
+
+
+def _griffin(layout: tuple[MixerConfig, ...]) -> ModelConfig:
+    blocks = tuple(BlockConfig(mixer, MLPConfig(2304, "geglu")) for mixer in layout)
+    return ModelConfig(width=768, blocks=blocks, norm="rms")
+
+
+def _samba() -> ModelConfig:
+    """Mamba and sliding-window attention in turns, each with an MLP: Ren et al. 2024, "Samba", at a laptop's size."""
+    windowed = AttentionConfig(heads=4, window=64, positions="rotary")
+    blocks = tuple(BlockConfig(mixer, MLPConfig(512, "swiglu")) for mixer in (MambaConfig(), windowed))
+    return ModelConfig(width=192, blocks=3 * blocks, norm="rms")
+
+
 PRESETS: dict[str, Make] = {
     "shakespeare-mru": partial(_shakespeare, _MRU_384),
     "shakespeare-m2rnn": partial(_shakespeare, _M2RNN_384),
@@ -121,6 +141,9 @@ PRESETS: dict[str, Make] = {
     "hybrid-mamba2-410m-one-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(0,)),
     "hybrid-mamba2-410m-three-m2rnn": partial(_paper_410m, _MAMBA2_PAPER, m2rnn=(3, 11, 19)),
     "hybrid-m2rnn-7b-moe": _paper_7b,
+    "hawk-100m": partial(_griffin, 12 * (_RG_LRU,)),
+    "griffin-100m": partial(_griffin, 4 * (_RG_LRU, _RG_LRU, _LOCAL)),
+    "samba-laptop": _samba,
     "m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP, ()),
     "hybrid-m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP),
     "hybrid-gated-deltanet-laptop": partial(_laptop, _GATED_DELTANET_LAPTOP),
