@@ -1,6 +1,9 @@
 """Strictness for every test: fixed seeds, uninitialized memory filled with NaN, and skips that can be forbidden."""
 
 import os
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before anything imports Triton: on a CPU its kernels are interpreted.
@@ -98,3 +101,20 @@ def case(request):
     """A case of tests/ops/cases, by indirect parametrization; skipped if its backend cannot run here."""
     need(request.param.op, request.param.backend, request.param.dtype)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def published():
+    """A module of a published implementation by its name, such as "transformers"; skips the test where it is absent."""
+
+    def find(name):
+        package = name.partition(".")[0]
+        if find_spec(package) is None:
+            if os.environ.get("MATRIXSTATE_TEST_SKIPS") == "listed":
+                pytest.fail(f"{package} must be installed here: pip install -e '.[dev]'")
+            pytest.skip(f"{package} is not installed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what they import
+            return import_module(name)
+
+    return find
