@@ -80,7 +80,9 @@ struct Task {
         const bool aligned = reinterpret_cast<uintptr_t>(to) % 64 == 0 && s.R % 16 == 0;
         return D == Dtype::float32 && aligned && s.B * s.T * s.row() >= LARGE;
     }
-    void copy(float* to, const float* from, int64_t numbers) const { std::memcpy(to, from, numbers * sizeof(float)); }
+    void copy(float* to, const float* from, int64_t numbers) const {
+        if (numbers > 0) std::memcpy(to, from, numbers * sizeof(float));  // an array of no numbers may be a null pointer
+    }
     void clear(float* to, int64_t numbers) const { std::memset(to, 0, numbers * sizeof(float)); }
 
     void start(const Sums& sums) const {
