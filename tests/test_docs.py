@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from matrixstate.mixers import MIXERS
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
 
@@ -27,6 +29,11 @@ def test_the_readmes_python_runs(capsys, tmp_path, monkeypatch):
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
+
+
+def test_every_mixer_stands_in_the_landscape():
+    text = (ROOT / "docs" / "landscape.md").read_text(encoding="utf-8")
+    assert [kind for kind in MIXERS if f"`{kind}`" not in text] == []
 
 
 def test_every_module_has_a_docstring():

@@ -27,8 +27,7 @@ def unsupported(device: str, dtype: torch.dtype, method: str = "auto", *details:
 
 def matrix_scan(x: Tensor, v: Tensor | None, state: Tensor, reset: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
     """As the reference."""
-    h, last, _ = torch.ops.matrixstate.matrix_scan_triton(x, v, state, None, reset, _chunk(x, method))
-    return h.to(x.dtype), last  # the operator returns float32, which its backward pass needs
+    return torch.ops.matrixstate.matrix_scan_triton(x, v, state, None, reset, _chunk(x, method))[:2]
 
 
 def scaled_matrix_scan(
@@ -50,7 +49,7 @@ def _chunk(x: Tensor, method: str) -> int:
 
 def _outputs(x: Tensor, state: Tensor, exponent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, R, D = *x.shape[:3], *state.shape[2:]
-    h = fresh(x, B, T, H, R, D, dtype=torch.float32)
+    h = fresh(x, B, T, H, R, D, dtype=x.dtype if exponent is None else torch.float32)
     return h, fresh(state), fresh(x, B, 0 if exponent is None else T, H, dtype=torch.int32)
 
 

@@ -8,7 +8,7 @@ Equations and names are those of README.md. A state is a tile m [P, P] and, wher
 import triton
 import triton.language as tl
 
-from matrixstate.ops._triton import dot, tanh
+from matrixstate.ops._triton import dot, tanh_within
 from matrixstate.ops.mru.triton_builders import identity, load_elements
 
 RESET, PADDED = tl.constexpr(1), tl.constexpr(2)  # bits of a step's flags
@@ -121,7 +121,7 @@ def read_out(m, e, bound, D: tl.constexpr, READOUT: tl.constexpr, RESCALE: tl.co
             log_scale = tl.log(relative)
             if RESCALE:
                 log_scale += e.to(tl.float32) * LN2
-            level = tanh(log_scale / bound, False)
+            level = tanh_within(log_scale / bound)
             scale *= tl.exp(bound * level)
             kappa *= level * level
     return scale, kappa
