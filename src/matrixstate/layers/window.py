@@ -14,7 +14,6 @@ class Window(nn.Module):
     """
 
     weight: Tensor  # [steps - 1, width, steps], a filter per earlier step that picks it out
-    conv_flops = 0  # copies
 
     def __init__(self, width: int, steps: int) -> None:
         super().__init__()
