@@ -135,10 +135,10 @@ struct BackwardTask : Task<D> {
             const Vec own = load(by.own + g), den = load(before.den + g), gradient = load(c + g);
             const Vec read = load(reads + g), input = load(inputs + g);
             const Vec whole = old * read + own * input;  // the sum over the group of y dy
-            const Vec of_own = own * (input - whole);
+            const Vec of_own = own * old * (den * input - read);  // own + old den = 1: no difference of near numbers
             write_lanes({f.dscore.data, D}, at + g, n, of_own + written * (load(writes + g) + gradient));
             Vec decay = kept * (load(states + g) + den * gradient);
-            if (reads_after) decay += old * (read - den * whole);
+            if (reads_after) decay -= of_own;
             if (of_decay != nullptr) put(of_decay, g, n, decay);
             store(all_decay + g, load(all_decay + g) + decay);
             store(all_bonus + g, load(all_bonus + g) + of_own);

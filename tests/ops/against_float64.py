@@ -40,25 +40,37 @@ def _to(dtype, part):
     return {n: convert(v) for n, v in part.items()} if isinstance(part, dict) else map_state(convert, part)
 
 
-def nudged(drawn):
+def nudged(drawn, seed=2):
     """Inputs whose numbers are each the next float32 up or down."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(seed)
     move = lambda leaf: nudge(leaf.float(), generator).to(leaf) if leaf.is_floating_point() else leaf  # noqa: E731
     moved = [{n: move(v) for n, v in p.items()} if isinstance(p, dict) else map_state(move, p) for p in drawn[:3]]
     return (*moved, drawn[3])
 
 
 def assert_all_as_good(case, drawn, halves=None):
-    """The kernel's results beside those of two runs of plain PyTorch and of float64."""
+    """The kernel's results beside those of plain PyTorch and of float64.
+
+    Plain PyTorch runs twice, and sixteen times before a result is said to err too far, as in `matrixstate check`: with
+    few numbers both runs may be lucky.
+    """
     rounded = halves or case  # with `halves`, inputs and outputs are rounded to bfloat16
     got = run(rounded, drawn, case.backend, torch.float32)
-    plain, other = (run(rounded, inputs, "reference", torch.float32) for inputs in (drawn, nudged(drawn)))
     exact = run(case, drawn, "reference", torch.float64)
+    plain = [run(rounded, inputs, "reference", torch.float32) for inputs in (drawn, nudged(drawn))]
+    try:
+        _assert_as_good(got, plain, exact)
+    except AssertionError:
+        plain += [run(rounded, nudged(drawn, seed), "reference", torch.float32) for seed in range(3, 17)]
+        _assert_as_good(got, plain, exact)
+
+
+def _assert_as_good(got, plain, exact):
     for name, value in got.items():
         if value.is_floating_point():
-            assert_as_good_as(value, [plain[name], other[name]], exact[name], name)
+            assert_as_good_as(value, [run[name] for run in plain], exact[name], name)
         else:
-            assert torch.equal(value, plain[name]), name
+            assert torch.equal(value, plain[0][name]), name
 
 
 def with_halves(call):
