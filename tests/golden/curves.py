@@ -37,6 +37,7 @@ from matrixstate.mixers import (
     KDAConfig,
     LEMConfig,
     LightNetConfig,
+    LinearCDEConfig,
     LinearTransformerConfig,
     LonghornConfig,
     LRUConfig,
@@ -67,6 +68,7 @@ from matrixstate.mixers import (
     SLSTMConfig,
     SRUConfig,
     TransNormerConfig,
+    URNConfig,
 )
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
@@ -118,6 +120,8 @@ MIXERS = {
     "qrnn": QRNNConfig(channels=9),
     "gsa": GSAConfig(heads=2, key_size=4, value_size=5, slots=3),
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
+    "urn": URNConfig(heads=3, order=4),
+    "linear cde": LinearCDEConfig(heads=2, order=3),
     "slstm": SLSTMConfig(heads=2, conv=3),
     "mgu": MGUConfig(heads=2, head_size=4),
     "lem": LEMConfig(heads=2, head_size=4),

@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import silu, softplus
 
+from closeness import assert_equal_to_rounding
+
 WIDTH, T, EPS = 10, 9, 1e-5
 SIZES = {"heads": 2, "key_size": 3, "value_size": 4}
 
@@ -15,6 +17,23 @@ def perturbed(config, dtype=torch.float64):
         for parameter in mixer.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return mixer
+
+
+def check(config, definition, reset=None, numbers=lambda state: state):
+    """The mixer of `config` gives what `definition(mixer, x)` gives on x [T, width]: y [T, width] and the last state.
+
+    A state is compared by its `numbers`, without the axis of the batch.
+    """
+    mixer = perturbed(config)
+    x = torch.randn(T, WIDTH, dtype=torch.float64, requires_grad=True)
+    y, state = mixer(x[None], reset=None if reset is None else reset[None])
+    assert y.abs().max() > 1e-3
+    leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
+    for results in ((y[0], numbers(state)[0]), definition(mixer, x)):
+        loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
+        found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
+    for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
+        assert_equal_to_rounding(got, expected, what)
 
 
 def convolved(u, conv):

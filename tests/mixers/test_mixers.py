@@ -41,6 +41,7 @@ from matrixstate.mixers import (
     KDAConfig,
     LEMConfig,
     LightNetConfig,
+    LinearCDEConfig,
     LinearTransformerConfig,
     LonghornConfig,
     LRUConfig,
@@ -71,6 +72,7 @@ from matrixstate.mixers import (
     SLSTMConfig,
     SRUConfig,
     TransNormerConfig,
+    URNConfig,
 )
 from matrixstate.models.presets import M2RNN_BEST, MRU_BEST
 from matrixstate.ops import AttentionState, ForgettingState, prefer
@@ -138,6 +140,10 @@ CONFIGS = {
     "qrnn": QRNNConfig(channels=10, window=3),
     "gsa": GSAConfig(heads=2, key_size=3, value_size=5, slots=4, conv=3),
     "abc": ABCConfig(heads=2, key_size=3, value_size=5, slots=4),
+    "urn": URNConfig(heads=2, order=3),
+    "urn cayley": URNConfig(heads=3, order=4, rotation="cayley"),
+    "linear cde": LinearCDEConfig(heads=2, order=3, step=0.3),
+    "linear cde low rank": LinearCDEConfig(heads=2, order=4, rank=2, step=0.3),
     "slstm": SLSTMConfig(heads=2, conv=3),
     "slstm plain": SLSTMConfig(heads=3, conv=0),
     "mgu": MGUConfig(heads=2, head_size=5),

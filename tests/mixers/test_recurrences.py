@@ -1,6 +1,5 @@
 """Mixers on outer_scan and delta_scan against their recurrences in float64: outputs, last states and all gradients."""
 
-import itertools
 import math
 
 import pytest
@@ -11,7 +10,6 @@ from torch.nn.functional import layer_norm, logsigmoid, normalize, silu, softplu
 from closeness import assert_equal_to_rounding
 from matrixstate.mixers import (
     ABCConfig,
-    BilinearRNNConfig,
     CombaConfig,
     GatedDeltaNet2Config,
     GSAConfig,
@@ -22,7 +20,6 @@ from matrixstate.mixers import (
     MLSTMConfig,
     MLSTMLargeConfig,
     ReGLAConfig,
-    RegularLRNNConfig,
     RWKV6Config,
     RWKV7Config,
     TransNormerConfig,
@@ -363,61 +360,3 @@ def test_the_state_of_rwkv7_stays_bounded():
         mixer.value.weight.zero_()
         _, last = mixer(10 * torch.randn(1, 300, WIDTH, dtype=torch.float64), state)
     assert last.scan.norm() <= state.scan.norm()
-
-
-BILINEAR = [("full", 3), ("full", 1), ("cp", 3), ("rotation", 2)]
-
-
-@pytest.mark.parametrize(("form", "order"), BILINEAR)
-def test_bilinear_rnn(form, order):
-    def definition(mixer, x):
-        z = (x @ mixer.inputs.weight.T).view(T, 2, -1)
-        if form == "full":
-            A = z.view(T, 2, order, order)
-        elif form == "cp":
-            A = mixer.left @ torch.diag_embed(z) @ mixer.right
-        else:
-            a, b = z.unbind(-1)
-            A = torch.stack([a, b, -b, a], dim=-1).view(T, 2, 2, 2)
-        product, rows = torch.eye(order).double().expand(2, order, order), []
-        for t in range(T):
-            product = product @ A[t]
-            h = (mixer.start[:, None] @ product).flatten()
-            rows.append(h / h.square().mean().sqrt())
-        return torch.stack(rows) @ mixer.output.weight.T, product
-
-    check(BilinearRNNConfig(heads=2, order=order, form=form, rank=4), definition)
-
-
-@pytest.mark.parametrize("norm", ["block", "column"])
-def test_regular_lrnn(norm):
-    def definition(mixer, x):
-        M = apply(mixer.second, torch.relu(apply(mixer.first, x))).view(T, 2, 3, 3)
-        M = M - M.mean(2, keepdim=True)
-        norms = M.abs().pow(1.5).sum(2, keepdim=True).pow(1 / 1.5)
-        A = M / (norms if norm == "column" else norms.amax(3, keepdim=True))
-        v, h, rows = (x @ mixer.inputs.weight.T).view(T, 2, 1, 3), torch.zeros(2, 1, 3).double(), []
-        for t in range(T):
-            h = h @ A[t] + v[t]
-            rows.append(h.flatten())
-        return torch.stack(rows) @ mixer.output.weight.T, h
-
-    check(RegularLRNNConfig(heads=2, order=3, p=1.5, norm=norm), definition)
-
-
-def test_a_bilinear_rnn_holds_a_permutation_group_exactly():
-    """One head of order 3 whose matrices are those of S3, for one-hot tokens: exact over 500 steps."""
-    permutations = list(itertools.permutations(range(3)))
-    mixer = BilinearRNNConfig(heads=1, order=3).make(6)
-    with torch.no_grad():
-        matrices = torch.stack([torch.eye(3)[list(p)] for p in permutations])
-        mixer.inputs.weight.copy_(matrices.flatten(1).T)
-        mixer.start.copy_(torch.tensor([[1.0, 2.0, 4.0]]))
-        mixer.output.weight.copy_(torch.eye(6, 3))
-        words = torch.randint(6, (1, 500))
-        y, _ = mixer(torch.eye(6)[words])
-    h = torch.tensor([1.0, 2.0, 4.0])
-    for t, word in enumerate(words[0].tolist()):
-        h = h @ matrices[word]
-        assert torch.equal(y[0, t, :3].argsort(), h.argsort())
-        assert_equal_to_rounding(y[0, t, :3] * 7**0.5, h, "h")

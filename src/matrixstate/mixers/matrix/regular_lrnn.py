@@ -10,20 +10,10 @@ from torch.nn.functional import relu
 
 from matrixstate.errors import require
 from matrixstate.layers.linear import Linear
-from matrixstate.layers.mixer import (
-    About,
-    Mixer,
-    MixerConfig,
-    StateMatrices,
-    at_least,
-    check_inputs,
-    make_config,
-    one_of,
-    positive,
-    zero_padding,
-)
+from matrixstate.layers.mixer import About, MixerConfig, at_least, make_config, one_of, positive
 from matrixstate.layers.projection import projection
-from matrixstate.ops import accumulation_dtype, matrix_scan
+from matrixstate.mixers.matrix.row_mixer import RowMixer
+from matrixstate.ops import accumulation_dtype
 
 
 @dataclass(frozen=True)
@@ -66,29 +56,19 @@ class RegularLRNNConfig(MixerConfig):
         return RegularLRNN(width, self)
 
 
-class RegularLRNN(Mixer):
-    """The mixer of `RegularLRNNConfig`. State [B, H, 1, d]. The MLP starts as `torch.nn.Linear` does."""
+class RegularLRNN(RowMixer):
+    """The mixer of `RegularLRNNConfig`. The MLP starts as `torch.nn.Linear` does."""
+
+    config: RegularLRNNConfig
 
     def __init__(self, width: int, config: RegularLRNNConfig | None = None, **options: Any) -> None:
-        super().__init__()
         config = make_config(RegularLRNNConfig, width, config, options)
-        H, d, hidden = config.heads, config.order, config.hidden or width
+        super().__init__()
         self.config, self.width = config, width
+        H, d, hidden = config.heads, config.order, config.hidden or width
         self.first, self.second = Linear(width, hidden), Linear(hidden, H * d * d)
         self.inputs = projection(width, H * d, 1 / math.sqrt(width))
         self.output = projection(H * d, width)
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        x, reset = check_inputs("RegularLRNN", x, self.width, mask, reset)
-        H, d = self.config.heads, self.config.order
-        A, v = self.matrices(x), zero_padding(self.inputs(x), mask).unflatten(-1, (H, 1, d))
-        if mask is not None:
-            A = torch.where(mask[..., None, None, None], A, torch.eye(d, device=A.device, dtype=A.dtype))
-        state = self._zeros(x.shape[0]) if state is None else state
-        h, state = matrix_scan(A.to(v.dtype), v, state, reset=reset)
-        return self.output(h.flatten(2)), state
 
     def matrices(self, x: Tensor) -> Tensor:
         """A [B, T, H, d, d], in at least float32."""
@@ -101,16 +81,5 @@ class RegularLRNN(Mixer):
         norms = norms if self.config.norm == "column" else norms.amax(dim=-1, keepdim=True)
         return M / norms.clamp(min=1e-6)
 
-    def _zeros(self, batch: int) -> Tensor:
-        weight, (H, d) = self.output.weight, (self.config.heads, self.config.order)
-        return weight.new_zeros(batch, H, 1, d, dtype=accumulation_dtype(weight.dtype))
-
-    def init_state(self, batch: int) -> Tensor:
-        return self._zeros(batch)
-
-    def state_matrices(self, state: Tensor) -> StateMatrices | None:
-        return StateMatrices(state)
-
-    def mixing_flops(self, length: int) -> int:
-        """The recurrence."""
-        return 2 * self.config.heads * self.config.order**2
+    def writes(self, x: Tensor, A: Tensor, begins: Tensor) -> Tensor:
+        return self.inputs(x).unflatten(-1, (self.config.heads, 1, self.config.order))
