@@ -107,6 +107,7 @@ CONFIGS = {
     "attention learned": AttentionConfig(heads=4, positions="learned", max_positions=40),
     "mru attention": MRUAttentionConfig(heads=4, key_heads=2, order=3, start="none", builder="matrix_exp"),
     "mru attention window": MRUAttentionConfig(heads=4, order=2, window=4),
+    "mru attention ldu": MRUAttentionConfig(heads=4, key_heads=2, order=3, start="none", builder="ldu"),
     "conv": GatedConvConfig(channels=20),
     "linear transformer": LinearTransformerConfig(heads=2, key_size=3, value_size=5),
     "retnet": RetNetConfig(heads=2, key_size=4, value_size=5),
@@ -539,7 +540,8 @@ def test_defaults_make_a_mixer(name):
         (lambda: GatedConvConfig(input_std=-1), "input_std: expected a positive number, got -1"),
         (lambda: MRUAttentionConfig(order=5, start="none").make(24), "order must divide the head size 6, got 5"),
         (lambda: MRUAttentionConfig(builder="householder"), "start: expected none for householder"),
-        (lambda: MRUAttentionConfig(builder="ldu", start="none"), "builder: expected one of cayley, .*, got 'ldu'"),
+        (lambda: MRUAttentionConfig(builder="lu", start="none"), "builder: expected one of .*cayley, .*, got 'lu'"),
+        (lambda: MRUAttentionConfig(builder="ldu"), "start: expected none for ldu of order 4, got rotary"),
         (lambda: MRUAttentionConfig(start="foo"), "start: expected one of rotary, none, got 'foo'"),
         (lambda: AttentionConfig(positions="rope"), "positions: expected one of none, .*, got 'rope'"),
         *(

@@ -8,6 +8,7 @@ import torch
 from closeness import assert_equal_to_rounding
 from matrixstate.layers.state_matrix import build_state_matrix
 from matrixstate.mixers import AttentionConfig, MRUAttentionConfig
+from matrixstate.mixers.matrix import mru_attention
 from matrixstate.mixers.matrix.mru_attention import multiply_channels
 from matrixstate.ops import matrix_scan
 
@@ -64,6 +65,20 @@ def test_it_starts_as_rotary_attention(order, builder, key_heads):
         mixer.bias[filled] = exact.repeat(key_heads)
     x = torch.randn(2, 9, WIDTH, dtype=torch.float64)
     assert_equal_to_rounding(mixer(x)[0], rotary(x)[0], "y")
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_orthogonal_matrices_by_the_way_of_all_others(monkeypatch, window):
+    """Keys that pass through the matrices step by step, over more than a chunk, in two calls."""
+    mixer = make(MRUAttentionConfig(heads=4, key_heads=2, order=3, builder="matrix_exp", start="none", window=window))
+    x = torch.randn(2, 40, WIDTH, dtype=torch.float64)
+    reset = torch.rand(2, 40) < 0.1
+    expected, _ = mixer(x, reset=reset)
+    monkeypatch.setattr(mru_attention, "ORTHOGONAL", ())
+    first, state = mixer(x[:, :23], reset=reset[:, :23])
+    second, state = mixer(x[:, 23:], state, reset=reset[:, 23:])
+    assert_equal_to_rounding(torch.cat([first, second], dim=1), expected, "y")
+    assert state.product is None
 
 
 def test_the_output_depends_on_the_order_of_the_tokens_between():

@@ -5,13 +5,13 @@ import torch
 
 from closeness import assert_as_good_as, assert_equal_to_rounding
 from matrixstate.errors import ShapeError
-from matrixstate.ops import AttentionState, attention
+from matrixstate.ops import AttentionState, attention, matrix_scan
 
 F64 = torch.float64
 
 
-def draw(T=9, B=3, H=4, G=2, dtype=F64):
-    return [torch.randn(B, T, n, size, dtype=F64).to(dtype) for n, size in ((H, 5), (G, 5), (G, 3))]
+def draw(T=9, B=3, H=4, G=2, K=5, dtype=F64):
+    return [torch.randn(B, T, n, size, dtype=F64).to(dtype) for n, size in ((H, K), (G, K), (G, 3))]
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 20])
@@ -114,6 +114,36 @@ def test_a_sink_is_one_more_term_of_the_sum_of_weights(backend):
     weights = scores.exp().tril()
     weights = weights / (weights.sum(-1, keepdim=True) + sinks.exp()[:, None, None])
     expected = torch.einsum("bhtj,bjhv->bthv", weights, v)
+    assert_equal_to_rounding(y, expected, "y")
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_keys_pass_through_the_matrices_of_later_steps(backend):
+    """20 steps are more than a chunk; some of the matrices are singular."""
+    q, k, v = (x[:2] for x in draw(T=20, H=4, G=2, K=6))
+    X = torch.randn(2, 20, 4, 3, 3, dtype=F64) / 2
+    X[:, ::7, :, 1] = 0
+    scores = torch.full((2, 4, 20, 20), -torch.inf, dtype=F64)
+    for j in range(20):
+        key = k[:, j].view(2, 4, 3)
+        for i in range(j, 20):
+            if i > j:
+                key = torch.einsum("bmij,bmi->bmj", X[:, i], key)
+            for h in range(4):
+                scores[:, h, i, j] = (q[:, i, h] * key.view(2, 2, 6)[:, h // 2]).sum(-1) / 6**0.5
+    expected = torch.einsum("bhij,bjhv->bihv", scores.softmax(-1), v.repeat_interleave(2, dim=2))
+    y, state = attention(q, k, v, transition=X, backend=backend)
+    assert_equal_to_rounding(y, expected, "y")
+    assert_equal_to_rounding(state.k[:, 19], k[:, 19], "the last key")
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_orthogonal_transitions_multiply_queries_and_keys(backend):
+    q, k, v = draw(H=2, G=2, K=6)
+    X = torch.linalg.qr(torch.randn(*q.shape[:2], 2, 6, 6, dtype=F64)).Q
+    R, _ = matrix_scan(X)
+    y, _ = attention(q, k, v, transition=X, backend=backend)
+    expected, _ = attention((R @ q[..., None])[..., 0], (R @ k[..., None])[..., 0], v)
     assert_equal_to_rounding(y, expected, "y")
 
 

@@ -113,4 +113,6 @@ CASES = [
     attends(None, "reference", forgets=True),
     attends(3, "reference", forgets=True),
     attends(3, "sdpa", forgets=True),
+    attends(3, "reference", turns=True),
+    attends(None, "sdpa", forgets=True, turns=True),
 ]

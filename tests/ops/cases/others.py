@@ -124,8 +124,8 @@ def _attention_state(dtype: torch.dtype) -> AttentionState:
     return AttentionState(normal(B, 4, 1, 5, dtype=wide), normal(B, 4, 1, 3, dtype=wide), torch.tensor([4, 2]))
 
 
-def attends(window: int | None, backend: str, forgets: bool = False) -> Case:
-    """forgets: with log_forget and sinks."""
+def attends(window: int | None, backend: str, forgets: bool = False, turns: bool = False) -> Case:
+    """forgets: with log_forget and sinks. turns: with transitions of one group of channels."""
 
     def state(dtype: torch.dtype) -> AttentionState | ForgettingState:
         plain = _attention_state(dtype)
@@ -135,7 +135,8 @@ def attends(window: int | None, backend: str, forgets: bool = False) -> Case:
         return attention(**s, **fixed, state=state, window=window, **options)  # type: ignore[call-overload]
 
     return Case(
-        f"attention, window {window}, {backend}{', forgetting and sinks' if forgets else ''}",
+        f"attention, window {window}, {backend}{', forgetting and sinks' if forgets else ''}"
+        f"{', transitions' if turns else ''}",
         "attention",
         lambda T, dtype: (
             {
@@ -144,6 +145,7 @@ def attends(window: int | None, backend: str, forgets: bool = False) -> Case:
                 "v": normal(B, T, 1, 3, dtype=dtype),
             }
             | ({"log_forget": log_decays(B, T, 2, dtype=dtype)} if forgets else {})
+            | ({"transition": normal(B, T, 1, 5, 5, dtype=dtype) / 3} if turns else {})
         ),
         call,
         state,

@@ -24,21 +24,26 @@ from matrixstate.layers.positions import average_steps_attended
 from matrixstate.layers.projection import projection
 from matrixstate.layers.state_matrix import BUILDERS, build_state_matrix
 from matrixstate.ops import AttentionState, accumulation_dtype, attention, matrix_scan
+from matrixstate.ops.attn.transition import CHUNK
 from matrixstate.ops.matrix import METHODS
+
+ORTHOGONAL = ("cayley", "matrix_exp", "householder")
+"""The builders of orthogonal matrices."""
 
 
 @dataclass(frozen=True)
 class MRUAttentionConfig(MixerConfig):
-    """y_i = sum_j softmax_j((R_i q_i)·(R_j k_j) / √K) v_j with R_t = R_{t-1} X_t, X_t orthogonal, made of the token.
+    """y_i = sum_j softmax_j(q_iᵀ (X_{j+1} ... X_i)ᵀ k_j / √K) v_j, with matrices X_t made of the token.
 
-    R acts on groups of D channels. Since R is orthogonal, a score is q_iᵀ (X_{j+1} ... X_i)ᵀ k_j / √K. It depends on
-    the tokens between j and i and on their order, where that of rotary positions depends on their number only. With
-    `start` "rotary" every X_t is that of rotary positions at initialisation.
+    X acts on groups of D channels. A score depends on the tokens between j and i and on their order, where that of
+    rotary positions depends on their number only. With `start` "rotary" every X_t is that of rotary positions at
+    initialisation. Where X is orthogonal, a score is (R_i q_i)·(R_j k_j) / √K with R_t = R_{t-1} X_t, which is computed
+    once per step; other matrices pass over all earlier keys.
     Source: M. Levi, mru-lm, README (proposed there); rotary positions: Su et al. 2021.
     """
 
     about: ClassVar[About] = About(
-        recurrence="R = R X, X orthogonal and made of the token; y_i = sum_j softmax_j((R_i q_i)·(R_j k_j) / √K) v_j",
+        recurrence="y_i = sum_j softmax_j(q_i·((X_{j+1} ... X_i)^T k_j) / √K) v_j, X made of the token",
         state="2 x key_heads x head size per step, and key_heads x head size x D",
         op="attention",
         source="M. Levi, mru-lm (proposed); rotary positions: Su et al. 2021, arXiv:2104.09864",
@@ -52,8 +57,9 @@ class MRUAttentionConfig(MixerConfig):
     heads."""
     order: int = 4
     """D, the order of the matrices; a divisor of the head size."""
-    builder: Literal["cayley", "matrix_exp", "householder"] = "cayley"
-    """The map from a token's elements to the orthogonal X_t: a name of `state_matrix.BUILDERS`."""
+    builder: str = "cayley"
+    """The map from a token's elements to X_t: a name of `state_matrix.BUILDERS`. cayley, matrix_exp and householder are
+    orthogonal."""
     start: Literal["rotary", "none"] = "rotary"
     """Bias of the elements at initialisation: that which gives the angles of rotary positions, or zero."""
     base: float = 10_000.0
@@ -68,11 +74,11 @@ class MRUAttentionConfig(MixerConfig):
             *at_least(1, self, "heads"),
             *at_least(2, self, "order"),
             expect_divisor(self.heads, self, "key_heads"),
-            one_of(self, "builder", "cayley", "matrix_exp", "householder"),
+            one_of(self, "builder", *BUILDERS),
             one_of(self, "start", "rotary", "none"),
             (
-                self.start == "none" or (self.builder != "householder" and self.order % 2 == 0),
-                f"start: expected none for householder and for an odd order, got {self.start}",
+                self.start == "none" or (self.builder in ("cayley", "matrix_exp") and self.order % 2 == 0),
+                f"start: expected none for {self.builder} of order {self.order}, got {self.start}",
             ),
             (self.method in METHODS, f"method: expected one of {', '.join(METHODS)}, got {self.method!r}"),
             *positive(self, "base"),
@@ -86,8 +92,8 @@ class MRUAttentionConfig(MixerConfig):
 class MRUAttentionState(NamedTuple):
     """What the mixer carries from one call to the next."""
 
-    cache: AttentionState  # keys multiplied by R, and values
-    product: Tensor | None  # [B, key_heads · K/D, D, D], R after the last step
+    cache: AttentionState  # keys multiplied by R, or by the matrices of the steps after them, and values
+    product: Tensor | None  # [B, key_heads · K/D, D, D], R after the last step; None where X is not orthogonal
 
 
 class MRUAttention(Mixer):
@@ -137,18 +143,15 @@ class MRUAttention(Mixer):
     ) -> tuple[Tensor, MRUAttentionState]:
         x, reset = check_inputs("MRUAttention", x, self.width, mask, reset)
         cache, product = (None, None) if state is None else state
-        products, product = matrix_scan(self._matrices(x, mask), None, product, reset=reset, method=self.config.method)
+        matrices = self._matrices(x, mask)
         parts = self.input(x).split(self.sizes, dim=-1)
         q, k, v = (a.unflatten(-1, (-1, self.head_size)) for a in parts)
-        y, cache = attention(
-            multiply_channels(products, q),
-            multiply_channels(products, k),
-            v,
-            cache,
-            window=self.config.window,
-            mask=mask,
-            reset=reset,
-        )
+        transition = None if self.config.builder in ORTHOGONAL else matrices
+        if transition is None:
+            products, product = matrix_scan(matrices, None, product, reset=reset, method=self.config.method)
+            q, k = multiply_channels(products, q), multiply_channels(products, k)
+        window = self.config.window
+        y, cache = attention(q, k, v, cache, window=window, transition=transition, mask=mask, reset=reset)
         return self.output(y.flatten(2)), MRUAttentionState(cache, product)
 
     def _matrices(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -167,16 +170,22 @@ class MRUAttention(Mixer):
         empty = weight.new_zeros(batch, 0, self.key_heads, self.head_size, dtype=dtype)
         zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
         identity = torch.eye(D, dtype=dtype, device=weight.device).expand(batch, self.matrices, D, D)
-        return MRUAttentionState(AttentionState(empty, empty, zero), identity)
+        product = identity if self.config.builder in ORTHOGONAL else None
+        return MRUAttentionState(AttentionState(empty, empty, zero), product)
 
     def state_matrices(self, state: MRUAttentionState) -> StateMatrices | None:
         return None if state.product is None else StateMatrices(state.product, product=True)
 
     def mixing_flops(self, length: int) -> int:
-        """The scan, R q and R k, and the products of attention on average; making X_t is not counted."""
-        D = self.config.order
-        attended = int(4 * self.width * average_steps_attended(length, self.config.window))
-        return attended + 2 * self.matrices * D**3 + 2 * D * (self.sizes[0] + self.sizes[1])
+        """The matrices' products, and those of attention on average; making X_t is not counted.
+
+        An orthogonal X takes the scan, R q and R k, others the products with all earlier keys, chunk by chunk.
+        """
+        D, steps = self.config.order, average_steps_attended(length, self.config.window)
+        attended = int(4 * self.width * steps) + 2 * self.matrices * D**3
+        if self.config.builder in ORTHOGONAL:
+            return attended + 2 * D * (self.sizes[0] + self.sizes[1])
+        return attended + 2 * D * (self.sizes[0] + int(self.sizes[1] * (steps / CHUNK + CHUNK / 2)))
 
     def state_bytes(self, length: int) -> int:
         cached = length if self.config.window is None else min(length, self.config.window - 1)

@@ -8,9 +8,17 @@ from torch import Tensor
 
 from matrixstate.errors import ShapeError
 from matrixstate.ops._align import along, right_align
-from matrixstate.ops._checks import accumulation_dtype, expect, expect_flags, expect_floating, expect_optional
+from matrixstate.ops._checks import (
+    accumulation_dtype,
+    expect,
+    expect_flags,
+    expect_floating,
+    expect_optional,
+    full_precision,
+)
 from matrixstate.ops._dispatch import implementation
 from matrixstate.ops.attn.bias import since, with_sinks
+from matrixstate.ops.attn.transition import scores_through
 
 
 class AttentionState(NamedTuple):
@@ -41,6 +49,7 @@ def attention(
     scale: float | None = None,
     log_forget: None = None,
     sinks: Tensor | None = None,
+    transition: Tensor | None = None,
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: str = "auto",
@@ -58,6 +67,7 @@ def attention(
     scale: float | None = None,
     log_forget: Tensor,
     sinks: Tensor | None = None,
+    transition: Tensor | None = None,
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: str = "auto",
@@ -74,6 +84,7 @@ def attention(
     scale: float | None = None,
     log_forget: Tensor | None = None,
     sinks: Tensor | None = None,
+    transition: Tensor | None = None,
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: str = "auto",
@@ -81,7 +92,8 @@ def attention(
     """y_t = sum_j softmax_j(scale · q_t·k_j) v_j over the steps j <= t of the same document.
 
     With `log_forget` g the scores are scale · q_t·k_j + g_{j+1} + ... + g_t. With `sinks` s the sum of the weights'
-    exponentials has one more term, e^{s_h}, whose value is zero.
+    exponentials has one more term, e^{s_h}, whose value is zero. With `transition` X the key k_j passes through the
+    matrices of the steps after it: scores are scale · q_t·((X_{j+1} ... X_t)ᵀ k_j).
 
     Sizes: B batch, T sequence, H query heads, G key heads (G divides H; query head n uses n // (H/G)), K key width,
     V value width, S cached steps.
@@ -96,6 +108,9 @@ def attention(
         log_forget: [B, T, H], natural logarithm of the factor by which step t multiplies the weights of all earlier
             steps, <= 0 and finite; floating point. Default: none.
         sinks: [H] floating point, logits. Default: none.
+        transition: [B, T, M, D, D] floating point, M · D = G · K: step t multiplies the M groups of D channels of all
+            earlier keys, in order. Where X is orthogonal, R_t q_t and R_j k_j with R_t = R_{t-1} X_t (`matrix_scan`)
+            give the same at less cost. Default: the identity.
         mask: [B, T] bool, True at real steps. A padded step is left out: no step attends to it, and its y is undefined.
             Default: all real.
         reset: [B, T] bool. True at a document's first step: no step attends to an earlier document. Ignored at padded
@@ -104,15 +119,17 @@ def attention(
 
     Returns:
         y: [B, T, H, V], dtype of `q`.
-        state: `AttentionState`, with `log_forget` a `ForgettingState`, of S + T steps, or the last window - 1.
+        state: `AttentionState`, with `log_forget` a `ForgettingState`, of S + T steps, or the last window - 1. Its keys
+            have passed through the matrices of all later steps.
 
     Raises:
         ShapeError: a shape, dtype or device other than the above.
         BackendUnavailable: no allowed backend can run these inputs.
 
-    Cost: B·H·T·(S+T)·(K+V) multiply-adds; forgetting or sinks take B·H·T·(S+T) numbers more.
+    Cost: B·H·T·(S+T)·(K+V) multiply-adds; forgetting, sinks or transitions take B·H·T·(S+T)
+    numbers more; transitions G·K·D·(T/16)·(S+T) multiply-adds more per row.
     Sources: Vaswani et al. 2017; forgetting: Lin et al. 2025, "Forgetting Transformer", eq. 4; sinks as a learned logit
-    per head: OpenAI 2025, gpt-oss, with s = 0 Miller 2023, "Attention is off by one".
+    per head: OpenAI 2025, gpt-oss, with s = 0 Miller 2023, "Attention is off by one"; transitions: M. Levi, mru-lm.
     """
     op = "attention"
     dtype = _check(op, q, k, v, window, mask, reset)
@@ -120,6 +137,8 @@ def attention(
     expect_optional(op, "sinks", sinks, q, q.shape[2:3])
     B, T, H, K = q.shape
     G, V = v.shape[2:]
+    if transition is not None:
+        _check_transition(op, q, k, transition)
     if state is None:
         state = _empty(q, G, V, dtype, log_forget is not None)
     S = state.k.shape[1]
@@ -143,14 +162,22 @@ def attention(
         forgotten = torch.cat([state.log_forget, log_forget.to(dtype)], dim=1)
     allowed = bias = None
     plain = window is None and mask is None and reset is None and forgotten is None and sinks is None
+    plain = plain and transition is None
     if not plain or (S and not (T == 1 and _is_full(S, state.length))):
         allowed = _allowed(S, T, state.length, window, mask, reset)
+    scale = 1 / math.sqrt(K) if scale is None else scale
+    if transition is not None:
+        with full_precision(q):
+            bias, keys = scores_through(scale * q.to(dtype), keys, transition.to(dtype), mask)
     last = _remember(keys, values, forgotten, S, state.length, window, mask, reset)
     if forgotten is not None and allowed is not None:
-        bias = since(forgotten, allowed)
+        gates = since(forgotten, allowed)
+        bias = gates if bias is None else bias + gates
+    if transition is not None:  # the scores are in the bias
+        q, keys = q.new_zeros(B, T, H, 1), keys.new_zeros(B, S + T, G, 1)
     if sinks is not None and allowed is not None:
         keys, values, allowed, bias = with_sinks(keys, values, allowed, bias, sinks.to(dtype))
-    y = run(q, keys, values, allowed, bias, 1 / math.sqrt(K) if scale is None else scale)
+    y = run(q, keys, values, allowed, bias, scale)
     return y, last
 
 
@@ -176,6 +203,15 @@ def _check(op, q, k, v, window, mask, reset) -> torch.dtype:
         raise ShapeError(f"{op}: window must be at least 1 or None, got {window}")
     expect_flags(op, q, mask=mask, reset=reset)
     return accumulation_dtype(q.dtype)
+
+
+def _check_transition(op: str, q: Tensor, k: Tensor, transition: Tensor) -> None:
+    expect_floating(op, "transition", transition, "B T M D D")
+    (B, T, G, K), D = k.shape, transition.shape[-1]
+    groups = G * K // D if D and K % D == 0 else -1  # -1: no number of groups is right
+    if groups < 0:
+        raise ShapeError(f"{op}: the order of transition must divide the key width {K}, got {D}")
+    expect(op, "transition", transition, (B, T, groups, D, D), q, transition.dtype)
 
 
 def _is_full(S: int, length: Tensor) -> bool:
