@@ -2,14 +2,21 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.attention.attention import Attention, AttentionConfig
+from matrixstate.mixers.attention.block_recurrent import BlockRecurrent, BlockRecurrentConfig
 from matrixstate.mixers.attention.forgetting import ForgettingAttention, ForgettingAttentionConfig
 
-MIXERS: dict[str, type[MixerConfig]] = {"attention": AttentionConfig, "forgetting_attention": ForgettingAttentionConfig}
+MIXERS: dict[str, type[MixerConfig]] = {
+    "attention": AttentionConfig,
+    "forgetting_attention": ForgettingAttentionConfig,
+    "block_recurrent": BlockRecurrentConfig,
+}
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
     "Attention",
     "AttentionConfig",
+    "BlockRecurrent",
+    "BlockRecurrentConfig",
     "ForgettingAttention",
     "ForgettingAttentionConfig",
 ]
