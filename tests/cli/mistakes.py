@@ -24,7 +24,10 @@ MISTAKES = {
     ),
     "an unknown key far from any": (
         options("model.qqqqqq=3"),
-        ["model.qqqqqq: unknown key; known: blocks, dropout, learned_positions, norm, tied, vocabulary, width"],
+        [
+            "model.qqqqqq: unknown key; known: blocks, dropout, embedding_scale, learned_positions, logit_cap, norm, tied, "
+            "vocabulary, width"
+        ],
     ),
     "two mistakes at once": (
         options("training.stepz=3", "model.width=-4"),
@@ -89,7 +92,7 @@ MISTAKES = {
     "an unknown activation": (
         options("model.blocks.0.mlp.activation=tanh"),
         [
-            "model.blocks.0.mlp.activation: expected one of gelu, relu, swish, glu, bilinear, reglu, geglu, swiglu, got 'tanh'"
+            "model.blocks.0.mlp.activation: expected one of gelu, relu, swish, glu, bilinear, reglu, geglu, geglu_tanh, swiglu, got 'tanh'"
         ],
     ),
     "text for a number": (
@@ -171,6 +174,13 @@ MISTAKES = {
     "a negative seed": (
         [*TRAIN, "--seed", "-1"],
         ["seed: expected 0 or more, got -1"],
+    ),
+    "a cap of no number and a negative scale": (
+        options("model.logit_cap=.inf", "model.embedding_scale=-1"),
+        [
+            "model.embedding_scale: expected a positive number, got -1.0",
+            "model.logit_cap: expected a positive number, got inf",
+        ],
     ),
     "a sequence beyond learned positions": (
         options("model.learned_positions=8"),

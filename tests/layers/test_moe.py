@@ -142,6 +142,7 @@ def test_it_is_read_from_and_written_to_configs():
         ({"experts": 4, "active": 5}, "active: expected 1 to 4 experts, got 5"),
         ({"shared": -1}, "shared: expected 0 or more, got -1"),
         ({"balance": -1.0}, "balance: expected 0 or more, got -1.0"),
+        ({"bias": True}, "bias: expected False, for experts have no biases, got True"),
         ({"hidden": 0}, "hidden: expected at least 1, got 0"),
     ],
 )

@@ -52,13 +52,16 @@ def test_products_of_rotated_vectors_depend_on_their_distance_only(xpos):
         assert far < 0.5 * sum(abs(product(d, d)) for d in range(20))
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"])
+@pytest.mark.parametrize(
+    "activation", ["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "geglu_tanh", "swiglu"]
+)
 def test_mlp_variants_equal_their_definitions(activation):
     mlp = MLPConfig(hidden=6, activation=activation).make(4)
     x = torch.randn(3, 4)
     functions = {"gelu": torch.nn.functional.gelu, "relu": torch.relu, "swish": torch.nn.functional.silu,
                  "glu": torch.sigmoid, "bilinear": lambda h: h, "reglu": torch.relu,
-                 "geglu": torch.nn.functional.gelu, "swiglu": torch.nn.functional.silu}  # fmt: skip
+                 "geglu": torch.nn.functional.gelu, "swiglu": torch.nn.functional.silu,
+                 "geglu_tanh": lambda h: torch.nn.functional.gelu(h, approximate="tanh")}  # fmt: skip
     hidden = x @ mlp.input.weight.T
     gated = activation not in ("gelu", "relu", "swish")
     assert hidden.shape[-1] == (12 if gated else 6)

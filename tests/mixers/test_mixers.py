@@ -103,7 +103,7 @@ CONFIGS = {
         weight_heads=1, conv=0, residual=False,
     ),
     "attention": AttentionConfig(heads=4),
-    "attention rotary": AttentionConfig(heads=4, key_heads=2, positions="rotary"),
+    "attention rotary": AttentionConfig(heads=4, key_heads=2, positions="rotary", rotary_channels=4, output_bias=True),
     "attention xpos": AttentionConfig(heads=4, positions="xpos", window=4),
     "attention learned": AttentionConfig(heads=4, positions="learned", max_positions=40),
     "mru attention": MRUAttentionConfig(heads=4, key_heads=2, order=3, start="none", builder="matrix_exp"),
@@ -131,7 +131,7 @@ CONFIGS = {
     "gru": GRUConfig(heads=2, head_size=5, reset_after=True),
     "lstm": LSTMConfig(),
     "rg lru": RGLRUConfig(channels=12, heads=3),
-    "rg lru plain": RGLRUConfig(heads=2, conv=0),
+    "rg lru plain": RGLRUConfig(heads=2, conv=0, bias=True),
     "min gru": MinGRUConfig(channels=10, conv=3),
     "min lstm": MinLSTMConfig(positive=False),
     "hgrn": HGRNConfig(channels=10, lower_bound=0.2),
@@ -535,6 +535,15 @@ def test_defaults_make_a_mixer(name):
         (
             lambda: AttentionConfig(heads=8, positions="rotary").make(24),
             "rotary positions need an even head size, got 3",
+        ),
+        (lambda: AttentionConfig(rotary_channels=4), "rotary_channels: expected with rotary positions only, got 4"),
+        (
+            lambda: AttentionConfig(positions="rotary", rotary_channels=3),
+            "rotary_channels: expected a positive even number, got 3",
+        ),
+        (
+            lambda: AttentionConfig(heads=4, positions="rotary", rotary_channels=8).make(24),
+            "rotary_channels: expected at most the head size 6, got 8",
         ),
         (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
         (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),

@@ -39,6 +39,8 @@ PARAMETERS = {  # all, and without embeddings; with a vocabulary of 65 where the
     "hybrid-m2rnn-7b-moe": (6_948_251_800, 6_639_970_456),
     "hawk-100m": (93_752_832, 93_702_912),
     "griffin-100m": (89_263_616, 89_213_696),
+    "recurrentgemma-2b": (2_682_862_080, 2_027_502_080),
+    "recurrentgemma-9b": (8_579_977_216, 7_531_401_216),
     "samba-laptop": (2_981_376, 2_968_896),
     "m2rnn-laptop": (9_713_784, 9_697_144),
     "hybrid-m2rnn-laptop": (9_662_682, 9_646_042),

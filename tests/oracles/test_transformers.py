@@ -1,10 +1,21 @@
 """Mixers with the weights of Hugging Face transformers' models give the same. Theirs compute in float32 inside."""
 
+import math
+
 import pytest
 import torch
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import Mamba2Config, MambaConfig, MLSTMLargeConfig, RWKV4Config
+from matrixstate.layers import MLPConfig
+from matrixstate.mixers import (
+    AttentionConfig,
+    Mamba2Config,
+    MambaConfig,
+    MLSTMLargeConfig,
+    RGLRUConfig,
+    RWKV4Config,
+)
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 
 def drawn(module):
@@ -123,3 +134,81 @@ def test_mamba(model, mixer, options, norms, published):
     x = torch.randn(2, 19, 12)
     y = source(x)
     assert_equal_to_rounding(ours(x)[0], y[0] if isinstance(y, tuple) else y, "y")
+
+
+def from_recurrent_gemma(w):
+    """The weights of our model from those of RecurrentGemma, by name."""
+    layers = sorted({int(name.split(".")[2]) for name in w if ".layers." in name})
+    renamed = {"embedding.weight": w["model.embed_tokens.weight"], "head.weight": w["lm_head.weight"]}
+    renamed["norm.weight"] = 1 + w["model.final_norm.weight"]  # theirs is a distance from 1
+    for i in layers:
+        prefix = f"model.layers.{i}."
+        theirs = {name.removeprefix(prefix): v for name, v in w.items() if name.startswith(prefix)}
+        mlp, mixer = recurrent_gemma_mlp(theirs), recurrent_gemma_mixer(theirs)
+        ours = {f"mlp.{name}": v for name, v in mlp.items()} | {f"mixer.{name}": v for name, v in mixer.items()}
+        ours["mixer_norm.weight"] = 1 + theirs["temporal_pre_norm.weight"]
+        ours["mlp_norm.weight"] = 1 + theirs["channel_pre_norm.weight"]
+        renamed |= {f"blocks.{i}.{name}": v for name, v in ours.items()}
+    return renamed
+
+
+def recurrent_gemma_mlp(w):
+    w = {name.removeprefix("mlp_block."): v for name, v in w.items()}
+    return {
+        "input.weight": torch.cat([w["gate_proj.weight"], w["up_proj.weight"]]),
+        "input.bias": torch.cat([w["gate_proj.bias"], w["up_proj.bias"]]),
+        "output.weight": w["down_proj.weight"],
+        "output.bias": w["down_proj.bias"],
+    }
+
+
+def recurrent_gemma_mixer(w):
+    w = {name.removeprefix("temporal_block."): v for name, v in w.items()}
+    if "o_proj.weight" in w:
+        inputs = torch.cat([w[f"{part}_proj.weight"] for part in "qkv"])
+        return {"input.weight": inputs, "output.weight": w["o_proj.weight"], "output.bias": w["o_proj.bias"]}
+    return {
+        "input.weight": w["linear_x.weight"],
+        "input.bias": w["linear_x.bias"],
+        "gate.weight": w["linear_y.weight"],
+        "gate.bias": w["linear_y.bias"],
+        "conv.weight": w["conv_1d.weight"][:, 0],
+        "conv.bias": w["conv_1d.bias"],
+        "gates": torch.stack([w["rg_lru.recurrent_gate_weight"], w["rg_lru.input_gate_weight"]]),
+        "gates_bias": torch.stack([w["rg_lru.recurrent_gate_bias"], w["rg_lru.input_gate_bias"]]),
+        "rate": w["rg_lru.recurrent_param"],
+        "output.weight": w["linear_out.weight"],
+        "output.bias": w["linear_out.bias"],
+    }
+
+
+def test_recurrent_gemma(published):
+    """The whole model: recurrences, local attention, MLPs, norms, and the scale and the cap around them."""
+    theirs = published("transformers.models.recurrent_gemma.modeling_recurrent_gemma")
+    width, hidden, heads, window, tokens, cap = 16, 24, 2, 5, 11, 3.0
+    config = theirs.RecurrentGemmaConfig(
+        num_hidden_layers=4,
+        vocab_size=tokens,
+        hidden_size=width,
+        intermediate_size=2 * hidden,  # they halve it
+        num_attention_heads=heads,
+        num_key_value_heads=1,
+        attention_window_size=window,
+        logits_soft_cap=cap,
+        rms_norm_eps=1e-5,
+    )
+    source = drawn(theirs.RecurrentGemmaForCausalLM(config))
+    rotary = {"positions": "rotary", "rotary_channels": width // heads // 2}
+    mixers = {
+        "r": RGLRUConfig(heads=heads, bias=True),
+        "a": AttentionConfig(heads, 1, window=window, output_bias=True, **rotary),
+    }
+    mlp = MLPConfig(hidden, "geglu_tanh", bias=True)
+    blocks = tuple(BlockConfig(mixers[kind], mlp) for kind in "rrar")
+    scale = math.sqrt(width)  # theirs is rounded to bfloat16, which holds 4
+    ours = LanguageModel(ModelConfig(width, blocks, tokens, norm="rms", embedding_scale=scale, logit_cap=cap))
+    ours.load_state_dict(from_recurrent_gemma(source.state_dict()))
+    x = torch.randint(tokens, (2, 19))
+    logits = source(x, use_cache=False).logits
+    assert logits.abs().max() < cap
+    assert_equal_to_rounding(ours(x)[0], logits, "logits")

@@ -1,5 +1,6 @@
-"""A linear map by the faster of PyTorch's libraries."""
+"""A linear map by the faster of PyTorch's libraries, and one whose outputs are bounded."""
 
+import torch
 from torch import Tensor, nn
 
 from matrixstate.ops import linear
@@ -13,3 +14,15 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias, backend=self.training_backend if self.training else "auto")
+
+
+class CappedLinear(Linear):
+    """c tanh(W x / c), which is nearly W x where that is small and never leaves [-c, c]. The logits of
+    Gemma's models."""
+
+    def __init__(self, inputs: int, outputs: int, cap: float) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.cap = cap
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.cap * torch.tanh(super().forward(input) / self.cap)

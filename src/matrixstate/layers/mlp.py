@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {  # function
     "bilinear": (lambda x: x, True),
     "reglu": (nn.functional.relu, True),
     "geglu": (nn.functional.gelu, True),
+    "geglu_tanh": (partial(nn.functional.gelu, approximate="tanh"), True),
     "swiglu": (nn.functional.silu, True),
 }
 
@@ -28,8 +30,11 @@ class MLPConfig:
 
     hidden: int | None = None
     """Hidden channels. Default: four times the width."""
-    activation: Literal["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"] = "gelu"
-    """glu, bilinear, reglu, geglu and swiglu are gated, with sigmoid, identity, relu, gelu and silu; swish is silu."""
+    activation: Literal["gelu", "relu", "swish", "glu", "bilinear", "reglu", "geglu", "geglu_tanh", "swiglu"] = "gelu"
+    """glu, bilinear, reglu, geglu and swiglu are gated, with sigmoid, identity, relu, gelu and silu; swish is silu.
+    geglu_tanh approximates gelu by a tanh, as Gemma does."""
+    bias: bool = False
+    """Biases of the linear maps, zero at initialisation."""
 
     def __post_init__(self) -> None:
         require((self.hidden is None or self.hidden > 0, f"hidden: expected at least 1, got {self.hidden}"))
@@ -61,14 +66,14 @@ class FeedForward(nn.Module):
 
 
 class MLP(FeedForward):
-    """The MLP of `MLPConfig`, without biases."""
+    """The MLP of `MLPConfig`."""
 
     def __init__(self, config: MLPConfig, width: int) -> None:
         super().__init__()
         before, after = config.sizes(width)
         self.activate = config.activate
-        self.input = projection(width, before)
-        self.output = projection(after, width)
+        self.input = projection(width, before, bias=config.bias)
+        self.output = projection(after, width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.activate(self.input(x)))

@@ -42,6 +42,7 @@ class MoEConfig(MLPConfig):
                 f"active: expected 1 to {self.experts} experts, got {self.active}",
             ),
             (self.shared >= 0, f"shared: expected 0 or more, got {self.shared}"),
+            (not self.bias, "bias: expected False, for experts have no biases, got True"),
             (self.balance >= 0, f"balance: expected 0 or more, got {self.balance}"),
         )
 

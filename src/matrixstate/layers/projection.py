@@ -1,4 +1,4 @@
-"""Linear maps without a bias, initialised as GPT-2's or as RetNet's."""
+"""Linear maps, initialised as GPT-2's or as RetNet's."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from matrixstate.layers.linear import Linear
 
 
-def projection(inputs: int, outputs: int, std: float = 0.02) -> Linear:
-    """A linear map without bias, its weights normal with standard deviation `std` (zeros for 0)."""
-    linear = Linear(inputs, outputs, bias=False)
+def projection(inputs: int, outputs: int, std: float = 0.02, *, bias: bool = False) -> Linear:
+    """A linear map, its weights normal with standard deviation `std` (zeros for 0), its bias, if any, zero."""
+    linear = Linear(inputs, outputs, bias=bias)
     nn.init.normal_(linear.weight, std=std)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
     return linear
 
 

@@ -1,6 +1,7 @@
 """The configs of a language model and of its blocks."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,10 @@ class ModelConfig:
     """Share the weights of the embedding with the output matrix."""
     learned_positions: int | None = None
     """Rows of a learned position embedding added to that of the tokens, as in GPT-2. Default: none."""
+    embedding_scale: float = 1.0
+    """Multiplies the embedding of the tokens. Gemma's models, whose embedding is tied, have the root of the width."""
+    logit_cap: float | None = None
+    """c of logits c tanh(z / c), which stay within [-c, c]; 30 in Gemma's models. Default: z as it is."""
     dropout: float = 0.0
     """Probability of dropout after the embedding and after every mixer and MLP, in training."""
 
@@ -59,6 +64,14 @@ class ModelConfig:
             (
                 self.learned_positions is None or self.learned_positions > 0,
                 f"learned_positions: expected at least 1, got {self.learned_positions}",
+            ),
+            (
+                0 < self.embedding_scale < math.inf,
+                f"embedding_scale: expected a positive number, got {self.embedding_scale}",
+            ),
+            (
+                self.logit_cap is None or 0 < self.logit_cap < math.inf,
+                f"logit_cap: expected a positive number, got {self.logit_cap}",
             ),
             (0 <= self.dropout < 1, f"dropout: expected a number in [0, 1), got {self.dropout}"),
         )

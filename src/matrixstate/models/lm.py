@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import ConfigError, ShapeError
-from matrixstate.layers.linear import Linear
+from matrixstate.layers.linear import CappedLinear, Linear
 from matrixstate.layers.mixer import State
 from matrixstate.layers.moe import MoE
 from matrixstate.layers.positions import count_positions
@@ -46,7 +46,8 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(block, config) for block in config.layers)
         self.norm = make_norm(config)
-        self.head = Linear(config.width, config.vocabulary, bias=False)
+        sizes, cap = (config.width, config.vocabulary), config.logit_cap
+        self.head = Linear(*sizes, bias=False) if cap is None else CappedLinear(*sizes, cap)
         if config.tied:
             self.head.weight = self.embedding.weight
         else:
@@ -109,6 +110,7 @@ class LanguageModel(nn.Module):
         self._check(tokens, state, mask, reset)
         B, T = tokens.shape
         x = self.embedding(tokens)
+        x = x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
         start = torch.zeros(B, dtype=torch.int64, device=tokens.device) if state is None else state.position
         real_reset = reset if reset is None or mask is None else reset & mask
         position, following = count_positions(start, T, mask, real_reset)

@@ -1,5 +1,6 @@
 """Named models: the sizes of the papers and repositories, smaller ones of the same shapes, and one-layer swaps."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -108,6 +109,26 @@ def _griffin(layout: tuple[MixerConfig, ...]) -> ModelConfig:
     return ModelConfig(width=768, blocks=blocks, norm="rms")
 
 
+def _recurrentgemma(width: int, heads: int, layout: tuple[str, ...]) -> ModelConfig:
+    """RecurrentGemma: Griffin as published, with biases. r: a recurrence, a: attention over 2,048 steps.
+
+    Sources: Botev et al. 2024, "RecurrentGemma"; biases and the half of the channels that rotates are of its code,
+    which adds 1e-6 in its norms where ours add 1e-5.
+    """
+    mlp = MLPConfig(3 * width, "geglu_tanh", bias=True)
+    half = width // heads // 2
+    local = AttentionConfig(heads, 1, window=2048, positions="rotary", rotary_channels=half, output_bias=True)
+    mixers = {"r": RGLRUConfig(heads=heads, bias=True), "a": local}
+    return ModelConfig(
+        width=width,
+        blocks=tuple(BlockConfig(mixers[kind], mlp) for kind in layout),
+        vocabulary=256_000,
+        norm="rms",
+        embedding_scale=math.sqrt(width),
+        logit_cap=30.0,
+    )
+
+
 def _samba() -> ModelConfig:
     """Mamba and sliding-window attention in turns, each with an MLP: Ren et al. 2024, "Samba", at a laptop's size."""
     windowed = AttentionConfig(heads=4, window=64, positions="rotary")
@@ -143,6 +164,8 @@ PRESETS: dict[str, Make] = {
     "hybrid-m2rnn-7b-moe": _paper_7b,
     "hawk-100m": partial(_griffin, 12 * (_RG_LRU,)),
     "griffin-100m": partial(_griffin, 4 * (_RG_LRU, _RG_LRU, _LOCAL)),
+    "recurrentgemma-2b": partial(_recurrentgemma, 2560, 10, (*8 * "rra", *"rr")),
+    "recurrentgemma-9b": partial(_recurrentgemma, 4096, 16, (*12 * "rra", *"rr")),
     "samba-laptop": _samba,
     "m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP, ()),
     "hybrid-m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP),

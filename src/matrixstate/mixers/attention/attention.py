@@ -40,6 +40,11 @@ class AttentionConfig(MixerConfig):
     the model's option `learned_positions`."""
     max_positions: int | None = None
     """Rows of the learned table; required for "learned", else None."""
+    rotary_channels: int | None = None
+    """First channels of a head that rotary positions rotate, an even number; the others keep no position. Default: all
+    of them."""
+    output_bias: bool = False
+    """A bias of the output, zero at initialisation."""
 
     def __post_init__(self) -> None:
         require(
@@ -57,6 +62,14 @@ class AttentionConfig(MixerConfig):
             (
                 self.max_positions is None or self.max_positions > 0,
                 f"max_positions: expected at least 1, got {self.max_positions}",
+            ),
+            (
+                self.rotary_channels is None or self.positions == "rotary",
+                f"rotary_channels: expected with rotary positions only, got {self.rotary_channels}",
+            ),
+            (
+                self.rotary_channels is None or (self.rotary_channels > 0 and self.rotary_channels % 2 == 0),
+                f"rotary_channels: expected a positive even number, got {self.rotary_channels}",
             ),
         )
 
@@ -80,16 +93,21 @@ class Attention(Mixer):
         require_width("attention", width, config.heads, "heads")
         self.config, self.width = config, width
         self.head_size = width // config.heads
+        self.rotated = config.rotary_channels or self.head_size
         require(
             (
-                config.positions not in ("rotary", "xpos") or self.head_size % 2 == 0,
+                config.positions not in ("rotary", "xpos") or self.rotated % 2 == 0,
                 f"attention: {config.positions} positions need an even head size, got {self.head_size}",
-            )
+            ),
+            (
+                self.rotated <= self.head_size,
+                f"rotary_channels: expected at most the head size {self.head_size}, got {self.rotated}",
+            ),
         )
         self.key_heads = config.key_heads or config.heads
         self.sizes = (width, self.key_heads * self.head_size, self.key_heads * self.head_size)
         self.input = projection(width, sum(self.sizes))
-        self.output = projection(width, width)
+        self.output = projection(width, width, bias=config.output_bias)
         self.table = None
         if config.max_positions is not None:
             self.table = nn.Parameter(torch.randn(config.max_positions, width) * 0.02)
@@ -110,7 +128,7 @@ class Attention(Mixer):
             x = x + learned_positions(self.table, position)
         queries_and_keys, v = self.input(x).unflatten(-1, (-1, self.head_size)).tensor_split([-self.key_heads], dim=2)
         if self.config.positions in ("rotary", "xpos"):
-            queries_and_keys = rotate(queries_and_keys, position)
+            queries_and_keys = self._rotate(queries_and_keys, position)
         q, k = queries_and_keys.tensor_split([-self.key_heads], dim=2)
         if self.config.positions == "xpos":
             q, k = xpos_scale(q, position, 1), xpos_scale(k, position, -1)
@@ -118,6 +136,12 @@ class Attention(Mixer):
             q, k, v, None if state is None else state.cache, window=self.config.window, mask=mask, reset=reset
         )
         return self.output(y.flatten(2)), AttentionMixerState(cache, following)
+
+    def _rotate(self, x: Tensor, position: Tensor) -> Tensor:
+        """x [B, T, heads, head size], its first `rotary_channels` rotated."""
+        if self.rotated == self.head_size:
+            return rotate(x, position)
+        return torch.cat([rotate(x[..., : self.rotated], position), x[..., self.rotated :]], dim=-1)
 
     def init_state(self, batch: int) -> AttentionMixerState:
         weight = self.output.weight

@@ -32,10 +32,9 @@ class RGLRUConfig(MixerConfig):
     """h_t = a_t h_{t-1} + √(1 - a_t²) (i_t u_t), y_t = h_t gelu(W_g x_t), with log a_t = -8 r_t softplus(Λ).
 
     Per channel, with u = conv(W_u x) without an activation, r_t = σ(W_r u_t + b_r), i_t = σ(W_i u_t + b_i) and a block
-    of W_r and W_i per head. At the first step of a document the factor √(1 - a_t²) is 1. W_u, W_g and the output have
-    no bias here, in the authors' code one that starts at zero. Source: De et al. 2024, "Griffin: Mixing Gated Linear
-    Recurrences with Local Attention for Efficient Language Models"; the first step, the bound of the root's derivative
-    and the initialisation are those of RecurrentGemma's code.
+    of W_r and W_i per head. At the first step of a document the factor √(1 - a_t²) is 1. Source: De et al. 2024,
+    "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient Language Models"; the first step, the
+    bound of the root's derivative and the initialisation are those of RecurrentGemma's code.
     """
 
     about: ClassVar[About] = About(
@@ -52,6 +51,8 @@ class RGLRUConfig(MixerConfig):
     """Blocks of the maps to the gates r and i."""
     conv: int = 4
     """Steps of the short convolution of u. 0: none."""
+    bias: bool = False
+    """Biases of W_u, W_g and the output, zero at initialisation, as in RecurrentGemma."""
 
     def __post_init__(self) -> None:
         C = self.channels
@@ -91,8 +92,8 @@ class RGLRU(Float32Parameters, Mixer):
         if config.channels is None:
             require_width("rg_lru", width, H, "heads")
         self.config, self.width, self.channels, d = config, width, C, C // H
-        self.input = projection(width, C, 1 / math.sqrt(width))
-        self.gate = projection(width, C, 1 / math.sqrt(width))
+        self.input = projection(width, C, 1 / math.sqrt(width), bias=config.bias)
+        self.gate = projection(width, C, 1 / math.sqrt(width), bias=config.bias)
         self.conv = ShortConv(C, config.conv, bias=True, silu=False) if config.conv else None
         if self.conv is not None and self.conv.bias is not None:
             nn.init.normal_(self.conv.weight, std=0.1 / math.sqrt(config.conv))
@@ -101,7 +102,7 @@ class RGLRU(Float32Parameters, Mixer):
         self.gates_bias = nn.Parameter(torch.zeros(2, H, d))
         log_a = torch.empty(C).uniform_(0.9**2, 0.999**2).log() / 2
         self.rate = nn.Parameter(torch.log(torch.expm1(-log_a)))  # Λ, the inverse of softplus(Λ) = -log a
-        self.output = projection(C, width, 1 / math.sqrt(C))
+        self.output = projection(C, width, 1 / math.sqrt(C), bias=config.bias)
 
     def forward(
         self, x: Tensor, state: RGLRUState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
