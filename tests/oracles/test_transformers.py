@@ -1,6 +1,7 @@
 """Mixers with the weights of Hugging Face transformers' models give the same. Theirs compute in float32 inside."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from closeness import assert_equal_to_rounding
 from matrixstate.layers import MLPConfig
 from matrixstate.mixers import (
     AttentionConfig,
+    GatedDeltaNetConfig,
+    KDAConfig,
     Mamba2Config,
     MambaConfig,
     MLSTMLargeConfig,
@@ -24,6 +27,13 @@ def drawn(module):
         for parameter in module.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))
     return module.eval()
+
+
+@pytest.fixture
+def in_pytorch(published, monkeypatch):
+    """A module of transformers with its functions in PyTorch: where it finds fla, it takes that one's for a GPU."""
+    monkeypatch.setitem(sys.modules, "fla", None)
+    return published
 
 
 def test_mamba2(published):
@@ -95,6 +105,97 @@ def test_mlstm_large(published):
     x = torch.randn(2, 16, width)
     # they add 1e-6 to the divided denominator, and their cached step fails at such sizes
     torch.testing.assert_close(ours(x)[0], source(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def qwen3_next_rows(w, width, G, H, K, V):
+    """q, k and v, gate, beta and forget from rows that they group by key head."""
+    n = H // G
+    parts = w["in_proj_qkvz.weight"].view(G, -1, width).split([K, K, n * V, n * V], dim=1)
+    q, k, v, gate = (part.flatten(0, 1) for part in parts)
+    beta, forget = (part.flatten(0, 1) for part in w["in_proj_ba.weight"].view(G, 2 * n, width).chunk(2, dim=1))
+    return torch.cat([q, k, v]), gate, beta, forget, w["norm.weight"], w["out_proj.weight"]
+
+
+def olmo_hybrid_rows(w, *sizes):
+    inputs = torch.cat([w[f"{part}_proj.weight"] for part in "qkv"])
+    return inputs, *(w[f"{part}.weight"] for part in ("g_proj", "b_proj", "a_proj", "o_norm", "o_proj"))
+
+
+@pytest.mark.parametrize(
+    ("model", "mixer", "rows", "key_heads", "negative"),
+    [
+        ("qwen3_next", "Qwen3NextGatedDeltaNet", qwen3_next_rows, 2, False),
+        ("olmo_hybrid", "OlmoHybridGatedDeltaNet", olmo_hybrid_rows, 4, False),
+        ("olmo_hybrid", "OlmoHybridGatedDeltaNet", olmo_hybrid_rows, 4, True),
+    ],
+)
+def test_gated_deltanet(model, mixer, rows, key_heads, negative, in_pytorch):
+    """With small keys, so that what they add to the squared lengths counts: without `unit_eps` the results differ."""
+    theirs = in_pytorch(f"transformers.models.{model}.modeling_{model}")
+    width, H, K, V = 12, 4, 3, 5
+    options = {"linear_allow_neg_eigval": negative} if model == "olmo_hybrid" else {}
+    config = getattr(theirs, mixer.replace("GatedDeltaNet", "Config"))(
+        hidden_size=width,
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=key_heads,
+        linear_num_value_heads=H,
+        linear_key_head_dim=K,
+        linear_value_head_dim=V,
+        rms_norm_eps=1e-5,
+        **options,
+    )
+    source = drawn(getattr(theirs, mixer)(config, layer_idx=0))
+    with torch.no_grad():
+        source.conv1d.weight[: 2 * key_heads * K] *= 1e-2
+    sizes = {"heads": H, "key_size": K, "value_size": V, "key_heads": key_heads}
+    ours = GatedDeltaNetConfig(**sizes, negative_eigenvalues=negative, unit_eps=1e-6).make(width)
+    w = source.state_dict()
+    names = ("inputs.projection", "gate", "beta", "forget", "norm", "output")
+    ours.load_state_dict(
+        {f"{name}.weight": weight for name, weight in zip(names, rows(w, width, key_heads, H, K, V), strict=True)}
+        | {"inputs.conv.weight": w["conv1d.weight"][:, 0]}
+        | {f"forget_gate.{name}": w[name] for name in ("A_log", "dt_bias")}
+    )
+    x = torch.randn(2, 19, width)
+    assert_equal_to_rounding(ours(x)[0], source(x), "y")
+
+
+def test_kda(in_pytorch):
+    theirs = in_pytorch("transformers.models.kimi_linear.modeling_kimi_linear")
+    width, heads, size = 12, 2, 3
+    config = theirs.KimiLinearConfig(
+        hidden_size=width,
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_heads=heads,
+        linear_head_dim=size,
+        linear_conv_kernel_dim=4,
+        rms_norm_eps=1e-5,
+    )
+    source = drawn(theirs.KimiLinearDeltaAttention(config, layer_idx=0))
+    with torch.no_grad():
+        source.conv1d.weight[: 2 * heads * size] *= 1e-2
+    ours = KDAConfig(heads=heads, key_size=size, value_size=size, unit_eps=1e-6).make(width)
+    w = source.state_dict()
+    ours.load_state_dict(
+        {
+            "inputs.projection.weight": torch.cat([w[f"{part}_proj.weight"] for part in "qkv"]),
+            "inputs.conv.weight": w["conv1d.weight"][:, 0],
+            "forget.first.weight": w["forget_gate.f_a_proj.weight"],
+            "forget.second.weight": w["forget_gate.f_b_proj.weight"],
+            "forget_gate.A_log": w["forget_gate.A_log"].view(heads, 1),
+            "forget_gate.dt_bias": w["forget_gate.dt_bias"].view(heads, size),
+            "beta.weight": w["b_proj.weight"],
+            "gate.first.weight": w["g_a_proj.weight"],
+            "gate.second.weight": w["g_b_proj.weight"],
+            "gate.bias": torch.zeros(heads * size),  # theirs has none here
+            "norm.weight": w["o_norm.weight"],
+            "output.weight": w["o_proj.weight"],
+        }
+    )
+    x = torch.randn(2, 19, width)
+    assert_equal_to_rounding(ours(x)[0], source(x), "y")
 
 
 SIZES = {"hidden_size": 12, "state_size": 4, "conv_kernel": 4, "time_step_rank": 3}

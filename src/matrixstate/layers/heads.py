@@ -82,8 +82,14 @@ def expand_heads(x: Tensor, heads: int) -> Tensor:
     return x if x.shape[2] == heads else x.repeat_interleave(heads // x.shape[2], dim=2)
 
 
-def l2_normalise(x: Tensor) -> Tensor:
-    """x scaled to Euclidean length 1 along its last axis, in the dtype of x under autocast too."""
+def l2_normalise(x: Tensor, eps: float = 0.0) -> Tensor:
+    """x scaled to Euclidean length 1 along its last axis, in the dtype of x under autocast too.
+
+    With `eps`, which is added to the squared length, vectors that are not much longer than √eps become shorter than 1.
+    """
+    if eps:
+        wide = x.to(accumulation_dtype(x.dtype))
+        return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
     # the default eps of 1e-12 is zero in float16
     return nn.functional.normalize(x, dim=-1, eps=max(1e-12, torch.finfo(x.dtype).tiny)).to(x.dtype)
 

@@ -216,6 +216,12 @@ def positive(config: MixerConfig, *names: str) -> list[tuple[bool, str]]:
     return [(0 < x < math.inf, f"{name}: expected a positive number, got {x}") for name, x in values.items()]
 
 
+def at_least_zero(config: MixerConfig, name: str) -> tuple[bool, str]:
+    """For `require`: the named option is a finite number of 0 or more."""
+    x = getattr(config, name)
+    return 0 <= x < math.inf, f"{name}: expected 0 or more, got {x}"
+
+
 def fraction(config: MixerConfig, name: str) -> tuple[bool, str]:
     """For `require`: the named option is a number from 0 to 1."""
     x = getattr(config, name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from matrixstate.layers.forget_gate import LogForgetGate
 from matrixstate.layers.heads import HeadInputs, HeadInputsConfig, ScanMixer, l2_normalise
 from matrixstate.layers.low_rank import LowRank
-from matrixstate.layers.mixer import at_least, zero_padding
+from matrixstate.layers.mixer import at_least, at_least_zero, zero_padding
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 
@@ -25,9 +25,13 @@ class ChannelDeltaConfig(HeadInputsConfig):
     """Channels between the two maps of the decay and of the gate. Default: value_size, as in the papers."""
     negative_eigenvalues: bool = False
     """What is erased up to 2 instead of up to 1. Source: Grazzi et al. 2024."""
+    unit_eps: float = 0.0
+    """Added to the squared lengths by which q and k are divided. 0: their lengths are 1, as in the paper; 1e-6 in
+    flash-linear-attention and in the models made with it, where short vectors stay short."""
 
     def checks(self) -> list[tuple[bool, str]]:
-        return [*super().checks(), *(() if self.rank is None else at_least(1, self, "rank"))]
+        rank = () if self.rank is None else at_least(1, self, "rank")
+        return [*super().checks(), *rank, at_least_zero(self, "unit_eps")]
 
 
 class ChannelDeltaMixer(ScanMixer):
@@ -55,7 +59,8 @@ class ChannelDeltaMixer(ScanMixer):
         self, x: Tensor, inputs: list[Tensor], scan: Tensor | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         q, k, v = inputs
-        q, k = l2_normalise(q) / math.sqrt(self.config.key_size), l2_normalise(k)
+        q, k = (l2_normalise(a, self.config.unit_eps) for a in (q, k))
+        q = q / math.sqrt(self.config.key_size)
         decay = zero_padding(self.forget_gate(self.forget(x).unflatten(-1, self.shape[:2])), mask)
         y, scan = self.update(x, (q, k, v), decay, scan, mask, reset)
         return self.norm(y).flatten(2) * torch.sigmoid(self.gate(x)).to(y.dtype), scan

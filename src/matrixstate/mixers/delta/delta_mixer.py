@@ -10,7 +10,15 @@ from torch.nn.functional import silu
 from matrixstate.errors import require
 from matrixstate.layers.forget_gate import LogForgetGate
 from matrixstate.layers.heads import HeadInputs, KeyValueMixer, KeyValueState, expand_heads, l2_normalise
-from matrixstate.layers.mixer import MixerConfig, at_least, check_inputs, expect_divisor, positive, zero_padding
+from matrixstate.layers.mixer import (
+    MixerConfig,
+    at_least,
+    at_least_zero,
+    check_inputs,
+    expect_divisor,
+    positive,
+    zero_padding,
+)
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
 from matrixstate.ops import gated_delta_product
@@ -37,12 +45,16 @@ class DeltaConfig(MixerConfig):
     """Multiply the normed read-out by silu of a projection of the input."""
     input_std: float = 0.02
     """Standard deviation of the input projection's weights at initialisation."""
+    unit_eps: float = 0.0
+    """Added to the squared lengths by which q and k are divided. 0: their lengths are 1, as in the paper; 1e-6 in
+    flash-linear-attention and in the models made with it, where short vectors stay short."""
 
     def __post_init__(self) -> None:
         require(
             *at_least(1, self, "heads", "key_size", "value_size"),
             *at_least(0, self, "conv"),
             *positive(self, "input_std"),
+            at_least_zero(self, "unit_eps"),
             expect_divisor(self.heads, self, "key_heads"),
         )
 
@@ -78,7 +90,7 @@ class DeltaMixer(KeyValueMixer):
         state = KeyValueState(None, None) if state is None else state
         (q, k, v), conv = self.inputs(x, state.conv, mask, reset)
         k, v, beta = (self._split_micro_steps(a) for a in (k, v, self._beta(x, mask)))
-        q, k = (expand_heads(l2_normalise(a), self.config.heads) for a in (q, k))
+        q, k = (expand_heads(l2_normalise(a, self.config.unit_eps), self.config.heads) for a in (q, k))
         decay = None
         if self.forget is not None and self.forget_gate is not None:
             decay = zero_padding(self.forget_gate(self.forget(x)), mask)
