@@ -21,6 +21,7 @@ from matrixstate.mixers import (
     AttentionConfig,
     BlockRecurrentConfig,
     CombaConfig,
+    CosFormer2Config,
     DeltaNetConfig,
     ForgettingAttentionConfig,
     GatedConvConfig,
@@ -97,6 +98,7 @@ MIXERS = {
     "rwkv6": RWKV6Config(heads=2, key_size=4, value_size=5, mix_rank=3, decay_rank=3, depth=0.5),
     "transnormer": TransNormerConfig(heads=2, key_size=4, value_size=5, depth=0.5),
     "lightnet": LightNetConfig(heads=2, key_size=4, value_size=5, rank=3),
+    "cosformer2": CosFormer2Config(heads=2, key_size=8, value_size=5, rank=3, input_std=0.3),
     "regla": ReGLAConfig(heads=2, key_size=4, value_size=5),
     # a head that is normed by itself jumps with the sign of q·k where that is small; with wider keys it seldom is
     "deltanet": DeltaNetConfig(heads=2, key_size=16, value_size=5, input_std=0.1),

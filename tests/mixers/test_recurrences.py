@@ -11,6 +11,7 @@ from closeness import assert_equal_to_rounding
 from matrixstate.mixers import (
     ABCConfig,
     CombaConfig,
+    CosFormer2Config,
     GatedDeltaNet2Config,
     GSAConfig,
     HGRN2Config,
@@ -259,6 +260,23 @@ def test_lightnet_is_a_softmax_of_the_keys_over_time():
         return y @ mixer.output.weight.T, states[-1]
 
     check(LightNetConfig(**SIZES, rank=2), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_cosformer2_weighs_by_cosines_of_the_distance(conv):
+    def definition(mixer, x):
+        q, k, v = inputs(mixer, x)
+        angle = torch.tensor([1.0, 0.01, 0.0, 0.0], dtype=torch.float64)  # 10000^(-2c/4), and 0 for the second half
+        far = torch.arange(T)[:, None] - torch.arange(T)
+        weights = torch.einsum("thc,shc,tsc->tsh", silu(q), silu(k), (far[..., None] * angle).cos())
+        y = torch.einsum("tsh,shv->thv", weights * (far >= 0)[..., None], v)
+        y = rms(y.flatten(1), mixer.norm) * torch.sigmoid(apply(mixer.gate, x))
+        turn = torch.arange(T).double()[:, None, None] * angle[:2]
+        first = silu(k)[..., :2]
+        keys = torch.cat([first * turn.cos(), first * turn.sin(), silu(k)[..., 2:]], dim=-1)
+        return y @ mixer.output.weight.T, torch.einsum("thk,thv->hkv", keys, v)
+
+    check(CosFormer2Config(heads=2, key_size=4, value_size=4, rank=2, conv=conv), definition)
 
 
 def unit(a):

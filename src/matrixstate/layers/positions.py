@@ -52,12 +52,17 @@ def rotate(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
 
     Source: Su et al. 2021, "RoFormer".
     """
+    cos, sin = waves(x, position, base)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def waves(x: Tensor, position: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position · base^{-2i/K} for i < K/2, both [B, T, 1, K/2]; arguments as of `rotate`."""
     half, dtype = x.shape[-1] // 2, accumulation_dtype(x.dtype)
     rate = base ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
     angle = (position.to(dtype)[..., None] * rate)[:, :, None]
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
 
 
 def xpos_scale(x: Tensor, position: Tensor, sign: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.outer.abc import ABC, ABCConfig
+from matrixstate.mixers.outer.cosformer2 import CosFormer2, CosFormer2Config
 from matrixstate.mixers.outer.gla import GLA, GLAConfig
 from matrixstate.mixers.outer.gsa import GSA, GSAConfig
 from matrixstate.mixers.outer.hgrn2 import HGRN2, HGRN2Config
@@ -29,6 +30,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "abc": ABCConfig,
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
+    "cosformer2": CosFormer2Config,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -40,6 +42,8 @@ __all__ = [
     "MLSTM",
     "RWKV6",
     "ABCConfig",
+    "CosFormer2",
+    "CosFormer2Config",
     "GLAConfig",
     "GSAConfig",
     "HGRN2Config",
