@@ -1,15 +1,13 @@
 """A mixture of experts: many MLPs, of which a router selects a few for every token."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
 from matrixstate.layers.mlp import MLP, FeedForward, MLPConfig
-from matrixstate.layers.projection import projection
-from matrixstate.ops._checks import full_precision
+from matrixstate.layers.router import Router
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,14 @@ class MoE(FeedForward):
         super().__init__()
         before, after = config.sizes(width)
         self.config = config
-        self.router = projection(width, config.experts)
+        self.router = Router(width, config.experts, config.active, normalise=config.normalise, balance=config.balance)
         self.input = Experts(config.experts, width, before)
         self.output = Experts(config.experts, after, width)
         self.shared = MLP(MLPConfig(config.shared, config.activation), width) if config.shared else None
-        self.balance_loss: Tensor | None = None
-        """The weighted load-balancing loss of the last forward pass in training mode; None after one in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
-        weights, picks = self._route(tokens)
+        weights, picks = self.router.pick(tokens)
         k = self.config.active
         # group the tokens by expert, apply each expert to its group, and sum the results per token
         order = picks.flatten().argsort(stable=True)  # by expert, then by token
@@ -92,22 +88,10 @@ class MoE(FeedForward):
         y = y.index_add(0, token, out.to(weights.dtype) * weights.flatten()[order, None]).view(x.shape)
         return y if self.shared is None else y + self.shared(x)
 
-    def _route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [N, width] -> weights [N, k] and indices [N, k] of each token's experts; sets `balance_loss`."""
-        with full_precision(tokens):  # the choice of experts should not depend on the rounding of autocast
-            p = self.router(tokens.to(self.router.weight.dtype)).softmax(dim=-1)
-        weights, picks = p.topk(self.config.active, dim=-1)
-        self.balance_loss = None
-        if self.training and len(tokens):
-            share = picks.flatten().bincount(minlength=self.config.experts).to(p.dtype) / picks.numel()
-            self.balance_loss = self.config.balance * self.config.experts * (share * p.mean(dim=0)).sum()
-        if self.config.normalise:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return weights, picks
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of copies, without the loss, whose autograd graph cannot be copied."""
-        return {**self.__dict__, "balance_loss": None}
+    @property
+    def balance_loss(self) -> Tensor | None:
+        """The weighted load-balancing loss of the last forward pass in training mode; None after one in evaluation."""
+        return self.router.balance_loss
 
     def last_weights(self) -> list[Tensor]:
         return [self.output.weight, *([] if self.shared is None else self.shared.last_weights())]

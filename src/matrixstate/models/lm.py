@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from matrixstate.errors import ConfigError, ShapeError
 from matrixstate.layers.linear import CappedLinear, Linear
 from matrixstate.layers.mixer import State
-from matrixstate.layers.moe import MoE
 from matrixstate.layers.positions import count_positions
+from matrixstate.layers.router import Router
 from matrixstate.mixers.attention.attention import Attention, learned_positions
 from matrixstate.models.block import Block, make_norm
 from matrixstate.models.config import ModelConfig
@@ -165,8 +165,8 @@ class LanguageModel(nn.Module):
         return ModelState(blocks, torch.zeros(batch, dtype=torch.int64, device=self.device))
 
     def auxiliary_loss(self) -> Tensor | None:
-        """The load-balancing loss of the last forward pass in training mode; None without mixtures of experts."""
-        losses = [m.balance_loss for m in self.modules() if isinstance(m, MoE) and m.balance_loss is not None]
+        """The load-balancing loss of the last forward pass in training mode; None without routers."""
+        losses = [m.balance_loss for m in self.modules() if isinstance(m, Router) and m.balance_loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     @property

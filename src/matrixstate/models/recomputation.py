@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from matrixstate.layers.moe import MoE
+from matrixstate.layers.router import Router
 from matrixstate.models.block import Block
 
 
@@ -27,10 +27,10 @@ def recomputed(block: Block, *arguments: Any) -> Any:
 
 @contextmanager
 def _keep_losses(block: Block) -> Iterator[None]:
-    """Keeps the balancing losses of experts, as those of a second computation would hold on to all that it saved."""
-    experts = [(module, module.balance_loss) for module in block.modules() if isinstance(module, MoE)]
+    """Keeps the balancing losses of routers, as those of a second computation would hold on to all that it saved."""
+    routers = [(module, module.balance_loss) for module in block.modules() if isinstance(module, Router)]
     try:
         yield
     finally:
-        for module, loss in experts:
+        for module, loss in routers:
             module.balance_loss = loss
