@@ -8,6 +8,7 @@ from stepwise import EPS, SIZES, WIDTH, T, convolved, forget, inputs, perturbed,
 from torch.nn.functional import layer_norm, logsigmoid, normalize, silu, softplus
 
 from closeness import assert_equal_to_rounding
+from matrixstate.layers import MLPConfig
 from matrixstate.mixers import (
     ABCConfig,
     CombaConfig,
@@ -20,11 +21,13 @@ from matrixstate.mixers import (
     LonghornConfig,
     MLSTMConfig,
     MLSTMLargeConfig,
+    MoMConfig,
     ReGLAConfig,
     RWKV6Config,
     RWKV7Config,
     TransNormerConfig,
 )
+from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 KEYS, VALUES = (T, 2, 3), (T, 2, 4)
 
@@ -355,6 +358,46 @@ def test_longhorn_solves_its_regression_at_every_step(conv):
         return y @ mixer.output.weight.T, S
 
     check(LonghornConfig(**SIZES, conv=conv), definition)
+
+
+@pytest.mark.parametrize(("conv", "shared"), [(0, True), (3, True), (3, False)])
+def test_mom(conv, shared):
+    def definition(mixer, x):
+        M, p = 3 + shared, (x @ mixer.router.weight.T).softmax(-1)
+        picked = p.argsort(dim=-1, descending=True)[:, :2]
+        u = [torch.cat([x @ mixer.read.weight.T, x @ part.T], dim=-1) for part in mixer.write.weight.chunk(M)]
+        betas, forgets = ((x @ part.weight.T).view(T, M, 2) for part in (mixer.beta, mixer.forget))
+        S, seen = [torch.zeros(2, 3, 4).double()] * M, [torch.zeros(max(conv - 1, 0), 20).double()] * M
+        rows = []
+        for t in range(T):
+            y = 0
+            for m in [*picked[t].tolist(), *([3] if shared else [])]:
+                a = u[m][t]
+                if conv:
+                    seen[m] = torch.cat([seen[m], a[None]])[-conv:]
+                    a = (seen[m][-conv:] * mixer.conv.weight.T[-len(seen[m]) :]).sum(0)
+                q, k, v = (part.view(2, -1) for part in silu(a).split([6, 6, 8]))
+                q, k = unit(q) / math.sqrt(3), unit(k)
+                alpha, beta = forget(mixer, forgets[t, m])[:, None, None], torch.sigmoid(betas[t, m])[:, None]
+                S[m] = alpha * S[m]
+                S[m] = S[m] + outer(k, beta * (v - read(k, S[m])))
+                y = y + (1 if m == 3 else p[t, m] / p[t, picked[t]].sum()) * read(q, S[m])
+            rows.append(y)
+        y = rms(torch.stack(rows), mixer.norm).flatten(1) * silu(x @ mixer.gate.weight.T)
+        return y @ mixer.output.weight.T, torch.cat(S)
+
+    check(MoMConfig(**SIZES, memories=3, conv=conv, shared=shared), definition)
+
+
+def test_a_model_balances_the_memories_of_mom():
+    block = BlockConfig(MoMConfig(**SIZES, balance=0.5), MLPConfig(hidden=8))
+    model = LanguageModel(ModelConfig(WIDTH, (block, block), vocabulary=11)).double()
+    model.train()(torch.randint(11, (2, T)))
+    routers = [layer.mixer.router for layer in model.layers]
+    loss = model.auxiliary_loss()
+    assert_equal_to_rounding(loss, sum(router.balance_loss for router in routers), "loss")
+    assert loss > 2 * 0.5  # uneven, so more than at perfect balance
+    assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, [router.weight for router in routers]))
 
 
 def test_hgrn2_keeps_the_precision_of_keys_where_it_hardly_forgets():

@@ -8,6 +8,7 @@ from matrixstate.mixers.delta.gated_delta_net2 import GatedDeltaNet2, GatedDelta
 from matrixstate.mixers.delta.gated_delta_product import GatedDeltaProduct, GatedDeltaProductConfig
 from matrixstate.mixers.delta.kda import KDA, KDAConfig
 from matrixstate.mixers.delta.longhorn import Longhorn, LonghornConfig
+from matrixstate.mixers.delta.mom import MoM, MoMConfig
 from matrixstate.mixers.delta.rwkv7 import RWKV7, RWKV7Config
 
 MIXERS: dict[str, type[MixerConfig]] = {
@@ -19,6 +20,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "longhorn": LonghornConfig,
     "comba": CombaConfig,
     "gated_deltanet2": GatedDeltaNet2Config,
+    "mom": MoMConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -38,5 +40,7 @@ __all__ = [
     "KDAConfig",
     "Longhorn",
     "LonghornConfig",
+    "MoM",
+    "MoMConfig",
     "RWKV7Config",
 ]
