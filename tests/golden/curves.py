@@ -42,6 +42,7 @@ from matrixstate.mixers import (
     LinearCDEConfig,
     LinearTransformerConfig,
     LonghornConfig,
+    LonghornDiagonalConfig,
     LRUConfig,
     LSTMConfig,
     M2RNNConfig,
@@ -139,6 +140,7 @@ MIXERS = {
     "gateloop": GateLoopConfig(channels=8, real=True),  # the training of complex decays is chaotic
     "hgrn complex": HGRNConfig(channels=9, phase=True),
     "mamba": MambaConfig(states=4),
+    "longhorn diagonal": LonghornDiagonalConfig(states=4),
     "forgetting attention": ForgettingAttentionConfig(heads=2),
     "forgetting attention pro": ForgettingAttentionConfig(heads=2, pro=True),
     "mlstm": MLSTMConfig(heads=1, expand=3, conv=3),  # other sizes of both make this training chaotic

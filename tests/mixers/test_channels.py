@@ -14,6 +14,7 @@ from matrixstate.mixers import (
     GILRConfig,
     GSSConfig,
     HGRNConfig,
+    LonghornDiagonalConfig,
     LRUConfig,
     MambaConfig,
     MegaEMAConfig,
@@ -26,6 +27,7 @@ from matrixstate.mixers import (
     S5Config,
     SRUConfig,
 )
+from matrixstate.mixers.scan import longhorn_diagonal
 from matrixstate.ops import NormalisedState
 
 C = 6
@@ -249,6 +251,36 @@ def test_mamba(conv):
         return (y * silu(z)) @ mixer.output.weight.T, last
 
     check(MambaConfig(states=3, conv=conv, rank=2), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_longhorn_diagonal(conv):
+    def definition(mixer, x):
+        u, z = (x @ mixer.input.weight.T).split(2 * WIDTH, dim=-1)
+        u = silu(u if conv == 0 else filtered(u, mixer.conv))
+        low, k, q = (u @ mixer.parts.weight.T).split([1, 3, 3], dim=-1)
+        beta = torch.sigmoid(low @ mixer.beta.weight.T + mixer.beta.bias)
+        step = (beta / (1 + beta * k.square().sum(-1, keepdim=True)))[..., None]
+        h, last = scan(
+            lambda t, h: (1 - step[t] * k[t] ** 2) * h + step[t] * k[t] * u[t, :, None],
+            torch.zeros(2 * WIDTH, 3).double(),
+        )
+        y = torch.stack([h[t] @ q[t] for t in range(T)]) + mixer.skip * u
+        return (y * silu(z)) @ mixer.output.weight.T, last
+
+    check(LonghornDiagonalConfig(states=3, conv=conv), definition)
+
+
+def test_longhorn_diagonal_keeps_the_digits_of_a_long_keys_decay():
+    """1 - ε k² would be 0 in float32, and the derivative of its logarithm infinite."""
+    k, ones = torch.tensor([[[3e4, 0.0]]]), torch.ones(1, 1, 1)
+    states = []
+    for dtype in (torch.float32, torch.float64):
+        beta, start = (0.5 * ones).to(dtype).requires_grad_(), torch.ones(1, 1, 2, dtype=dtype)
+        _, last = longhorn_diagonal._chunk(k.to(dtype), k.to(dtype), 0 * ones.to(dtype), beta, None, start)
+        assert torch.autograd.grad(last.sum(), beta)[0].isfinite().all()
+        states.append(last.flatten().tolist())
+    assert states[0] == pytest.approx(states[1], rel=1e-6)
 
 
 def test_hgrn_complex():

@@ -20,8 +20,8 @@ class LonghornConfig(HeadInputsConfig):
 
     S_t minimises |S - S_{t-1}|² + β_t |Sᵀ k_t - v_t|², with β_t = σ(W_2 W_1 x_t + b). ε_t |k_t|² < 1 for any key, so
     keys are not normalised and nothing else forgets. The read-out is gated with silu(G x_t).
-    Source: Liu et al. 2024, "Longhorn". Their layer keeps the diagonal of k kᵀ alone and has one β per channel; this is
-    the solution itself, with one β per head and the q, k and v of several heads from one convolution.
+    Source: Liu et al. 2024, "Longhorn". Their layer, `longhorn_diagonal`, keeps the diagonal of k kᵀ alone and has one
+    β per channel; this is the solution itself, with a β per head and q, k and v of several heads from one convolution.
     """
 
     about: ClassVar[About] = About(

@@ -6,6 +6,7 @@ from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
+from matrixstate.mixers.scan.longhorn_diagonal import LonghornDiagonal, LonghornDiagonalConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
 from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
 from matrixstate.mixers.scan.mega_ema import MegaEMA, MegaEMAConfig
@@ -35,6 +36,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "s4d": S4DConfig,
     "gss": GSSConfig,
     "mega_ema": MegaEMAConfig,
+    "longhorn_diagonal": LonghornDiagonalConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -57,6 +59,8 @@ __all__ = [
     "GateLoopConfig",
     "HGRNConfig",
     "LRUConfig",
+    "LonghornDiagonal",
+    "LonghornDiagonalConfig",
     "Mamba",
     "MambaConfig",
     "MegaEMA",
