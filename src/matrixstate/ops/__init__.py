@@ -26,6 +26,7 @@ from matrixstate.ops._dispatch import OPS, backends, prefer
 from matrixstate.ops.attn import AttentionState, ForgettingState, attention
 from matrixstate.ops.cells import CELLS, Cell, LSTMState, cell_scan, gru_scan, lstm_scan, rnn_scan
 from matrixstate.ops.conv import causal_conv
+from matrixstate.ops.conv.long import long_conv
 from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.linear_map import linear
@@ -72,6 +73,7 @@ __all__ = [
     "linear",
     "linear_attention",
     "linear_scan",
+    "long_conv",
     "lstm_scan",
     "lti_scan",
     "m2rnn_scan",

@@ -92,6 +92,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
         _reference("linear_map"),
     ),
     "linear_scan": (_cpu("scan"), _triton("scan"), _chunked("scan"), _reference("scan")),
+    "long_conv": (Backend("fft", "matrixstate.ops.conv.fft"), _reference("conv")),
     "lstm_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "lti_scan": (_chunked("lti"), _reference("lti")),
     "m2rnn_scan": (_cpu("m2rnn"), _triton("m2rnn"), _reference("m2rnn")),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
-from cases.others import attends, cell, conv, m2rnn, named_cell
+from cases.others import attends, cell, conv, long, m2rnn, named_cell
 from cases.quotient import QUOTIENTS, mlstm, normalised
 from cases.rank_one import delta, outer, rule
 from cases.scan import LINEAR, linear, lti, selective
@@ -80,6 +80,7 @@ CASES = [
     conv("reference", activation="silu"),
     conv("cpu"),
     conv("cpu", activation="silu"),
+    long("reference"),
     conv("triton", K=2, activation="silu"),
     *(outer(backend, decay, read) for backend in ("reference", "chunked", "cpu") for decay, read in OUTER),
     *(

@@ -15,6 +15,7 @@ from matrixstate.ops import (
     causal_conv,
     cell_scan,
     gru_scan,
+    long_conv,
     lstm_scan,
     m2rnn_scan,
     rnn_scan,
@@ -63,6 +64,18 @@ def conv(backend: str, C: int = 5, K: int = 4, activation: Literal["silu"] | Non
         lambda dtype: {"weight": normal(C, K, dtype=dtype), "bias": normal(C, dtype=dtype)},
         backend=backend,
         dtype=torch.float32 if backend in ("cpu", "triton") else torch.float64,
+    )
+
+
+def long(backend: str, D: int = 5, L: int = 7, batch: int = B) -> Case:
+    return Case(
+        f"long_conv, {backend}, D {D}, L {L}, batch {batch}",
+        "long_conv",
+        lambda T, dtype: {"u": normal(batch, T, D, dtype=dtype)},
+        lambda s, fixed, state, **options: long_conv(s["u"], fixed["kernel"], state, **options),
+        lambda dtype: normal(batch, L - 1, D, dtype=accumulation(dtype)),
+        lambda dtype: {"kernel": normal(D, L, dtype=dtype)},
+        backend=backend,
     )
 
 

@@ -4,10 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from matrixstate.errors import ShapeError
-from matrixstate.ops._align import along, right_align, undo
+from matrixstate.ops._align import filtered
 from matrixstate.ops._checks import expect, expect_flags, expect_floating, first_state
 from matrixstate.ops._dispatch import implementation
 
@@ -65,22 +64,4 @@ def causal_conv(
     run = implementation(op, backend, x.device.type, x.dtype, *(["K > 8"] if K > 8 else []))
     if x.shape[1] == 0:
         return torch.zeros_like(x), state
-    if mask is None:
-        return run(x, weight, bias, state, reset, activation)
-    order = right_align(pad(mask, (K - 1, 0), value=True))
-    inputs, state, reset = _padding_to_the_front(x, state, mask, reset, order)
-    y, last = run(inputs, weight, bias, state, reset, activation)
-    y = along(pad(y, (0, 0, K - 1, 0)), undo(order))[:, K - 1 :]
-    return y.to(x.dtype), last
-
-
-def _padding_to_the_front(
-    x: Tensor, state: Tensor, mask: Tensor, reset: Tensor | None, order: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The steps of state and x in `order`, which moves padding to the front, as zeros; split into x and state again."""
-    past = state.shape[1]
-    real = pad(mask, (past, 0), value=True)
-    steps = along(torch.cat([state, x.to(state.dtype)], dim=1).masked_fill(~real[..., None], 0), order)
-    if reset is not None:
-        reset = along(pad(reset & mask, (past, 0)), order)[:, past:]
-    return steps[:, past:], steps[:, :past], reset
+    return filtered(lambda x, past, starts: run(x, weight, bias, past, starts, activation), x, state, mask, reset)

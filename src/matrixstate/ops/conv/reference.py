@@ -6,7 +6,7 @@ from torch import Tensor
 from matrixstate.ops._checks import accumulation_dtype, expect, expect_floating, widened
 from matrixstate.ops._plain import unsupported
 
-__all__ = ["causal_conv", "gated_conv_step", "unsupported"]
+__all__ = ["causal_conv", "gated_conv_step", "long_conv", "unsupported"]
 
 
 @widened
@@ -34,6 +34,11 @@ def causal_conv(
     if document is not None:
         state = state.masked_fill((document[:, T:] != document[:, -1:])[..., None], 0)
     return y, state
+
+
+def long_conv(u: Tensor, kernel: Tensor, state: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+    """u [B,T,D], kernel [D,L], state [B,L-1,D], reset [B,T] or None -> y [B,T,D] in the dtype of u, state."""
+    return causal_conv(u, kernel.flip(1), None, state, reset, None)
 
 
 def gated_conv_step(
