@@ -18,7 +18,9 @@ AUTO = backends("cpu", torch.float32)
 def test_the_first_preferred_backend_that_an_op_has_is_taken():
     with prefer("chunked", "reference"):
         chosen = backends("cpu", torch.float32)
-    by_chunks = {"delta_scan", "linear_scan", "lti_scan", "normalised_scan", "outer_scan", "selective_scan"}
+    by_chunks = {"delta_scan", "dense_lti_scan", "linear_scan", "lti_scan", "normalised_scan", "outer_scan"} | {
+        "selective_scan"
+    }
     assert {op for op, name in chosen.items() if name == "chunked"} == by_chunks
     assert set(chosen.values()) == {"chunked", "reference"}
     assert backends("cpu", torch.float32) == AUTO

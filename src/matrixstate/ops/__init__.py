@@ -31,6 +31,7 @@ from matrixstate.ops.conv.step import gated_conv_step
 from matrixstate.ops.delta import delta_rule, delta_scan, gated_delta_product, gated_delta_rule
 from matrixstate.ops.linear_map import linear
 from matrixstate.ops.lti import lti_scan
+from matrixstate.ops.lti.dense import dense_lti_scan
 from matrixstate.ops.m2rnn import m2rnn_scan
 from matrixstate.ops.m2rnn.step import m2rnn_step
 from matrixstate.ops.m2rnn.weights import M2RNNWeights
@@ -66,6 +67,7 @@ __all__ = [
     "cell_scan",
     "delta_rule",
     "delta_scan",
+    "dense_lti_scan",
     "gated_conv_step",
     "gated_delta_product",
     "gated_delta_rule",

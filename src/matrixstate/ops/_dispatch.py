@@ -85,6 +85,7 @@ OPS: dict[str, tuple[Backend, ...]] = {
     "causal_conv": (_cpu("conv"), _triton("conv"), _reference("conv")),
     "cell_scan": (_reference("cells"),),
     "delta_scan": (_cpu("delta"), _fla("delta"), _chunked("delta"), _reference("delta")),
+    "dense_lti_scan": (Backend("chunked", "matrixstate.ops.lti.dense_chunked"), _reference("lti")),
     "gru_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),
     "linear": (
         Backend("onednn", "matrixstate.ops.linear_map.kernel_onednn"),

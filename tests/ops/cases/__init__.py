@@ -7,7 +7,7 @@ from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, long, m2rnn, named_cell
 from cases.quotient import QUOTIENTS, mlstm, normalised
 from cases.rank_one import delta, outer, rule
-from cases.scan import LINEAR, linear, lti, selective
+from cases.scan import LINEAR, dense_lti, linear, lti, selective
 
 __all__ = [
     "CASES",
@@ -106,6 +106,7 @@ CASES = [
     *(normalised(backend, *kind) for backend in ("reference", "chunked", "cpu") for kind in QUOTIENTS),
     *(mlstm(backend) for backend in ("reference", "chunked", "cpu")),
     *(lti(backend, is_complex) for backend in ("reference", "chunked") for is_complex in (False, True)),
+    *(dense_lti(backend, shared) for backend in ("reference", "chunked") for shared in (False, True)),
     selective("reference"),
     selective("chunked"),
     attends(None, "reference"),

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cases.case import B, Case, Inputs, accumulation, log_decays, normal
-from matrixstate.ops import linear_scan, lti_scan, selective_scan
+from cases.case import B, Case, Inputs, accumulation, log_decays, near_identity, normal
+from matrixstate.ops import dense_lti_scan, linear_scan, lti_scan, selective_scan
 
 LINEAR = (
     "step",
@@ -113,4 +113,21 @@ def lti(backend: str, is_complex: bool = True, D: int = 3, N: int = 2, batch: in
         fixed,
         backend=backend,
         is_complex=is_complex,
+    )
+
+
+def dense_lti(backend: str, shared: bool, D: int = 3, N: int = 4, M: int = 2, batch: int = B) -> Case:
+    def fixed(dtype: torch.dtype) -> Inputs:
+        wide = accumulation(dtype)
+        A = near_identity(1 if shared else D, N, N, dtype=wide) / 2
+        return {"transition": A, "write": normal(len(A), N, dtype=wide), "readout": normal(D, M, N, dtype=wide)}
+
+    return Case(
+        f"dense_lti_scan, {backend}, {'shared' if shared else 'own'}, D {D}, N {N}, M {M}, batch {batch}",
+        "dense_lti_scan",
+        lambda T, dtype: {"u": normal(batch, T, D, dtype=dtype)},
+        lambda s, fixed, state, **options: dense_lti_scan(s["u"], **fixed, state=state, **options),
+        lambda dtype: normal(batch, D, N, dtype=accumulation(dtype)),
+        fixed,
+        backend=backend,
     )

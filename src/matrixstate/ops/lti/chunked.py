@@ -45,7 +45,7 @@ def _by_chunks(u: Tensor, log_decay: Tensor, weight: Tensor, state: Tensor) -> t
     kernel = (weight[..., None] * powers[..., :L]).sum(1)
     kernel = kernel.real if kernel.is_complex() else kernel
     parts = pad(u.to(wide), (0, 0, 0, -T % L)).view(B, n, L, D).permute(3, 0, 1, 2).flatten(1, 2)  # [D, B·n, L]
-    within = parts @ _triangular(kernel).mT
+    within = parts @ triangular(kernel).mT
     full = parts.unflatten(1, (B, n))[:, :, :whole].flatten(1, 2)  # [D, B·whole, L]
     written = _complex(full @ _pairs(powers[..., :L].flip(-1)).mT, log_decay).unflatten(1, (B, whole)).movedim(0, 2)
     ends, last = linear_scan(written, decay=powers[..., L], state=state)
@@ -70,12 +70,12 @@ def _powers(log_decay: Tensor, count: int) -> Tensor:
     return (exact[..., None] * steps).exp().to(log_decay.dtype)
 
 
-def _triangular(kernel: Tensor) -> Tensor:
-    """kernel [D, L] -> [D, L, L] with K_{t-s} at t, s and zeros above the diagonal."""
-    L = kernel.shape[1]
+def triangular(kernel: Tensor) -> Tensor:
+    """kernel [..., L] -> [..., L, L] with K_{t-s} at t, s and zeros above the diagonal."""
+    L = kernel.shape[-1]
     step = torch.arange(L, device=kernel.device)
     lag = step[:, None] - step
-    return kernel[:, lag.clamp(min=0)].masked_fill(lag < 0, 0)
+    return kernel[..., lag.clamp(min=0)].masked_fill(lag < 0, 0)
 
 
 def _pairs(x: Tensor) -> Tensor:
