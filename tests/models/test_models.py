@@ -42,6 +42,7 @@ PARAMETERS = {  # all, and without embeddings; with a vocabulary of 65 where the
     "recurrentgemma-2b": (2_682_862_080, 2_027_502_080),
     "recurrentgemma-9b": (8_579_977_216, 7_531_401_216),
     "samba-laptop": (2_981_376, 2_968_896),
+    "yoco-laptop": (2_521_728, 2_509_248),
     "m2rnn-laptop": (9_713_784, 9_697_144),
     "hybrid-m2rnn-laptop": (9_662_682, 9_646_042),
     "hybrid-gated-deltanet-laptop": (9_538_212, 9_521_572),

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from matrixstate.layers.mixer import State
 from matrixstate.layers.norm import RMSNorm
+from matrixstate.mixers.attention.shared import SharedAttention, SharedKeys
 from matrixstate.models.config import BlockConfig, ModelConfig
 
 
@@ -26,14 +27,20 @@ class Block(nn.Module):
             self.mlp_norm, self.mlp = make_norm(config), block.mlp.make(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, state: State, mask: Tensor | None, reset: Tensor | None) -> tuple[Tensor, State]:
-        """x [B, T, width] -> [B, T, width], and the mixer's state (None without a mixer)."""
+    def forward(
+        self, x: Tensor, state: State, mask: Tensor | None, reset: Tensor | None, shared: SharedKeys | None
+    ) -> tuple[Tensor, State, SharedKeys | None]:
+        """x [B, T, width] -> [B, T, width], the mixer's state (None without a mixer), and the keys for later blocks."""
         if self.mixer is not None and self.mixer_norm is not None:
-            y, state = self.mixer(self.mixer_norm(x), state, mask=mask, reset=reset)
+            z, more = self.mixer_norm(x), {}
+            if isinstance(self.mixer, SharedAttention):
+                shared = self.mixer.share(z, state, mask, reset) if self.mixer.config.own else shared
+                more["shared"] = shared
+            y, state = self.mixer(z, state, mask=mask, reset=reset, **more)
             x = x + self._drop(y)
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self._drop(self.mlp(self.mlp_norm(x)))
-        return x, state
+        return x, state, shared
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout. In evaluation the call is left out, whose overhead is noticeable in generation."""

@@ -9,6 +9,7 @@ import torch
 
 from matrixstate.errors import ConfigError, require
 from matrixstate.layers import MixerConfig, MLPConfig
+from matrixstate.mixers.attention.shared import SharedAttentionConfig
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,12 @@ class ModelConfig:
             ),
             (0 <= self.dropout < 1, f"dropout: expected a number in [0, 1), got {self.dropout}"),
         )
-        problems = []
+        problems, shared = [], False
         for i, block in enumerate(self.blocks):
+            if isinstance(block.mixer, SharedAttentionConfig):
+                shared = shared or block.mixer.own
+                if not shared:
+                    problems.append(f"blocks.{i}.mixer.own: expected true, or an earlier shared_attention with it")
             for part in (block.mixer, block.mlp):
                 try:
                     with torch.device("meta"):  # allocates nothing; finds options that do not fit the width

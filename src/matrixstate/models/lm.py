@@ -117,10 +117,11 @@ class LanguageModel(nn.Module):
         if self.positions is not None:
             x = x + learned_positions(self.positions, position)
         x = self.dropout(x) if self.training else x
-        states, recompute = [], self.recompute and self.training and torch.is_grad_enabled()
+        states, shared = [], None
+        recompute = self.recompute and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.layers):
-            inputs = x, None if state is None else state.blocks[i], mask, reset
-            x, block_state = recomputed(block, *inputs) if recompute else block(*inputs)
+            inputs = x, None if state is None else state.blocks[i], mask, reset, shared
+            x, block_state, shared = recomputed(block, *inputs) if recompute else block(*inputs)
             states.append(block_state)
         return self.norm(x), ModelState(tuple(states), following)
 

@@ -14,6 +14,7 @@ from matrixstate.mixers import (
     MambaConfig,
     MRUConfig,
     RGLRUConfig,
+    SharedAttentionConfig,
 )
 from matrixstate.models.config import BlockConfig, ModelConfig
 
@@ -136,6 +137,14 @@ def _samba() -> ModelConfig:
     return ModelConfig(width=192, blocks=3 * blocks, norm="rms")
 
 
+def _yoco() -> ModelConfig:
+    """Sliding windows, then layers that read one cache: Sun et al. 2024, "You Only Cache Once", at a laptop's size."""
+    mlp, windowed = MLPConfig(512, "swiglu"), AttentionConfig(heads=4, window=64, positions="rotary")
+    first, later = (SharedAttentionConfig(heads=4, positions="rotary", own=own) for own in (True, False))
+    blocks = (BlockConfig(windowed, mlp, repeat=3), BlockConfig(first, mlp), BlockConfig(later, mlp, repeat=2))
+    return ModelConfig(width=192, blocks=blocks, norm="rms")
+
+
 PRESETS: dict[str, Make] = {
     "shakespeare-mru": partial(_shakespeare, _MRU_384),
     "shakespeare-m2rnn": partial(_shakespeare, _M2RNN_384),
@@ -167,6 +176,7 @@ PRESETS: dict[str, Make] = {
     "recurrentgemma-2b": partial(_recurrentgemma, 2560, 10, (*8 * "rra", *"rr")),
     "recurrentgemma-9b": partial(_recurrentgemma, 4096, 16, (*12 * "rra", *"rr")),
     "samba-laptop": _samba,
+    "yoco-laptop": _yoco,
     "m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP, ()),
     "hybrid-m2rnn-laptop": partial(_laptop, _M2RNN_LAPTOP),
     "hybrid-gated-deltanet-laptop": partial(_laptop, _GATED_DELTANET_LAPTOP),
