@@ -120,7 +120,7 @@ CONFIGS = {
     "mamba2": Mamba2Config(heads=4, key_size=3, value_size=5, groups=2),
     "hgrn2": HGRN2Config(heads=2, key_size=3, value_size=5, lower_bound=0.2),
     "rwkv6": RWKV6Config(heads=2, key_size=3, value_size=5, mix_rank=3, decay_rank=4, depth=0.5),
-    "transnormer": TransNormerConfig(heads=2, key_size=3, value_size=5, conv=3),
+    "transnormer": TransNormerConfig(heads=2, key_size=3, value_size=5, conv=3, depth=0.5, lightning=True),
     "lightnet": LightNetConfig(heads=2, key_size=3, value_size=5, rank=4, conv=3),
     "cosformer2": CosFormer2Config(heads=2, key_size=4, value_size=5, rank=4, conv=3),
     "regla": ReGLAConfig(heads=2, key_size=3, value_size=5),

@@ -17,6 +17,7 @@ from matrixstate.mixers import (
     MLSTMLargeConfig,
     RGLRUConfig,
     RWKV4Config,
+    TransNormerConfig,
 )
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
@@ -196,6 +197,30 @@ def test_kda(in_pytorch):
     )
     x = torch.randn(2, 19, width)
     assert_equal_to_rounding(ours(x)[0], source(x), "y")
+
+
+def test_lightning_attention(published):
+    theirs = published("transformers.models.minimax.modeling_minimax")
+    width, heads, size, layers = 12, 3, 4, 5
+    config = theirs.MiniMaxConfig(
+        hidden_size=width, num_attention_heads=heads, head_dim=size, num_hidden_layers=layers, block_size=8
+    )
+    source = drawn(theirs.MiniMaxLightningAttention(config, layer_idx=1))
+    sizes = {"heads": heads, "key_size": size, "value_size": size}
+    ours = TransNormerConfig(**sizes, depth=1 / (layers - 1), lightning=True).make(width)
+    w = source.state_dict()
+    rows = w["qkv_proj.weight"].view(heads, 3, size, width).transpose(0, 1)  # theirs are by head
+    ours.load_state_dict(
+        {
+            "inputs.projection.weight": rows.reshape(-1, width),
+            "gate.weight": w["output_gate.weight"],
+            "norm.weight": w["norm.weight"],
+            "output.weight": w["out_proj.weight"],
+        }
+    )
+    x = torch.randn(2, 19, width)
+    # they add 1e-6 to the mean square, and 1e-5 to a decay
+    assert_equal_to_rounding(ours(x)[0], source(x, None, None)[0], "y")
 
 
 SIZES = {"hidden_size": 12, "state_size": 4, "conv_kernel": 4, "time_step_rank": 3}
