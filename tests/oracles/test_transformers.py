@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from weights import drawn, mamba_weights
 
 from closeness import assert_equal_to_rounding
 from matrixstate.layers import MLPConfig
@@ -22,18 +23,11 @@ from matrixstate.mixers import (
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 
-def drawn(module):
-    """The module with random parameters: some of theirs start at zeros or ones, others are not initialised at all."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
-    return module.eval()
-
-
 @pytest.fixture
 def in_pytorch(published, monkeypatch):
-    """A module of transformers with its functions in PyTorch: where it finds fla, it takes that one's for a GPU."""
-    monkeypatch.setitem(sys.modules, "fla", None)
+    """A module of transformers with its functions in PyTorch: where it finds these, it takes theirs for a GPU."""
+    for package in ("fla", "xlstm"):
+        monkeypatch.setitem(sys.modules, package, None)
     return published
 
 
@@ -84,8 +78,8 @@ def test_rwkv4(published):
     assert_equal_to_rounding(ours(x)[0], source(x)[0], "y")
 
 
-def test_mlstm_large(published):
-    theirs = published("transformers.models.xlstm.modeling_xlstm")
+def test_mlstm_large(in_pytorch):
+    theirs = in_pytorch("transformers.models.xlstm.modeling_xlstm")
     width, heads, K, V = 12, 3, 2, 4
     config = theirs.xLSTMConfig(
         hidden_size=width, num_heads=heads, qk_dim_factor=K * heads / width, chunk_size=8, mode="inference"
@@ -242,21 +236,8 @@ def test_mamba(model, mixer, options, norms, published):
     more = {"initialize_mixer_weights": False} if model == "falcon_mamba" else {}
     source = drawn(getattr(theirs, mixer)(config, layer_idx=0, **more))
     ours = MambaConfig(states=4, rank=3, step_norms=norms).make(12)
-    w = source.state_dict()
-    weights = {
-        "input.weight": w["in_proj.weight"],
-        "conv.weight": w["conv1d.weight"][:, 0],
-        "conv.bias": w["conv1d.bias"],
-        "parts.weight": w["x_proj.weight"],
-        "step.weight": w["dt_proj.weight"],
-        "step_bias": w["dt_proj.bias"],
-        "A_log": w["A_log"],
-        "skip": w["D"],
-        "output.weight": w["out_proj.weight"],
-    }
-    for i, name in enumerate(("dt", "b", "c")) if norms == "weighted" else ():
-        weights[f"norms.{i}.weight"] = w[f"{name}_layernorm.weight"]
-    ours.load_state_dict(weights)
+    names = [f"{part}_layernorm" for part in ("dt", "b", "c")] if norms == "weighted" else []
+    ours.load_state_dict(mamba_weights(source.state_dict(), names))
     x = torch.randn(2, 19, 12)
     y = source(x)
     assert_equal_to_rounding(ours(x)[0], y[0] if isinstance(y, tuple) else y, "y")
