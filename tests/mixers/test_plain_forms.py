@@ -10,9 +10,19 @@ from importlib.util import find_spec
 import pytest
 import torch
 from stepwise import SIZES, WIDTH, T, perturbed
+from torch.nn.functional import logsigmoid
 
 from closeness import assert_equal_to_rounding
-from matrixstate.mixers import CombaConfig, GatedDeltaNet2Config, HGRN2Config, KDAConfig, RWKV6Config, RWKV7Config
+from matrixstate.mixers import (
+    ABCConfig,
+    CombaConfig,
+    GatedDeltaNet2Config,
+    GSAConfig,
+    HGRN2Config,
+    KDAConfig,
+    RWKV6Config,
+    RWKV7Config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +110,44 @@ def test_the_plain_forms_of_flash_linear_attention_give_the_same(config, op, for
     assert calls == [op]
     assert_equal_to_rounding(y, expected, "y")
     assert_equal_to_rounding(state.scan, last.scan, "state")
+
+
+def as_gsa(find, q, k, v, logits):
+    decay = logsigmoid(logits) / 8
+    run = find("gsa.naive", "naive_recurrent_gsa")
+    return run(q, k, v, 1 - decay.exp(), decay, scale=1.0, output_final_state=True)
+
+
+def as_abc(find, q, k, v, logits):
+    run = find("abc.naive", "naive_recurrent_abc")
+    y, state = run(*heads_first(q, k, v, logits), scale=1.0, output_final_state=True)
+    return y.transpose(1, 2), state
+
+
+def as_abc_by_sums(find, q, k, v, logits):
+    run = find("abc.naive", "naive_cumsum_abc")
+    y, _ = run(*heads_first(q * math.sqrt(q.shape[-1]), k, v, logits))  # it divides q by √K
+    return y.transpose(1, 2), None
+
+
+@pytest.mark.parametrize(
+    ("config", "form"),
+    [
+        (GSAConfig(**SIZES, slots=5), as_gsa),
+        (ABCConfig(**SIZES, slots=5), as_abc),
+        (ABCConfig(**SIZES, slots=5), as_abc_by_sums),
+    ],
+    ids=lambda part: getattr(part, "__name__", None),
+)
+@torch.no_grad()
+def test_slots_are_written_and_read_as_in_flash_linear_attention(config, form, fla):
+    mixer = perturbed(config, torch.float32)
+    x = torch.randn(2, T, WIDTH)
+    (q, k, v), _ = mixer.inputs(x, None, None, None)
+    logits = mixer.slots(x).unflatten(-1, (config.heads, config.slots))
+    y, slots = form(fla, *mixer.features(q, k, v), logits)
+    expected, last = mixer(x)
+    assert_equal_to_rounding(mixer.output(mixer.read(y, x)), expected, "y")
+    if slots is not None:
+        assert_equal_to_rounding(slots[0], last.keys, "keys")
+        assert_equal_to_rounding(slots[1], last.values, "values")
