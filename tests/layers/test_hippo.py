@@ -8,7 +8,7 @@ from torch.special import legendre_polynomial_p
 
 from closeness import assert_equal_to_rounding
 from matrixstate.layers.discretise import bilinear, zoh
-from matrixstate.layers.hippo import lagt, legs, legs_normal, legt, lmu
+from matrixstate.layers.hippo import lagt, legs, legs_normal, legt, lmu, real_form
 
 F64 = torch.float64
 
@@ -33,16 +33,15 @@ def test_lmu_is_its_published_matrix():
 def test_legs_is_normal_plus_low_rank_in_conjugate_pairs():
     decay, P = legs_normal(8)
     p = torch.cat([P, torch.zeros_like(P)])
-    turn = torch.cat([torch.cat([part.diag() for part in row], dim=1) for row in
-                      ((decay.real, -decay.imag), (decay.imag, decay.real))])  # fmt: skip
-    values = torch.linalg.eigvals(turn - 2 * torch.outer(p, p))
+    real = real_form(decay, p)
+    values = torch.linalg.eigvals(real)
     assert values.imag.abs().max() < 1e-6
     assert values.real.sort().values.tolist() == pytest.approx([-8, -7, -6, -5, -4, -3, -2, -1], abs=1e-6)
     # the response to an impulse is that of LegS, read along B
     A, B = legs(8)
     for time in (0.1, 1.0):
         expected = B @ torch.linalg.matrix_exp(time * A) @ B
-        got = 2 * 2 * p @ torch.linalg.matrix_exp(time * (turn - 2 * torch.outer(p, p))) @ p
+        got = 2 * 2 * p @ torch.linalg.matrix_exp(time * real) @ p
         assert_equal_to_rounding(got, expected, "impulse response")
 
 

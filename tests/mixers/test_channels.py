@@ -16,6 +16,7 @@ from matrixstate.mixers import (
     HGRNConfig,
     LonghornDiagonalConfig,
     LRUConfig,
+    LSSLConfig,
     MambaConfig,
     MegaEMAConfig,
     MinGRUConfig,
@@ -23,6 +24,7 @@ from matrixstate.mixers import (
     QRNNConfig,
     RGLRUConfig,
     RWKV4Config,
+    S4Config,
     S4DConfig,
     S5Config,
     SRUConfig,
@@ -322,6 +324,47 @@ def test_s4d(rule):
         return y, torch.view_as_real(last / b)  # the op keeps h / b
 
     check(S4DConfig(states=6, rule=rule), definition)
+
+
+def bilinear_steps(A, b, step):
+    """Ā and b̄ of dh/dt = A h + b x by the trapezoidal rule."""
+    near = torch.linalg.inv(torch.eye(len(A), dtype=A.dtype) - step / 2 * A)
+    return near @ (torch.eye(len(A), dtype=A.dtype) + step / 2 * A), near @ (step * b)
+
+
+def test_s4_is_diagonal_plus_low_rank_with_all_conjugates():
+    def definition(mixer, x):
+        def whole(pairs):  # real and imaginary parts [2 n] -> the states and their conjugates
+            z = torch.complex(*pairs.chunk(2))
+            return torch.cat([z, z.conj()])
+
+        ys, states = [], []
+        for d in range(WIDTH):
+            P, decay = whole(mixer.low_rank[d]), whole(torch.cat([-mixer.log_rate[d].exp(), mixer.frequency[d]]))
+            A, b = bilinear_steps(
+                decay.diag() - torch.outer(P, P.conj()), whole(mixer.write[d]), mixer.log_step[d].exp()
+            )
+            h, last = scan(lambda t, h, A=A, b=b, d=d: A @ h + b * x[t, d], torch.zeros_like(P))
+            ys.append((h @ whole(mixer.readout[d]).conj()).real + mixer.skip[d] * x[:, d])
+            states.append(torch.cat([last[:3].real, last[:3].imag]))
+        z = gelu(torch.stack(ys, dim=1))
+        return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.stack(states)
+
+    check(S4Config(states=6), definition)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_lssl(trained):
+    def definition(mixer, x):
+        ys, states = [], []
+        for d in range(WIDTH):
+            A, b = bilinear_steps(mixer.transition, mixer.write[d], mixer.log_step[d].exp())
+            h, last = scan(lambda t, h, A=A, b=b, d=d: A @ h + b * x[t, d], torch.zeros_like(b))
+            ys.append(h @ mixer.readout[d].T + x[:, d, None] * mixer.skip[d])
+            states.append(last)
+        return gelu(torch.cat(ys, dim=1)) @ mixer.output.weight.T, torch.stack(states)
+
+    check(LSSLConfig(states=4, outputs=2, train_transition=trained), definition)
 
 
 def test_gss():

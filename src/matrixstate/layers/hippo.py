@@ -62,6 +62,20 @@ def legs_normal(n: int) -> tuple[Tensor, Tensor]:
     return torch.complex(torch.full_like(frequency, -0.5), frequency)[: n // 2], P[: n // 2]
 
 
+def real_form(decay: Tensor, P: Tensor) -> Tensor:
+    """diag(Λ) - P P* of conjugate pairs as a real matrix [..., N, N] of the N/2 real parts, then the imaginary parts.
+
+    Of the whole state [z, z̄], P* sees 2 Re(P* z), so that z goes to Λ z - 2 P Re(P* z).
+
+    Args:
+        decay: [..., N/2], Λ of one of each pair, complex.
+        P: [..., N] real: Re P, then Im P.
+    """
+    real, imag = torch.diag_embed(decay.real), torch.diag_embed(decay.imag)
+    turn = torch.cat([torch.cat([real, -imag], dim=-1), torch.cat([imag, real], dim=-1)], dim=-2)
+    return turn - 2 * P[..., :, None] * P[..., None, :]
+
+
 def _degrees(n: int) -> Tensor:
     return torch.arange(n, dtype=torch.float64, device="cpu")
 

@@ -38,16 +38,16 @@ class Float32Parameters(nn.Module):
     """A module whose parameters listed in `float32` stay float32 under `.bfloat16()`, `.half()` and `.to(dtype)`.
 
     For rates such as e^{A_log}: the 8 significant bits of bfloat16 would change the half-life of a state by percents.
-    Conversion to float64 is not affected.
+    Conversion to float64 is not affected. Buffers may be listed too.
     """
 
     float32: ClassVar[tuple[str, ...]] = ()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        before = {name: p.data for name in self.float32 if (p := self._parameters[name]) is not None}
+        before = {name: p.data for name in self.float32 if (p := getattr(self, name)) is not None}
         super()._apply(fn, recurse)
         for name, old in before.items():
-            new = self._parameters[name]
-            if new is not None and new.dtype in (torch.bfloat16, torch.float16):
+            new = getattr(self, name)
+            if new.dtype in (torch.bfloat16, torch.float16):
                 new.data = old.to(new.device, torch.float32)  # from the values before rounding
         return self

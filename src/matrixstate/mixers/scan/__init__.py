@@ -8,6 +8,7 @@ from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.longhorn_diagonal import LonghornDiagonal, LonghornDiagonalConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
+from matrixstate.mixers.scan.lssl import LSSL, LSSLConfig
 from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
 from matrixstate.mixers.scan.mega_ema import MegaEMA, MegaEMAConfig
 from matrixstate.mixers.scan.min_gru import MinGRU, MinGRUConfig
@@ -15,6 +16,7 @@ from matrixstate.mixers.scan.min_lstm import MinLSTM, MinLSTMConfig
 from matrixstate.mixers.scan.qrnn import QRNN, QRNNConfig
 from matrixstate.mixers.scan.rg_lru import RGLRU, RGLRUConfig
 from matrixstate.mixers.scan.rwkv4 import RWKV4, RWKV4Config
+from matrixstate.mixers.scan.s4 import S4, S4Config
 from matrixstate.mixers.scan.s4d import S4D, S4DConfig
 from matrixstate.mixers.scan.s5 import S5, S5Config
 from matrixstate.mixers.scan.sru import SRU, SRUConfig
@@ -37,6 +39,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gss": GSSConfig,
     "mega_ema": MegaEMAConfig,
     "longhorn_diagonal": LonghornDiagonalConfig,
+    "s4": S4Config,
+    "lssl": LSSLConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -45,9 +49,11 @@ __all__ = [
     "GSS",
     "HGRN",
     "LRU",
+    "LSSL",
     "QRNN",
     "RGLRU",
     "RWKV4",
+    "S4",
     "S4D",
     "S5",
     "SRU",
@@ -61,6 +67,7 @@ __all__ = [
     "LRUConfig",
     "LonghornDiagonal",
     "LonghornDiagonalConfig",
+    "LSSLConfig",
     "Mamba",
     "MambaConfig",
     "MegaEMA",
@@ -72,6 +79,7 @@ __all__ = [
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV4Config",
+    "S4Config",
     "S4DConfig",
     "S5Config",
     "SRUConfig",

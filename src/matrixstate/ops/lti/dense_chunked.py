@@ -46,16 +46,17 @@ def dense_lti_scan(
 
 
 def _by_chunks(u: Tensor, transition: Tensor, write: Tensor, readout: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    (B, T, D), M = u.shape, readout.shape[1]
+    (B, T, D), (_, M, N) = u.shape, readout.shape
     L = min(CHUNK, 1 << (T - 1).bit_length())
     n, whole, rest = -(-T // L), T // L, T % L  # chunks, those without padding, and the steps of the one with it
     powers = _powers(transition, write, readout, L)
     G = len(powers.columns)  # systems, D or 1; the channels of one are further rows
     parts = pad(u.to(state.dtype), (0, 0, 0, -T % L)).view(B, n, L, D).permute(3, 0, 1, 2)
-    parts = parts.reshape(G, -1, n, L)  # [G, D/G·B, n, L]
+    rows = D // G * B
+    parts = parts.reshape(G, rows, n, L)
     ends = powers.columns.flip(-1).mT  # [G, L, N]: what each step of a chunk leaves at its end
-    written = parts[:, :, :whole] @ ends[:, None]
-    h, before = state.transpose(0, 1).reshape(G, -1, state.shape[2]), []
+    written = (parts[:, :, :whole].flatten(1, 2) @ ends).unflatten(1, (rows, whole))
+    h, before = state.transpose(0, 1).reshape(G, rows, N), []
     for k in range(whole):
         before.append(h)
         h = h @ powers.squares[-1].mT + written[:, :, k]
@@ -63,17 +64,16 @@ def _by_chunks(u: Tensor, transition: Tensor, write: Tensor, readout: Tensor, st
         before.append(h)
         h = _advanced(h, powers.squares, rest) + parts[:, :, -1, :rest] @ ends[:, L - rest :]
     within = parts.flatten(1, 2) @ triangular(powers.kernel).permute(0, 3, 2, 1).flatten(2)
-    across = torch.stack(before, dim=2).flatten(1, 2) @ powers.rows.flatten(1, 2).mT
+    across = torch.stack(before, dim=2).flatten(1, 2) @ powers.rows.mT
     y = (within + across).view(D, B, n * L, M).permute(1, 2, 0, 3)[:, :T]
-    last = h.view(D, B, -1).transpose(0, 1).contiguous()
-    return y.to(u.dtype), last
+    return y.to(u.dtype), h.view(D, B, N).transpose(0, 1).contiguous()
 
 
 class _Powers(NamedTuple):
     """What a chunk of L steps needs of the powers of A, for G systems."""
 
     columns: Tensor  # [G, N, L], A^l b
-    rows: Tensor  # [G, L, M, N], C A^{l+1}
+    rows: Tensor  # [G, L·M, N], C A^{l+1}
     kernel: Tensor  # [G, M, L], C A^l b
     squares: list[Tensor]  # [G or 1, N, N], A^(2^i) up to A^L
 
@@ -82,11 +82,11 @@ def _powers(transition: Tensor, write: Tensor, readout: Tensor, L: int) -> _Powe
     """By doubling, in float64, for A^l has l times the relative error of A. L is a power of two."""
     exact = torch.float64 if transition.device.type != "mps" else torch.float32  # which has no float64
     A, b, C = transition.to(exact), write.to(exact), readout.to(exact)
-    columns, rows, squares = b[..., None], (C @ A)[:, None], [A]
+    columns, rows, squares = b[..., None], C @ A, [A]
     while 1 << len(squares) <= L:
         A = squares[-1]
         columns = torch.cat(torch.broadcast_tensors(columns, A @ columns), dim=-1)
-        rows = torch.cat(torch.broadcast_tensors(rows, rows @ A[:, None]), dim=1)
+        rows = torch.cat(torch.broadcast_tensors(rows, rows @ A), dim=1)
         squares.append(A @ A)
     kernel = C @ columns
     G = max(len(x) for x in (columns, rows, kernel))

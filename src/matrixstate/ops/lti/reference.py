@@ -45,7 +45,7 @@ def dense_lti_scan(
             after = torch.einsum("dnm,bdm->bdn", transition, h) + write * u_t[..., None]
             h = after if mask is None else torch.where(mask[:, t, None, None], after, h)
             out.append(torch.einsum("dmn,bdn->bdm", readout, h))
-    return torch.stack(out, dim=1).to(u.dtype), h
+    return torch.stack(out, dim=1).to(u.dtype), h.contiguous()
 
 
 def read(h: Tensor, weight: Tensor) -> Tensor:
