@@ -8,6 +8,8 @@ from stepwise import WIDTH, T, perturbed, rms
 from torch.nn.functional import gelu, silu, softplus
 
 from closeness import assert_equal_to_rounding
+from matrixstate.layers.discretise import zoh
+from matrixstate.layers.hippo import lmu
 from matrixstate.mixers import (
     AarenConfig,
     GateLoopConfig,
@@ -15,6 +17,8 @@ from matrixstate.mixers import (
     GSSConfig,
     HGRNConfig,
     LonghornDiagonalConfig,
+    LiquidS4Config,
+    LMUConfig,
     LRUConfig,
     LSSLConfig,
     MambaConfig,
@@ -365,6 +369,32 @@ def test_lssl(trained):
         return gelu(torch.cat(ys, dim=1)) @ mixer.output.weight.T, torch.stack(states)
 
     check(LSSLConfig(states=4, outputs=2, train_transition=trained), definition)
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_liquid_s4(rule):
+    def definition(mixer, x):
+        A, step = torch.complex(-mixer.log_rate.exp(), mixer.frequency), mixer.log_step.exp()[:, None]
+        a = torch.exp(step * A) if rule == "zoh" else (1 + step * A / 2) / (1 - step * A / 2)
+        b = (a - 1) / A if rule == "zoh" else step / (1 - step * A / 2)
+        b, C_ = b * torch.view_as_complex(mixer.write), torch.view_as_complex(mixer.readout)
+        h, last = scan(lambda t, h: a * h + b * x[t, :, None] * (h + 1), torch.zeros_like(A))
+        z = gelu(2 * (C_ * h).sum(-1).real + mixer.skip * x)
+        return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.view_as_real(last)
+
+    check(LiquidS4Config(states=6, rule=rule), definition)
+
+
+def test_lmu():
+    def definition(mixer, x):
+        A, b = zoh(*lmu(4), torch.tensor(1 / 8.0).double())
+        A, b = A.float().double(), b.float().double()  # as the mixer has them
+        u = x @ mixer.signal.weight.T + mixer.signal.bias
+        m, last = scan(lambda t, m: m @ A.T + u[t, :, None] * b, torch.zeros(3, 4).double())
+        z = m.flatten(1) @ mixer.readout.weight.T + x @ mixer.hidden.weight.T + mixer.hidden.bias
+        return gelu(z) @ mixer.output.weight.T, last
+
+    check(LMUConfig(memories=3, order=4, window=8.0), definition)
 
 
 def test_gss():

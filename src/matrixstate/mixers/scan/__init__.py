@@ -7,6 +7,8 @@ from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.longhorn_diagonal import LonghornDiagonal, LonghornDiagonalConfig
+from matrixstate.mixers.scan.liquid_s4 import LiquidS4, LiquidS4Config
+from matrixstate.mixers.scan.lmu import LMU, LMUConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
 from matrixstate.mixers.scan.lssl import LSSL, LSSLConfig
 from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
@@ -41,6 +43,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "longhorn_diagonal": LonghornDiagonalConfig,
     "s4": S4Config,
     "lssl": LSSLConfig,
+    "lmu": LMUConfig,
+    "liquid_s4": LiquidS4Config,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -48,6 +52,7 @@ __all__ = [
     "GILR",
     "GSS",
     "HGRN",
+    "LMU",
     "LRU",
     "LSSL",
     "QRNN",
@@ -64,10 +69,13 @@ __all__ = [
     "GateLoop",
     "GateLoopConfig",
     "HGRNConfig",
+    "LMUConfig",
     "LRUConfig",
     "LonghornDiagonal",
     "LonghornDiagonalConfig",
     "LSSLConfig",
+    "LiquidS4",
+    "LiquidS4Config",
     "Mamba",
     "MambaConfig",
     "MegaEMA",

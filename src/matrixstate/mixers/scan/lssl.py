@@ -69,17 +69,19 @@ class LSSL(Float32Parameters, Mixer):
         super().__init__()
         config = make_config(LSSLConfig, width, config, options)
         self.config, self.width, N, M = config, width, config.states, config.outputs
-        A, b = (part.float() for part in legs(N))
         log_step = torch.linspace(math.log(config.step_min), math.log(config.step_max), width)
-        for name, start in (("transition", A), ("log_step", log_step)):
+        for name, start in (("transition", torch.empty(N, N)), ("log_step", log_step)):
             if config.train_transition:
                 self.register_parameter(name, nn.Parameter(start))
             else:
                 self.register_buffer(name, start)
-        self.write = nn.Parameter(b.repeat(width, 1))
+        self.write = nn.Parameter(torch.empty(width, N))
         self.readout = nn.Parameter(torch.randn(width, M, N))
         self.skip = nn.Parameter(torch.randn(width, M))
         self.output = projection(width * M, width, 1 / math.sqrt(width * M))
+        with torch.no_grad():
+            for part, start in zip((self.transition, self.write), legs(N), strict=True):
+                part.copy_(start)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None

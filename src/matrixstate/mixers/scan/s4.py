@@ -67,17 +67,20 @@ class S4(Float32Parameters, Mixer):
         super().__init__()
         config = make_config(S4Config, width, config, options)
         self.config, self.width, N = config, width, config.states
-        decay, P = legs_normal(N)
-        P = torch.cat([P, torch.zeros_like(P)]).float().repeat(width, 1)
         self.log_step = nn.Parameter(torch.empty(width).uniform_(math.log(config.step_min), math.log(config.step_max)))
         self.log_rate = nn.Parameter(torch.full((width, N // 2), math.log(0.5)))  # of -Re Λ
-        self.frequency = nn.Parameter(decay.imag.float().repeat(width, 1))  # Im Λ
-        self.low_rank = nn.Parameter(P)  # Re P, then Im P
-        self.write = nn.Parameter(math.sqrt(2) * P)  # Re b, then Im b
+        self.frequency = nn.Parameter(torch.empty(width, N // 2))  # Im Λ
+        self.low_rank = nn.Parameter(torch.zeros(width, N))  # Re P, then Im P
+        self.write = nn.Parameter(torch.zeros(width, N))  # Re b, then Im b
         self.readout = nn.Parameter(torch.randn(width, N) / math.sqrt(2))  # Re C, then -Im C
         self.skip = nn.Parameter(torch.randn(width))
         self.gate = projection(width, width, 1 / math.sqrt(width))
         self.output = projection(width, width, 1 / math.sqrt(width))
+        decay, P = legs_normal(N)
+        with torch.no_grad():
+            self.frequency.copy_(decay.imag)
+            self.low_rank[:, : N // 2].copy_(P)
+            self.write[:, : N // 2].copy_(math.sqrt(2) * P)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
