@@ -42,6 +42,7 @@ from matrixstate.ops.mru.step import mru_step
 from matrixstate.ops.mru.weights import MRUWeights
 from matrixstate.ops.outer import linear_attention, outer_scan
 from matrixstate.ops.outer.mlstm import MLSTMState, mlstm_scan
+from matrixstate.ops.outer.turned import phased_outer_scan, signed_outer_scan
 from matrixstate.ops.quotient import NormalisedState, normalised_scan
 from matrixstate.ops.scan import linear_scan
 from matrixstate.ops.selective import selective_scan
@@ -86,10 +87,12 @@ __all__ = [
     "mru_step",
     "normalised_scan",
     "outer_scan",
+    "phased_outer_scan",
     "prefer",
     "rnn_scan",
     "scaled_matrix_scan",
     "selective_scan",
+    "signed_outer_scan",
     "snap_scan",
     "write_share",
 ]

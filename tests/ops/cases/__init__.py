@@ -6,8 +6,8 @@ from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, long, m2rnn, named_cell
 from cases.quotient import QUOTIENTS, mlstm, normalised
-from cases.rank_one import delta, outer, rule
 from cases.scan import LINEAR, dense_lti, linear, lti, selective
+from cases.rank_one import delta, outer, phased, rule, signed
 
 __all__ = [
     "CASES",
@@ -27,8 +27,10 @@ __all__ = [
     "mru",
     "normalised",
     "outer",
+    "phased",
     "rule",
     "scaled",
+    "signed",
     "snap",
 ]
 
@@ -105,6 +107,8 @@ CASES = [
     linear("triton", "constant"),
     *(normalised(backend, *kind) for backend in ("reference", "chunked", "cpu") for kind in QUOTIENTS),
     *(mlstm(backend) for backend in ("reference", "chunked", "cpu")),
+    *(phased(backend, "channel", "pre") for backend in ("reference", "chunked", "cpu")),
+    *(signed(backend, "head") for backend in ("reference", "chunked", "cpu")),
     *(lti(backend, is_complex) for backend in ("reference", "chunked") for is_complex in (False, True)),
     *(dense_lti(backend, shared) for backend in ("reference", "chunked") for shared in (False, True)),
     selective("reference"),

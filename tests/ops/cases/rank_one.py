@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cases.case import B, Case, Inputs, accumulation, kept, log_decays, normal
-from matrixstate.ops import delta_scan, gated_delta_product, outer_scan
+from matrixstate.ops import delta_scan, gated_delta_product, outer_scan, phased_outer_scan, signed_outer_scan
 
 
 def outer(
@@ -43,6 +43,47 @@ def outer(
         (lambda dtype: {"bonus": normal(heads, K, dtype=dtype)}) if read == "pre" else (lambda dtype: {}),
         backend=backend,
         dtype=torch.float32 if backend == "cpu" else torch.float64,
+    )
+
+
+def phased(backend: str, per: Literal["head", "channel"], read: Literal["post", "pre"] = "post") -> Case:
+    K, V, heads = 3, 4, 1
+    rows = () if per == "head" else (K,)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        drawn = {name: normal(B, T, heads, size, dtype=dtype) for name, size in (("q", K), ("k", K), ("v", V))}
+        phase = normal(B, T, heads, *rows, dtype=dtype, scale=3.0)
+        return drawn | {"phase": phase, "log_decay": log_decays(B, T, heads, *rows, dtype=dtype)}
+
+    return Case(
+        f"phased_outer_scan, {backend}, phase per {per}, read {read}",
+        "outer_scan",
+        sequence,
+        lambda s, fixed, state, **options: phased_outer_scan(**s, read=read, state=state, chunk=4, **options),
+        lambda dtype: normal(B, heads, 2 * K, V, dtype=accumulation(dtype)),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        caller="phased_outer_scan",
+    )
+
+
+def signed(backend: str, per: Literal["head", "channel"], read: Literal["post", "pre"] = "post") -> Case:
+    K, V, heads = 3, 4, 1
+    rows = () if per == "head" else (K,)
+
+    def sequence(T: int, dtype: torch.dtype) -> Inputs:
+        drawn = {name: normal(B, T, heads, size, dtype=dtype) for name, size in (("q", K), ("k", K), ("v", V))}
+        return drawn | {"decay": 1.8 * kept(B, T, heads, *rows, dtype=dtype) - 0.9}
+
+    return Case(
+        f"signed_outer_scan, {backend}, decay per {per}, read {read}",
+        "outer_scan",
+        sequence,
+        lambda s, fixed, state, **options: signed_outer_scan(**s, read=read, state=state, chunk=4, **options),
+        lambda dtype: normal(B, heads, K, V, dtype=accumulation(dtype)),
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
+        caller="signed_outer_scan",
     )
 
 

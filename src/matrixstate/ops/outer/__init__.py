@@ -64,7 +64,7 @@ def outer_scan(
     Mamba-2 (decay per head); Peng et al. 2024, RWKV-6 (read before, bonus).
     """
     op = "outer_scan"
-    _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk)
+    check_inputs(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk)
     (B, T, H, K), V = q.shape, v.shape[-1]
     expect_flags(op, q, reset=reset)
     state = first_state(op, state, (B, H, K, V), q)
@@ -104,7 +104,7 @@ def linear_attention(
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eq. 18-20.
     """
     op = "linear_attention"
-    _check(op, q, k, v, log_decay, None, None, None, "post", chunk)
+    check_inputs(op, q, k, v, log_decay, None, None, None, "post", chunk)
     dtype = accumulation_dtype(q.dtype)
     if state is not None:
         expect(op, "state", state, (*q.shape[::2], q.shape[3], v.shape[3] + 1), q, dtype)
@@ -130,7 +130,7 @@ def _details(q, v, log_decay, log_decay_v, log_input, bonus, read) -> tuple[str,
     return tuple(detail for detail, is_asked in asked.items() if is_asked)
 
 
-def _check(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> None:
+def check_inputs(op, q, k, v, log_decay, log_decay_v, log_input, bonus, read, chunk) -> None:
     """Checks all inputs but the state and the resets."""
     expect_floating(op, "q", q, "B T H K")
     expect_floating(op, "v", v, "B T H V")
