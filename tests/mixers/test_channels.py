@@ -315,6 +315,20 @@ def test_gateloop(real):
     check(GateLoopConfig(channels=C, real=real), definition)
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_gateloop_with_matrices(real):
+    def definition(mixer, x):
+        q, k, v, g = (part.view(T, 2, 3) for part in (x @ mixer.inputs.weight.T).split(C, dim=-1))
+        u = x @ mixer.decay.weight.T
+        u = u if real else torch.view_as_complex(u.view(T, C, 2))
+        a = (torch.sigmoid(u) if real else torch.polar(torch.sigmoid(u.abs()), u.angle())).view(T, 2, 3, 1)
+        S, last = scan(lambda t, S: a[t] * S + k[t, :, :, None] * v[t, :, None], torch.zeros(2, 3, 3, dtype=a.dtype))
+        y = ((q[..., None] * S).sum(2).real * silu(g)).flatten(1)
+        return y @ mixer.output.weight.T, last if real else torch.cat([last.real, last.imag], dim=1)
+
+    check(GateLoopConfig(channels=C, head_size=3, real=real), definition)
+
+
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 def test_s4d(rule):
     def definition(mixer, x):

@@ -183,6 +183,7 @@ CONFIGS = {
     "mega ema": MegaEMAConfig(states=3),
     "gateloop": GateLoopConfig(channels=10),
     "gateloop real": GateLoopConfig(real=True),
+    "gateloop matrix": GateLoopConfig(channels=10, head_size=5),
     "hgrn complex": HGRNConfig(channels=10, phase=True, lower_bound=0.2),
     "mamba": MambaConfig(states=3),
     "mamba normed": MambaConfig(states=3, rank=5, conv=0, step_norms="weighted"),
