@@ -9,17 +9,20 @@ from torch.nn.functional import elu, logsigmoid, silu, softplus
 
 from matrixstate.mixers import (
     DeltaNetConfig,
+    ELSTMConfig,
     ForgettingAttentionConfig,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
     GLAConfig,
     GRUConfig,
+    IndRNNConfig,
     LEMConfig,
     LinearTransformerConfig,
     LSTMConfig,
     Mamba2Config,
     MGUConfig,
     MRUConfig,
+    MultiplicativeLSTMConfig,
     RetNetConfig,
     RNNConfig,
     SLSTMConfig,
@@ -346,6 +349,36 @@ def test_lem():
         return (1 - d2) * y + d2 * torch.tanh(z @ w[3] + u[3]), z
 
     check(LEMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
+
+
+def test_indrnn():
+    def step(u, w, state):
+        return (torch.clamp(w[0].clamp(-1, 1) * state[0] + u[0], min=0),)
+
+    check(IndRNNConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
+
+
+def test_elstm():
+    def definition(mixer, x):
+        def step(u, w, state):
+            c, f = state[1], torch.sigmoid(w[1] * state[1] + u[1])
+            c = f * c + (1 - f) * torch.tanh(w[0] * c + u[0])
+            return torch.sigmoid(c @ read.pop(0) + u[2]) * c, c
+
+        read = [W for W in mixer.read for _ in range(T)]  # `cell` computes a whole head before the next
+        return cell(mixer, x, step, (ZERO, ZERO))
+
+    check(ELSTMConfig(heads=2, head_size=5), definition)
+
+
+def test_multiplicative_lstm():
+    def step(u, w, state):
+        m = u[4] * (state[0] @ w[4])
+        i, f, o = (torch.sigmoid(m @ w[n] + u[n]) for n in (1, 2, 3))
+        c = f * state[1] + i * torch.tanh(m @ w[0] + u[0])
+        return o * torch.tanh(c), c
+
+    check(MultiplicativeLSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
 
 
 @pytest.mark.parametrize("conv", [0, 3])

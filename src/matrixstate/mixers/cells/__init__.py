@@ -1,11 +1,14 @@
 """Mixers with a nonlinear recurrence, which has to be computed step by step."""
 
 from matrixstate.layers.mixer import MixerConfig
+from matrixstate.mixers.cells.elstm import ELSTM, ELSTMConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
+from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
 from matrixstate.mixers.cells.lem import LEM, LEMConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
 from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
 from matrixstate.mixers.cells.mgu import MGU, MGUConfig
+from matrixstate.mixers.cells.multiplicative_lstm import MultiplicativeLSTM, MultiplicativeLSTMConfig
 from matrixstate.mixers.cells.peephole_lstm import PeepholeLSTM, PeepholeLSTMConfig
 from matrixstate.mixers.cells.rnn import RNN, RNNConfig
 from matrixstate.mixers.cells.slstm import SLSTM, SLSTMConfig
@@ -19,10 +22,14 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mgu": MGUConfig,
     "peephole_lstm": PeepholeLSTMConfig,
     "slstm": SLSTMConfig,
+    "indrnn": IndRNNConfig,
+    "elstm": ELSTMConfig,
+    "multiplicative_lstm": MultiplicativeLSTMConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
+    "ELSTM",
     "GRU",
     "LEM",
     "LSTM",
@@ -31,11 +38,16 @@ __all__ = [
     "MIXERS",
     "RNN",
     "SLSTM",
+    "ELSTMConfig",
     "GRUConfig",
+    "IndRNN",
+    "IndRNNConfig",
     "LEMConfig",
     "LSTMConfig",
     "M2RNNConfig",
     "MGUConfig",
+    "MultiplicativeLSTM",
+    "MultiplicativeLSTMConfig",
     "PeepholeLSTM",
     "PeepholeLSTMConfig",
     "RNNConfig",

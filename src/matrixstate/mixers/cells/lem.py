@@ -5,9 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from matrixstate.layers.mixer import About, State, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import cell_scan
+from matrixstate.layers.mixer import About, make_config
+from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.named_cell import NamedCellMixer
+from matrixstate.ops import CELLS
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,14 @@ class LEMState(NamedTuple):
     z: Tensor  # [B, H, d]
 
 
-class LEM(CellMixer):
+class LEM(NamedCellMixer):
     """The mixer of `LEMConfig`. Inputs and weights are ordered d1, d2, z, y. State: `LEMState`.
 
     All weights and biases start uniform in ±1/√d.
     """
 
-    inputs_per_cell = 4
+    state_of = LEMState
 
     def __init__(self, width: int, config: LEMConfig | None = None, **options: Any) -> None:
-        super().__init__(width, make_config(LEMConfig, width, config, options))
+        super().__init__(width, make_config(LEMConfig, width, config, options), CELLS["lem"])
         nn.init.uniform_(self.bias, -(self.size**-0.5), self.size**-0.5)
-
-    def scan(
-        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, State]:
-        x, w = (
-            dict(zip((letter + n for n in "12zy"), a, strict=True))
-            for letter, a in zip("xw", (inputs, weights), strict=True)
-        )
-        y, last = cell_scan("lem", x, w, state, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
-        return y, LEMState(*last)
-
-    def _zeros(self, batch: int) -> LEMState:
-        return LEMState(super()._zeros(batch), super()._zeros(batch))

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from matrixstate.layers.mixer import About, State, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import cell_scan
+from matrixstate.layers.mixer import About, make_config
+from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.named_cell import NamedCellMixer, only
+from matrixstate.ops import CELLS
 
 
 @dataclass(frozen=True)
@@ -29,19 +28,10 @@ class MGUConfig(CellConfig):
         return MGU(width, self)
 
 
-class MGU(CellMixer):
+class MGU(NamedCellMixer):
     """The mixer of `MGUConfig`. Inputs and weights are ordered candidate, gate. State: h [B, H, d]."""
 
-    inputs_per_cell = 2
+    state_of = staticmethod(only)
 
     def __init__(self, width: int, config: MGUConfig | None = None, **options: Any) -> None:
-        super().__init__(width, make_config(MGUConfig, width, config, options))
-
-    def scan(
-        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, State]:
-        x: dict[str, Tensor] = dict(zip(("x", "xf"), inputs, strict=True))
-        w: dict[str, Tensor] = dict(zip(("w", "wf"), weights, strict=True))
-        first, clip = None if state is None else (state,), self.config.grad_clip
-        y, (h,) = cell_scan("mgu", x, w, first, grad_clip=clip, mask=mask, reset=reset)
-        return y, h
+        super().__init__(width, make_config(MGUConfig, width, config, options), CELLS["mgu"])

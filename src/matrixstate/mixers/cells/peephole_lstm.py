@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from matrixstate.errors import require
-from matrixstate.layers.mixer import About, State, make_config, one_of
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
-from matrixstate.ops import CELLS, LSTMState, cell_scan
+from matrixstate.layers.mixer import About, make_config, one_of
+from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.named_cell import NamedCellMixer
+from matrixstate.ops import CELLS, LSTMState
 
 VARIANTS = {  # the cells that they are
     "vanilla": "peephole_lstm",
@@ -50,33 +51,23 @@ class PeepholeLSTMConfig(CellConfig):
         return PeepholeLSTM(width, self)
 
 
-class PeepholeLSTM(CellMixer):
+class PeepholeLSTM(NamedCellMixer):
     """The mixer of `PeepholeLSTMConfig`. Inputs and weights are ordered candidate, input, forget, output; a gate that
     a variant has not is missing.
 
     State: `LSTMState` of h and c, [B, H, d] each. Peepholes start at 0, the bias of the forget gate at 1.
     """
 
-    inputs_per_cell: int  # by the variant
+    state_of = LSTMState
 
     no_weight_decay = ("bias", "recurrent", "peepholes")
 
     def __init__(self, width: int, config: PeepholeLSTMConfig | None = None, **options: Any) -> None:
         config = make_config(PeepholeLSTMConfig, width, config, options)
-        self.cell = CELLS[VARIANTS[config.variant]]
-        self.inputs_per_cell = len(self.cell.inputs)
-        super().__init__(width, config)
+        super().__init__(width, config, CELLS[VARIANTS[config.variant]])
         self.peepholes = nn.Parameter(torch.zeros(len(self.cell.vectors), config.heads, self.size))
         if "xf" in self.cell.inputs:
             nn.init.ones_(self.bias.data[self.cell.inputs.index("xf")])
 
-    def scan(
-        self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, State]:
-        x = dict(zip(self.cell.inputs, inputs, strict=True))
-        w = dict(zip((*self.cell.matrices, *self.cell.vectors), (*weights, *self.peepholes), strict=True))
-        y, last = cell_scan(self.cell, x, w, state, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
-        return y, LSTMState(*last)
-
-    def _zeros(self, batch: int) -> LSTMState:
-        return LSTMState(super()._zeros(batch), super()._zeros(batch))
+    def all_weights(self, recurrent: list[Tensor]) -> list[Tensor]:
+        return [*recurrent, *self.peepholes]
