@@ -6,8 +6,8 @@ from cases.case import B, Case, copy, differentiable, floats
 from cases.matrices import matrix, mru, scaled, snap
 from cases.others import attends, cell, conv, long, m2rnn, named_cell
 from cases.quotient import QUOTIENTS, mlstm, normalised
-from cases.scan import LINEAR, dense_lti, linear, lti, selective
 from cases.rank_one import delta, outer, phased, rule, signed
+from cases.scan import LINEAR, dense_lti, linear, lti, selective
 
 __all__ = [
     "CASES",

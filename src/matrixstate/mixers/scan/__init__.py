@@ -6,9 +6,9 @@ from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
-from matrixstate.mixers.scan.longhorn_diagonal import LonghornDiagonal, LonghornDiagonalConfig
 from matrixstate.mixers.scan.liquid_s4 import LiquidS4, LiquidS4Config
 from matrixstate.mixers.scan.lmu import LMU, LMUConfig
+from matrixstate.mixers.scan.longhorn_diagonal import LonghornDiagonal, LonghornDiagonalConfig
 from matrixstate.mixers.scan.lru import LRU, LRUConfig
 from matrixstate.mixers.scan.lssl import LSSL, LSSLConfig
 from matrixstate.mixers.scan.mamba import Mamba, MambaConfig
@@ -71,11 +71,11 @@ __all__ = [
     "HGRNConfig",
     "LMUConfig",
     "LRUConfig",
-    "LonghornDiagonal",
-    "LonghornDiagonalConfig",
     "LSSLConfig",
     "LiquidS4",
     "LiquidS4Config",
+    "LonghornDiagonal",
+    "LonghornDiagonalConfig",
     "Mamba",
     "MambaConfig",
     "MegaEMA",
