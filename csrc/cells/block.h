@@ -28,8 +28,9 @@ __attribute__((noinline)) void multiply_rows(float* sums, const float* x, int64_
 template <class Cell>
 class Blocks {
   protected:
-    static constexpr int GATES = Cell::GATES, SAVED = Cell::SAVED;
-    static constexpr bool HAS_C = Cell::KIND == CellKind::lstm, AFTER = Cell::KIND == CellKind::gru_after;
+    static constexpr int GATES = Cell::GATES, PRODUCTS = Cell::PRODUCTS, SAVED = Cell::SAVED;
+    static constexpr int REST = Cell::REST, VECTORS = Cell::VECTORS;
+    static constexpr bool TWO_PHASES = Cell::PHASES == 2;
 
     // LANES units of a row: their offsets in arrays [B, H, d] and in scratch memory [H, B, stride]; how many exist.
     struct Place {
@@ -38,24 +39,31 @@ class Blocks {
 
     explicit Blocks(const CellInputs& in)
         : B(in.sizes.B), T(in.sizes.T), H(in.sizes.H), d(in.sizes.d), stride(round_up(d, PANEL)),
-          blocks(divide_up(d, PANEL)), in(in), panels(H * blocks * GATES * d * PANEL) {}
+          blocks(divide_up(d, PANEL)), layer(B * H * d), scratch(H * B * stride), in(in),
+          panels(H * blocks * PRODUCTS * d * PANEL) {}
 
-    bool is_empty() const { return B * H * d == 0; }
+    bool is_empty() const { return layer == 0; }
     bool resets(int64_t b, int64_t t) const { return in.reset != nullptr && in.reset[b * T + t]; }
     bool pads(int64_t b, int64_t t) const { return in.mask != nullptr && !in.mask[b * T + t]; }
     // Loads `count` numbers; further lanes are zero.
     static INLINE Vec lanes(const float* from, int64_t count) { return read_lanes({from, Dtype::float32}, 0, count); }
     static INLINE void put(float* to, int64_t count, Vec x) { write_lanes({to, Dtype::float32}, 0, count, x); }
 
+    INLINE void read_vectors(Vec (&to)[MOST_VECTORS], const Place& at) const {
+        UNROLL for (int k = 0; k < VECTORS; ++k)
+            to[k] = lanes(in.vectors + (k * H + at.head) * d + at.unit, at.count);
+    }
+
     // Packs the weights in the order in which the products read them, once for all steps: a panel [d][PANEL] for each
     // task and gate. Its columns are the block's units after the step (forward, h W) or, transposed, before it (dp Wᵀ).
     void pack(bool transposed) {
-        const int64_t term = transposed ? 1 : GATES * d, column = transposed ? GATES * d : 1;
+        const int64_t width = PRODUCTS * d, term = transposed ? 1 : width, column = transposed ? width : 1;
+        if (PRODUCTS == 0) return;
         parallel_for(H * blocks, in.threads, [&](int64_t task, int) {
             const int64_t head = task / blocks, first = task % blocks * PANEL;
-            for (int g = 0; g < GATES; ++g) {
-                const float* from = in.w + head * d * GATES * d + g * d + first * column;
-                float* to = panels.data() + (task * GATES + g) * d * PANEL;
+            for (int g = 0; g < PRODUCTS; ++g) {
+                const float* from = in.w + head * d * width + g * d + first * column;
+                float* to = panels.data() + (task * PRODUCTS + g) * d * PANEL;
                 for (int64_t j = 0; j < d; ++j)
                     for (int64_t n = 0; n < PANEL; ++n)
                         to[j * PANEL + n] = first + n < d ? from[j * term + n * column] : 0.0f;
@@ -63,17 +71,29 @@ class Blocks {
         });
     }
 
-    const float* panel(int64_t task, int gate) const { return panels.data() + (task * GATES + gate) * d * PANEL; }
+    const float* panel(int64_t task, int gate) const { return panels.data() + (task * PRODUCTS + gate) * d * PANEL; }
 
-    // work(task, first row, rows) for every task and all rows of the batch, in tiles of nearly equal height. Odd steps
-    // go through the tasks in reverse: the panels used first are then those used last, which are still in the cache.
+    // work(task, first row, rows) for all rows of the batch, in tiles of nearly equal height, for one task or for ALL.
+    // Odd steps go through the tasks in reverse: the panels used first are then those used last, which are still in the
+    // cache.
     template <class Work>
-    INLINE void for_blocks(int64_t t, const Work& work) const {
+    INLINE void for_blocks(int64_t t, int64_t task, const Work& work) const {
         const int64_t high = divide_up(B, divide_up(B, ROWS));
-        const int threads = B * d * d * GATES * H < LEAST_WORK ? 1 : in.threads;
-        parallel_sweep(H * blocks, threads, t % 2 != 0, [&](int64_t task) {
+        const auto of_task = [&](int64_t task) {
             for (int64_t b = 0; b < B; b += high) work(task, b, b + high < B ? high : B - b);
-        });
+        };
+        if (PRODUCTS == 0) return of_task(task);
+        const int threads = B * d * d * GATES * H < LEAST_WORK ? 1 : in.threads;
+        parallel_sweep(H * blocks, threads, t % 2 != 0, of_task);
+    }
+
+    // Calls steps(task), which goes through all steps: once for ALL tasks or, as those of a diagonal cell need nothing of
+    // each other, for every task by itself.
+    static constexpr int64_t ALL = -1;
+    template <class Steps>
+    INLINE void for_steps(const Steps& steps) const {
+        if (PRODUCTS > 0) return steps(ALL);
+        parallel_for(H * blocks, B * d * H * T < LEAST_WORK ? 1 : in.threads, [&](int64_t task, int) { steps(task); });
     }
 
     // work(place, its offset in the tile's sums) for all units of a task's rows. Sizes are copied to locals: vectors
@@ -91,6 +111,7 @@ class Blocks {
     }
 
     const int64_t B, T, H, d, stride, blocks;
+    const int64_t layer, scratch;  // numbers of an array [B, H, d] and of one in scratch memory, [H, B, stride]
 
   private:
     const CellInputs& in;

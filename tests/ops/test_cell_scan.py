@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from matrixstate.errors import ShapeError
+from conftest import need
+from matrixstate.errors import BackendUnavailable, ShapeError
 from matrixstate.ops import CELLS, Cell, cell_scan, gru_scan, lstm_scan, rnn_scan
 
 B, T, H, D = 2, 12, 2, 3
@@ -92,6 +93,24 @@ def test_a_cell_of_ones_own():
     y, (last,) = cell_scan(leaky, {"x": x}, {"a": a})
     torch.testing.assert_close(last, a * (a * x[:, 0] + x[:, 1]) + x[:, 2])
     assert torch.equal(y[:, -1], last)
+
+
+def test_a_cell_of_ones_own_is_refused_by_the_kernel_in_words_even_under_a_known_name():
+    need("cell_scan", "cpu")
+    leaky = Cell("rnn", ("x",), (), ("a",), ("h",), lambda state, x, a: (a * state[0] + x,))
+    x, a = torch.randn(B, 3, H, D), torch.rand(H, D)
+    assert cell_scan(leaky, {"x": x}, {"a": a})[0].shape == x.shape
+    with pytest.raises(
+        BackendUnavailable, match=r"cell_scan: .*cpu: runs the cells that CELLS names, got a Cell of one"
+    ):
+        cell_scan(leaky, {"x": x}, {"a": a}, backend="cpu")
+
+
+def test_the_kernels_take_every_cell():
+    need("cell_scan", "cpu")
+    for name in CELLS:
+        inputs, weights = ({n: a.float() for n, a in group.items()} for group in drawn(name))
+        assert cell_scan(name, inputs, weights, backend="cpu")[0].shape == (B, T, H, D)
 
 
 def test_errors_name_the_cells_the_inputs_and_the_states():

@@ -18,6 +18,7 @@ from cases import (
     m2rnn,
     matrix,
     mru,
+    named_cell,
     normalised,
     outer,
     rule,
@@ -56,6 +57,17 @@ SHAPES = [
     cell("cpu", "gru, reset after", 192, heads=1),
     cell("cpu", "gru", 70, heads=2, batch=5),
     cell("cpu", "rnn", 256, heads=1, batch=17),
+    named_cell("cpu", "slstm", 17, heads=1, batch=3, grad_clip=0.2),
+    named_cell("cpu", "slstm", 70, batch=9),
+    named_cell("cpu", "mgu", 33, heads=2, batch=5, grad_clip=0.2),
+    named_cell("cpu", "lem", 40, heads=1, batch=1, grad_clip=0.2),
+    named_cell("cpu", "multiplicative_lstm", 20, heads=2, grad_clip=0.2),
+    *(
+        named_cell("cpu", f"lstm_{variant}", 18, heads=1, batch=3, grad_clip=0.2)
+        for variant in ("no_input_gate", "no_forget_gate", "no_output_gate", "linear_input", "linear_output")
+    ),
+    named_cell("cpu", "indrnn", 150, heads=1, batch=9, grad_clip=0.2),
+    named_cell("cpu", "elstm", 19, heads=5, batch=1),
     delta("cpu", K=1, V=1, heads=1, batch=1),
     delta("cpu", "head", write=False, K=17, V=16, heads=1),
     delta("cpu", "channel", K=33, V=70, batch=1),
@@ -140,8 +152,9 @@ def test_matrix_scan_in_bfloat16_is_as_good_in_every_draw(v):
 # Sums over all steps and rows that are left to PyTorch's products, whose order may depend on the number of threads.
 SUMMED_BY_PYTORCH = {
     "rnn_scan": {"dw"},
-    "gru_scan": {"dw", "dwf", "dwr", "dbias"},
+    "gru_scan": {"dw", "dwf", "dwr"},
     "lstm_scan": {"dw", "dwi", "dwf", "dwo"},
+    "cell_scan": {"dw", "dwi", "dwf", "dwo", "dwm", "dw1", "dw2", "dwy", "dwz"},
 }
 
 
@@ -283,14 +296,25 @@ def test_the_operators_keep_the_promises_of_pytorch():
 def test_the_operators_of_the_recurrent_scans_keep_the_promises_of_pytorch():
     ops = torch.ops.matrixstate
     delta_rule = rule("cpu", "head")
-    for case in (delta("cpu", "head", write=False), delta_rule, outer("cpu", "channel", "pre"), cell("cpu", "lstm")):
+    peepholes = named_cell("cpu", "peephole_lstm")
+    scans = (
+        delta("cpu", "head", write=False),
+        delta_rule,
+        outer("cpu", "channel", "pre"),
+        cell("cpu", "lstm"),
+        peepholes,
+    )
+    for case in scans:
         need(case.op, "cpu")
         sequence, fixed, state, reset = draw(case, 5, torch.float32)
         case.run(sequence, fixed, state)  # registers the operators
         differentiable(sequence, fixed, state)
-        if case.op == "lstm_scan":
-            x, w = [sequence[n] for n in ("xi", "xf", "xo", "x")], torch.randn(3, 5, 20, requires_grad=True)
-            torch.library.opcheck(ops.lstm_scan_cpu, (case.op, x, w, None, *state, None, reset, 0.3, True))
+        if case.op in ("lstm_scan", "cell_scan"):
+            x, d = [sequence[n] for n in ("xi", "xf", "xo", "x")], sequence["x"].shape[-1]
+            w, h, c = torch.randn(3, d, 4 * d, requires_grad=True), state.h, state.c.detach()[None].requires_grad_()
+            kind, p = ("lstm", None) if case.op == "lstm_scan" else ("peephole_lstm", torch.randn(3, 3, d))
+            inputs = case.op, kind, [a.expand(-1, -1, 3, -1) for a in x], w, p, h, c, None, reset, 0.3, True
+            torch.library.opcheck(getattr(ops, f"{case.op}_cpu"), inputs)
             continue
         rows = {n: v.detach().flatten(1, 2).requires_grad_() for n, v in sequence.items() if v.ndim == 5}
         inputs, read = [(sequence | rows)[n] for n in "qkv"], rows.get("read")

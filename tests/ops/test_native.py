@@ -85,13 +85,13 @@ def test_what_has_no_memory_is_refused(native):
         call(native, arrays() | {"q": torch._to_functional_tensor(torch.zeros(B, T, 1, K))})
 
 
-CELL_ORDER = ("x", "w", "bias", "h", "c", "mask", "reset", "y", "last_h", "last_c", "gates", "cells")
+CELL_ORDER = ("x", "w", "vectors", "h", "rest", "mask", "reset", "y", "last_h", "last_rest", "saved", "rests")
 
 
 def lstm_arrays():
-    sizes = {"w": (H, V, 4 * V), "h": (B, H, V), "c": (B, H, V), "y": (B, T, H, V), "last_h": (B, H, V)}
-    sizes |= {"last_c": (B, H, V), "gates": (T, 5, B, H, V), "cells": (T, B, H, V)}
-    made = {name: torch.zeros(size) for name, size in sizes.items()} | {"bias": None, "mask": None, "reset": None}
+    sizes = {"w": (H, V, 4 * V), "h": (B, H, V), "rest": (1, B, H, V), "y": (B, T, H, V), "last_h": (B, H, V)}
+    sizes |= {"last_rest": (1, B, H, V), "saved": (T, 5, B, H, V), "rests": (T, 1, B, H, V)}
+    made = {name: torch.zeros(size) for name, size in sizes.items()} | {"vectors": None, "mask": None, "reset": None}
     return made | {"x": [torch.zeros(B, T, H, V) for _ in range(4)]}
 
 
@@ -107,14 +107,16 @@ def call_cell(native, given, kind=3, threads=1):
         ("x", [torch.zeros(B, T, 1, V)] * 4, r"x must be float32 \[2, 5, 2, 4\], got float32 \[2, 5, 1, 4\]"),
         ("x", [torch.zeros(B, T, V, H).mT] * 4, "x must be dense in its last axis"),
         ("w", torch.zeros(H, V, 3 * V), r"w must be float32 \[2, 4, 16\]"),
-        ("bias", torch.zeros(H, V), r"bias must be given for kind 2 \(gru_after\) and no other"),
-        ("c", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
-        ("cells", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
+        ("w", None, "w must be given for cells with matrices and for no others"),
+        ("vectors", torch.zeros(1, H, V), "vectors must be given for cells with some and for no others"),
+        ("rest", None, "arrays of rest must be given for cells with a state beside h and for no others"),
+        ("rest", torch.zeros(2, B, H, V), r"rest must be float32 \[1, 2, 2, 4\]"),
+        ("rests", None, "arrays of rest must be given for cells with a state beside h and for no others"),
         ("mask", torch.zeros(B, T + 1, dtype=torch.bool), r"mask must be bool \[2, 5\]"),
         ("y", torch.zeros(B, 0, H, V), "there must be a step"),
         ("y", torch.zeros(B, H, T, V).transpose(1, 2), "y must be contiguous"),
-        ("gates", torch.zeros(T, 4, B, H, V), r"gates must be float32 \[5, 5, 2, 2, 4\]"),
-        ("gates", torch.zeros(1, 5, B, H, V), r"cells must be float32 \[1, 2, 2, 4\]"),
+        ("saved", torch.zeros(T, 4, B, H, V), r"saved must be float32 \[5, 5, 2, 2, 4\]"),
+        ("saved", torch.zeros(1, 5, B, H, V), r"rests must be float32 \[1, 1, 2, 2, 4\]"),
     ],
 )
 def test_a_wrong_array_of_a_cell_is_refused_before_it_is_read(native, name, value, message):
@@ -124,7 +126,11 @@ def test_a_wrong_array_of_a_cell_is_refused_before_it_is_read(native, name, valu
 
 def test_right_arrays_of_a_cell_are_taken_and_others_are_not(native):
     call_cell(native, lstm_arrays())
-    for kind, threads, message in ((4, 1, "kind must be"), (-1, 1, "kind must be"), (3, 0, "threads must be positive")):
+    for kind, threads, message in (
+        (17, 1, "kind must be"),
+        (-1, 1, "kind must be"),
+        (3, 0, "threads must be positive"),
+    ):
         with pytest.raises(ValueError, match=message):
             call_cell(native, lstm_arrays(), kind, threads)
     with pytest.raises(TypeError, match="incompatible function arguments"):
@@ -136,15 +142,20 @@ def test_right_arrays_of_a_cell_are_taken_and_others_are_not(native):
     [
         ("dx", [torch.zeros(B, T, H, V)] * 5, "each gate has one x and one dx"),
         ("dx", [torch.zeros(B, T, H, V + 1)] * 4, r"dx must be float32 \[2, 5, 2, 4\]"),
-        ("gates", torch.zeros(1, 5, B, H, V), r"gates must be float32 \[5, 5, 2, 2, 4\]"),
-        ("dc", None, r"arrays of c must be given for kind 3 \(lstm\) and no other"),
+        ("saved", torch.zeros(1, 5, B, H, V), r"saved must be float32 \[5, 5, 2, 2, 4\]"),
+        ("drest", None, "arrays of rest must be given for cells with a state beside h and for no others"),
+        ("dvectors", torch.zeros(1, H, V), "dvectors must be given where vectors are"),
+        ("inner", torch.zeros(B, T, H, V), "operand and inner must be given for cells that return them"),
         ("dy", torch.zeros(B, T, H), r"dy must be float32 \[2, 5, 2, 4\]"),
     ],
 )
 def test_a_wrong_array_of_a_cells_backward_is_refused_before_it_is_read(native, name, value, message):
-    made = lstm_arrays() | {n: torch.zeros(B, H, V) for n in ("dlast_h", "dlast_c", "dh", "dc")}
+    made = lstm_arrays() | {n: torch.zeros(B, H, V) for n in ("dlast_h", "dh")}
+    made |= {n: torch.zeros(1, B, H, V) for n in ("dlast_rest", "drest")}
+    made |= {"dvectors": None, "operand": None, "inner": None}
     made |= {"dy": torch.zeros(B, T, H, V), "dx": [torch.zeros(B, T, H, V) for _ in range(4)], "clip": 0.0}
-    order = ("w", "h", "mask", "reset", "clip", "y", "gates", "cells", "dy", "dlast_h", "dlast_c", "dx", "dh", "dc")
+    order = ("w", "vectors", "h", "mask", "reset", "clip", "y", "saved", "rests", "dy", "dlast_h", "dlast_rest", "dx")
+    order += ("dh", "drest", "dvectors", "operand", "inner")
     native.cell_backward(3, *(made[n] for n in order), 1)
     with pytest.raises(ValueError, match=f"cell_backward: {message}"):
         native.cell_backward(3, *((made | {name: value})[n] for n in order), 1)

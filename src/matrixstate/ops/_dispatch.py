@@ -83,7 +83,7 @@ def _chunked(folder: str) -> Backend:
 OPS: dict[str, tuple[Backend, ...]] = {
     "attention": (Backend("sdpa", "matrixstate.ops.attn.kernel_sdpa"), _reference("attn")),
     "causal_conv": (_cpu("conv"), _triton("conv"), _reference("conv")),
-    "cell_scan": (_reference("cells"),),
+    "cell_scan": (_cpu("cells"), _reference("cells")),
     "delta_scan": (_cpu("delta"), _fla("delta"), _chunked("delta"), _reference("delta")),
     "dense_lti_scan": (Backend("chunked", "matrixstate.ops.lti.dense_chunked"), _reference("lti")),
     "gru_scan": (_cpu("cells"), _triton("cells"), _reference("cells")),

@@ -25,6 +25,7 @@ __all__ = [
     "matrix",
     "mlstm",
     "mru",
+    "named_cell",
     "normalised",
     "outer",
     "phased",
@@ -98,7 +99,11 @@ CASES = [
         for decay, micro_steps in (("none", 1), ("head", 1), ("channel", 2))
     ),
     *(cell(backend, op) for backend in ("reference", "cpu") for op in ("rnn", "gru", "gru, reset after", "lstm")),
-    *(named_cell(name) for name in ("slstm", "lem", "mgu", "indrnn", "lstm_coupled")),
+    *(named_cell("reference", name) for name in ("slstm", "lem", "mgu", "indrnn", "lstm_coupled")),
+    *(
+        named_cell("cpu", name)
+        for name in ("slstm", "lem", "mgu", "indrnn", "elstm", "peephole_lstm", "lstm_coupled", "multiplicative_lstm")
+    ),
     cell("triton", "rnn"),
     cell("triton", "gru", heads=1),
     cell("triton", "lstm", heads=1),

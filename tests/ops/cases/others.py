@@ -106,16 +106,18 @@ def cell(backend: str, kind: str, d: int = 5, heads: int = 3, batch: int = B, gr
     )
 
 
-def named_cell(name: str, d: int = 4, heads: int = 3) -> Case:
+def named_cell(
+    backend: str, name: str, d: int = 4, heads: int = 3, batch: int = B, grad_clip: float | None = None
+) -> Case:
     """A cell by its name; inputs are shared by all heads."""
     of = CELLS[name]
     kind = namedtuple("State", of.state)
 
     def state(dtype: torch.dtype) -> Any:
         wide = accumulation(dtype)
-        drawn = {n: normal(B, heads, d, dtype=wide) for n in of.state}
+        drawn = {n: normal(batch, heads, d, dtype=wide) for n in of.state}
         if "n" in drawn:  # a normaliser of terms of which the largest is 1
-            drawn["n"] = 1.2 + kept(B, heads, d, dtype=wide)
+            drawn["n"] = 1.2 + kept(batch, heads, d, dtype=wide)
         return kind(**drawn)
 
     def fixed(dtype: torch.dtype) -> Inputs:
@@ -123,12 +125,14 @@ def named_cell(name: str, d: int = 4, heads: int = 3) -> Case:
         return matrices | {w: normal(heads, d, dtype=dtype) for w in of.vectors}
 
     return Case(
-        f"{name}, reference, d {d}, {heads} heads",
+        f"{name}, {backend}, d {d}, {heads} heads, batch {batch}, clip {grad_clip}",
         "cell_scan",
-        lambda T, dtype: {x: normal(B, T, 1, d, dtype=dtype) for x in of.inputs},
-        lambda s, fixed, state, **options: cell_scan(name, s, fixed, state, **options),
+        lambda T, dtype: {x: normal(batch, T, 1, d, dtype=dtype) for x in of.inputs},
+        lambda s, fixed, state, **options: cell_scan(name, s, fixed, state, grad_clip=grad_clip, **options),
         state,
         fixed,
+        backend=backend,
+        dtype=torch.float32 if backend == "cpu" else torch.float64,
     )
 
 

@@ -32,7 +32,7 @@ def cell_scan(
     """Any cell along the sequence, one step after another or all steps at once. Sizes are those of `rnn_scan`.
 
     Args:
-        cell: a name from `CELLS`, or a `Cell`. `rnn_scan`, `gru_scan` and `lstm_scan` have faster backends.
+        cell: a name from `CELLS`, or a `Cell`. One of one's own runs in plain PyTorch, backend "reference".
         inputs: for each name in `cell.inputs` a [B, T, H·, d] floating point tensor, all of one dtype.
         weights: for each name in `cell.matrices` a [H·, d, d] and in `cell.vectors` a [H·, d] floating point tensor,
             all of one dtype. A vector serves a diagonal recurrence or the peepholes of an LSTM.
@@ -86,7 +86,8 @@ def cell_scan(
         raise ShapeError(f"{OP}: state must be a tuple of {', '.join(cell.state)} for {cell.name}, got {found}")
     given = (None,) * len(cell.state) if state is None else state
     first = tuple(first_state(OP, s, (B, H, d), x, f"state.{name}") for name, s in zip(cell.state, given, strict=True))
-    run = implementation(OP, backend, x.device.type, x.dtype)
+    known = CELLS.get(cell.name) is cell
+    run = implementation(OP, backend, x.device.type, x.dtype, cell.name if known else "a Cell of one's own")
     if T == 0:
         return x.new_zeros(B, 0, H, d), first
     reset = reset if reset is None or mask is None else reset & mask

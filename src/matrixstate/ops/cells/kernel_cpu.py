@@ -3,14 +3,15 @@
 The gradient of a gate's weights is one product over all steps, which is left to PyTorch.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from matrixstate import _native
-from matrixstate.ops._checks import widened
-from matrixstate.ops._cpu import unsupported
+from matrixstate.ops import _cpu
+from matrixstate.ops._checks import full_precision, widened
 from matrixstate.ops._heads import share
 from matrixstate.ops._operators import (
     dense,
@@ -21,9 +22,57 @@ from matrixstate.ops._operators import (
     operator,
     refuse_tangents,
 )
-from matrixstate.ops.cells.weights import GATES, SAVED, kind_of, weight_factors
+from matrixstate.ops.cells.equations import Cell, State
+from matrixstate.ops.cells.weights import states_before
 
-__all__ = ["gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
+__all__ = ["cell_scan", "gru_scan", "lstm_scan", "rnn_scan", "unsupported"]
+
+
+class Shape(NamedTuple):
+    """The numbers of csrc/cells/cells.h."""
+
+    index: int
+    gates: int
+    saved: int
+    rest: int
+    vectors: int
+    second: int
+    inner: int
+    is_diagonal: bool
+
+
+SHAPES = {name: Shape(*numbers) for name, numbers in _native.cell_shapes().items()}
+ORDER = ("1", "2", "z", "y", "m", "i", "f", "r", "o", "")  # of gates in the kernels' arrays, as far as a cell has them
+
+
+def unsupported(device: str, dtype: torch.dtype, cell: str = "rnn") -> str | None:
+    """Why the kernels cannot run such inputs of a cell, given by its name; None if they can."""
+    if cell not in SHAPES:
+        return f"runs the cells that CELLS names, got {cell}"
+    return _cpu.unsupported(device, dtype)
+
+
+def cell_scan(
+    cell: Cell,
+    inputs: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    state: State,
+    grad_clip: float | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, State]:
+    """As the reference."""
+    (h, *rest), dtype = state, inputs[cell.inputs[0]].dtype
+
+    def ordered(names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        return [tensors[name].to(h.dtype) for name in sorted(names, key=lambda name: ORDER.index(name[1:]))]
+
+    x, w, vectors = ordered(cell.inputs, inputs), ordered(cell.matrices, weights), ordered(cell.vectors, weights)
+    rest = torch.stack(rest) if rest else None
+    vectors = torch.stack([share(v, 0, h.shape[1]) for v in vectors]) if vectors else None
+    with full_precision(h):
+        y, h, rest = _run("cell_scan", cell.name, x, w, vectors, h, rest, mask, reset, grad_clip)
+    return y.to(dtype), (h, *rest.unbind())
 
 
 @widened
@@ -31,7 +80,7 @@ def rnn_scan(
     x: Tensor, w: Tensor, h: Tensor, grad_clip: float | None, mask: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As the reference."""
-    return _run("rnn_scan", [x], [w], None, h, None, mask, reset, grad_clip)[:2]
+    return _run("rnn_scan", "rnn", [x], [w], None, h, None, mask, reset, grad_clip)[:2]
 
 
 @widened
@@ -49,7 +98,9 @@ def gru_scan(
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """As the reference."""
-    return _run("gru_scan", [xf, xr, x], [wf, wr, w], bias, h, None, mask, reset, grad_clip)[:2]
+    kind = "gru" if bias is None else "gru_after"
+    vectors = None if bias is None else bias.expand(1, *h.shape[1:])
+    return _run("gru_scan", kind, [xf, xr, x], [wf, wr, w], vectors, h, None, mask, reset, grad_clip)[:2]
 
 
 @widened
@@ -69,70 +120,80 @@ def lstm_scan(
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As the reference."""
-    return _run("lstm_scan", [xi, xf, xo, x], [wi, wf, wo, w], None, h, c, mask, reset, grad_clip)
+    x_of_gates, w_of_gates = [xi, xf, xo, x], [wi, wf, wo, w]
+    y, h, rest = _run("lstm_scan", "lstm", x_of_gates, w_of_gates, None, h, c[None], mask, reset, grad_clip)
+    return y, h, rest[0]
 
 
 def _run(
     op: str,
+    kind: str,
     x: list[Tensor],
     w: list[Tensor],
-    bias: Tensor | None,
+    vectors: Tensor | None,
     h: Tensor,
-    c: Tensor | None,
+    rest: Tensor | None,
     mask: Tensor | None,
     reset: Tensor | None,
     grad_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs the operator of `op`, which takes the weights of all gates side by side, those of the candidate last."""
+    """Runs the operator of `op`, which takes the weights of all gates side by side -> y, the last h and rest.
+
+    Args:
+        kind: a key of SHAPES.
+        x, w: of the gates in the order of the kernels; no w for a diagonal cell.
+        vectors: [vectors, H, d] or None.
+        rest: [rest, B, H, d], the state beside h; None if there is none (returned is then [0]).
+    """
     H = h.shape[1]
-    inputs, weights = [share(a, 2, H) for a in x], torch.cat([share(a, 0, H) for a in w], dim=-1)
-    if bias is not None:
-        bias = bias.expand(h.shape[1:]).contiguous()
-    tensors = (*inputs, weights, h, bias, c)
+    inputs = [share(a, 2, H) for a in x]
+    weights = torch.cat([share(a, 0, H) for a in w], dim=-1) if w else None
+    tensors = (*inputs, weights, vectors, h, rest)
     refuse_tangents(op, tensors)  # the operator's own check does not find the tensors in lists
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")
-    return run(op, inputs, weights, bias, h, c, mask, reset, grad_clip or 0.0, needs_gradient(*tensors))[:3]
+    save = needs_gradient(*tensors)
+    return run(op, kind, inputs, weights, vectors, h, rest, mask, reset, grad_clip or 0.0, save)[:3]
 
 
-def _outputs(kind: int, x: list[Tensor], h: Tensor, c: Tensor | None, save: bool) -> tuple[Tensor, ...]:
-    """Uninitialised: y, the last h and c, the saved gates, and c before every step (the last two of an LSTM alone)."""
+def _outputs(kind: str, x: list[Tensor], h: Tensor, rest: Tensor | None, save: bool) -> tuple[Tensor, ...]:
+    """Uninitialised: y, the last h and rest, what is saved of every step, and rest before it."""
     (B, T), (_, H, d) = x[0].shape[:2], h.shape
     steps = T if save else min(T, 1)
     return (
         fresh(h, B, T, H, d),
         fresh(h),
-        fresh(h, 0) if c is None else fresh(c),
-        fresh(h, steps, SAVED[kind], B, H, d),
-        fresh(h, 0) if c is None else fresh(h, steps, B, H, d),
+        fresh(h, 0) if rest is None else fresh(rest),
+        fresh(h, steps, SHAPES[kind].saved, B, H, d),
+        fresh(h, 0) if rest is None else fresh(h, steps, len(rest), B, H, d),
     )
 
 
 def _forward(
     op: str,
+    kind: str,
     x: list[Tensor],
-    w: Tensor,
-    bias: Tensor | None,
+    w: Tensor | None,
+    vectors: Tensor | None,
     h: Tensor,
-    c: Tensor | None,
+    rest: Tensor | None,
     mask: Tensor | None,
     reset: Tensor | None,
     clip: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, the last h and c, and saved for the backward pass the gates of every step and c before it.
+    """y, the last h and rest, and for the backward pass what every step saves and rest before it.
 
-    Without `save` the kernel overwrites the gates of one step.
+    Without `save` the kernel overwrites what one step saves.
     """
-    kind = kind_of(op, bias)
-    y, last_h, last_c, gates, cells = outputs = _outputs(kind, x, h, c, save)
+    y, last_h, last_rest, saved, rests = outputs = _outputs(kind, x, h, rest, save)
     rows = [
         (a if a.stride(-1) == 1 else a.contiguous()).detach() for a in x
     ]  # not copied: they may be views of one projection
-    of_c = (None, None) if c is None else (last_c, cells)
+    of_rest = (None, None) if rest is None else (last_rest, rests)
     _native.cell_forward(
-        *(kind, rows),
-        *dense(w, bias, h, c, mask, reset),
-        *(y, last_h, of_c[0], gates, of_c[1]),
+        *(SHAPES[kind].index, rows),
+        *dense(w, vectors, h, rest, mask, reset),
+        *(y, last_h, of_rest[0], saved, of_rest[1]),
         torch.get_num_threads(),
     )
     return outputs  # type: ignore[return-value]
@@ -140,33 +201,36 @@ def _forward(
 
 def _backward(
     op: str,
-    w: Tensor,
-    bias: Tensor | None,
+    kind: str,
+    w: Tensor | None,
+    vectors: Tensor | None,
     h: Tensor,
     mask: Tensor | None,
     reset: Tensor | None,
     clip: float,
     y: Tensor,
-    gates: Tensor,
-    cells: Tensor,
+    saved: Tensor,
+    rests: Tensor,
     dy: Tensor,
     dlast_h: Tensor,
-    dlast_c: Tensor | None,
+    dlast_rest: Tensor | None,
 ) -> list[Tensor]:
-    """The gradients of w, bias, h and c (empty where one is None), and then of each x."""
-    kind = kind_of(op, bias)
-    has_c = dlast_c is not None
-    dx, dh, dc = [fresh(y) for _ in range(GATES[kind])], fresh(h), fresh(h) if has_c else fresh(h, 0)
+    """The gradients of w, vectors, h and rest (empty where one is None), and then of each x."""
+    shape = SHAPES[kind]
+    dx, dh = [fresh(y) for _ in range(shape.gates)], fresh(h)
+    drest, dvectors = (None if a is None else fresh(a) for a in (dlast_rest, vectors))
+    operand, inner = fresh(y) if shape.second < shape.gates else None, fresh(y) if shape.inner >= 0 else None
     _native.cell_backward(
-        *(kind, *dense(w, h, mask, reset), clip),
-        *dense(y, gates, cells if has_c else None, dy, dlast_h, dlast_c),
-        *(dx, dh, dc if has_c else None),
+        *(shape.index, *dense(w, vectors, h, mask, reset), clip),
+        *dense(y, saved, None if drest is None else rests, dy, dlast_h, dlast_rest),
+        *(dx, dh, drest, dvectors, operand, inner),
         torch.get_num_threads(),
     )
-    r = gates[:, 1].transpose(0, 1) if op == "gru_scan" else None
-    lefts, rights = weight_factors(kind, h, y, dx, r, reset)
-    dbias = fresh(h, 0) if bias is None else rights[2].sum(dim=(0, 1))
-    return [_over_steps(lefts, rights), dbias, dh, dc, *dx]
+    if w is not None:
+        before = states_before(h, y, reset)
+        lefts = [before if operand is None or gate < shape.second else operand for gate in range(shape.gates)]
+        w = _over_steps(lefts, [inner if inner is not None and g == shape.inner else d for g, d in enumerate(dx)])
+    return [fresh(h, 0) if a is None else a for a in (w, dvectors, dh, drest)] + dx
 
 
 def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
@@ -180,30 +244,32 @@ def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     return out
 
 
-def _fake_forward(op, x, w, bias, h, c, mask, reset, clip, save):
-    return _outputs(kind_of(op, bias), x, h, c, save)
+def _fake_forward(op, kind, x, w, vectors, h, rest, mask, reset, clip, save):
+    return _outputs(kind, x, h, rest, save)
 
 
-def _fake_backward(op, w, bias, h, mask, reset, clip, y, gates, cells, dy, dlast_h, dlast_c):
-    gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, bias, h, dlast_c)]
-    return gradients + [fresh(y) for _ in range(GATES[kind_of(op, bias)])]
+def _fake_backward(op, kind, w, vectors, h, mask, reset, clip, y, saved, rests, dy, dlast_h, dlast_rest):
+    gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, vectors, h, dlast_rest)]
+    return gradients + [fresh(y) for _ in range(SHAPES[kind].gates)]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-    ctx.op, _, w, bias, h, c, mask, reset, ctx.clip, _ = inputs
-    y, _, _, gates, cells = output
-    ctx.save_for_backward(w, bias, h, mask, reset, y, gates, cells)
-    ctx.has_c = c is not None
+    ctx.op, ctx.kind, _, w, vectors, h, rest, mask, reset, ctx.clip, _ = inputs
+    y, _, _, saved, rests = output
+    ctx.save_for_backward(w, vectors, h, mask, reset, y, saved, rests)
+    ctx.has_rest = rest is not None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, *saved: Tensor | None) -> tuple:
-    w, bias, h, mask, reset, y, gates, cells = ctx.saved_tensors
+def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, drest: Tensor | None, *_: Tensor | None) -> tuple:
+    w, vectors, h, mask, reset, y, saved, rests = ctx.saved_tensors
     dy, dh = (torch.zeros_like(like) if d is None else d for d, like in ((dy, y), (dh, h)))
-    dc = (torch.zeros_like(h) if dc is None else dc) if ctx.has_c else None
+    drest = (torch.zeros_like(rests[0]) if drest is None else drest) if ctx.has_rest else None
     run = getattr(torch.ops.matrixstate, f"{ctx.op}_cpu_backward")
-    dw, dbias, dh, dc, *dx = run(ctx.op, w, bias, h, mask, reset, ctx.clip, y, gates, cells, dy, dh, dc)
-    return None, dx, dw, None if bias is None else dbias, dh, dc if ctx.has_c else None, None, None, None, None
+    gradients = run(ctx.op, ctx.kind, w, vectors, h, mask, reset, ctx.clip, y, saved, rests, dy, dh, drest)
+    dw, dvectors, dh, drest, *dx = gradients
+    parameters = (None if w is None else dw, None if vectors is None else dvectors)
+    return None, None, dx, *parameters, dh, drest if ctx.has_rest else None, None, None, None, None
 
 
 def _register(op: str) -> None:
@@ -216,5 +282,5 @@ def _register(op: str) -> None:
     differentiable_once(f"{op}_cpu_backward", op)
 
 
-for _op in ("rnn_scan", "gru_scan", "lstm_scan"):
+for _op in ("cell_scan", "gru_scan", "lstm_scan", "rnn_scan"):
     _register(_op)

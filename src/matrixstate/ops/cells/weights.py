@@ -1,4 +1,4 @@
-"""What the kernels of the cells have in common: their kinds, and the gradients of their weights."""
+"""What the kernels of RNN, GRU and LSTM take and save, and the gradients of their weights."""
 
 import torch
 from torch import Tensor
@@ -27,12 +27,16 @@ def weight_factors(
         r: [B, T, H, d], the reset gate of a GRU; None for others.
         reset: [B, T] bool or None.
     """
-    before = torch.cat([h[:, None], y[:, :-1]], dim=1)  # h before every step
-    if reset is not None:
-        before = before.masked_fill_(reset[..., None, None], 0)
+    before = states_before(h, y, reset)
     lefts, rights = [before] * len(dx), list(dx)
     if r is not None and KINDS[kind] == "gru_scan":  # the candidate's weights multiply r h
         lefts[2] = before * r
     elif r is not None:  # r multiplies what they and the bias give
         rights[2] = dx[2] * r
     return lefts, rights
+
+
+def states_before(h: Tensor, y: Tensor, reset: Tensor | None) -> Tensor:
+    """h before every step, [B, T, H, d]: the first one h [B, H, d], then those of y [B, T, H, d], zeros at resets."""
+    before = torch.cat([h[:, None], y[:, :-1]], dim=1)
+    return before if reset is None else before.masked_fill_(reset[..., None, None], 0)
