@@ -34,6 +34,7 @@ class Contest:
     others: dict[str, Run | str]  # a string says why a contestant is absent
     bound: float | None = None  # seconds that no program for this processor could go below
     bound_name: str = ""
+    work: dict[str, float] = field(default_factory=dict)  # of others, as a multiple of ours: compared per work too
     results: dict[str, Any] = field(default_factory=dict)
 
 
@@ -134,6 +135,9 @@ def _print(contest: Contest) -> None:
         print(f"  {name:28} {t['min'] * 1e3:9.3f} {t['median'] * 1e3:9.3f} {t['min'] / ours['min']:15.1f}x")
     for name, why in results["absent"].items():
         print(f"  {name:28} absent: {why}")
+    for name, work in contest.work.items():
+        per_work = ours["min"] * work / results["cpu_seconds"][name]["min"]
+        print(f"  {name + ', per work':28} {'':9} {'':9} ours takes {per_work:.2f} times as long")
     if contest.bound is not None:
         share = contest.bound / ours["min"]
         print(f"  {contest.bound_name:28} {contest.bound * 1e3:9.3f} {'':9} ours reaches {share:.0%} of it")

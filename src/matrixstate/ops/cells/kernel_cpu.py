@@ -72,7 +72,8 @@ def cell_scan(
     vectors = torch.stack([share(v, 0, h.shape[1]) for v in vectors]) if vectors else None
     with full_precision(h):
         y, h, rest = _run("cell_scan", cell.name, x, w, vectors, h, rest, mask, reset, grad_clip)
-    return y.to(dtype), (h, *rest.unbind())
+    parts = rest.unbind()
+    return y.to(dtype), (h, *(parts if len(parts) < 2 else [p.clone() for p in parts]))  # a state owns its memory
 
 
 @widened
