@@ -4,6 +4,7 @@ from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.cells.elstm import ELSTM, ELSTMConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
 from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
+from matrixstate.mixers.cells.hippo import HiPPO, HiPPOConfig
 from matrixstate.mixers.cells.lem import LEM, LEMConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
 from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
@@ -25,6 +26,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "indrnn": IndRNNConfig,
     "elstm": ELSTMConfig,
     "multiplicative_lstm": MultiplicativeLSTMConfig,
+    "hippo": HiPPOConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -42,6 +44,8 @@ __all__ = [
     "GRUConfig",
     "IndRNN",
     "IndRNNConfig",
+    "HiPPO",
+    "HiPPOConfig",
     "LEMConfig",
     "LSTMConfig",
     "M2RNNConfig",
