@@ -14,6 +14,7 @@ from matrixstate.mixers import (
     AarenConfig,
     GateLoopConfig,
     GILRConfig,
+    GILRLSTMConfig,
     GSSConfig,
     HGRNConfig,
     LiquidS4Config,
@@ -200,6 +201,26 @@ def test_gilr():
         return h @ mixer.output.weight.T, last
 
     check(GILRConfig(channels=C), definition)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("second", [T, 4], ids=["one document", "two documents"])
+def test_gilr_lstm(squash, second):
+    reset = torch.arange(T) == second
+
+    def definition(mixer, x):
+        s = c = zeros = torch.zeros(C).double()
+        rows = []
+        for t in range(T):
+            s, c = (zeros, zeros) if t == second else (s, c)
+            f, i, o, z = (mixer.inputs(x[t]) + mixer.recurrent(s)).split(C)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(z)
+            g, v = mixer.surrogate(x[t]).split(C)
+            s = torch.sigmoid(g) * s + (1 - torch.sigmoid(g)) * torch.tanh(v)
+            rows.append(torch.sigmoid(o) * (torch.tanh(c) if squash else c))
+        return torch.stack(rows) @ mixer.output.weight.T, c
+
+    check(GILRLSTMConfig(channels=C, output_tanh=squash), definition, reset)
 
 
 def test_sru():

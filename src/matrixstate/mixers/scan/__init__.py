@@ -4,6 +4,7 @@ from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
 from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
+from matrixstate.mixers.scan.gilr_lstm import GILRLSTM, GILRLSTMConfig
 from matrixstate.mixers.scan.gss import GSS, GSSConfig
 from matrixstate.mixers.scan.hgrn import HGRN, HGRNConfig
 from matrixstate.mixers.scan.liquid_s4 import LiquidS4, LiquidS4Config
@@ -45,11 +46,13 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "lssl": LSSLConfig,
     "lmu": LMUConfig,
     "liquid_s4": LiquidS4Config,
+    "gilr_lstm": GILRLSTMConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
     "GILR",
+    "GILRLSTM",
     "GSS",
     "HGRN",
     "LMU",
@@ -65,6 +68,7 @@ __all__ = [
     "Aaren",
     "AarenConfig",
     "GILRConfig",
+    "GILRLSTMConfig",
     "GSSConfig",
     "GateLoop",
     "GateLoopConfig",
