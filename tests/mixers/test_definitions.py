@@ -8,6 +8,7 @@ from stepwise import EPS, SIZES, WIDTH, T, convolved, forget, inputs, rms
 from torch.nn.functional import elu, logsigmoid, silu, softplus
 
 from matrixstate.mixers import (
+    CfCConfig,
     DeltaNetConfig,
     ELSTMConfig,
     ForgettingAttentionConfig,
@@ -19,6 +20,7 @@ from matrixstate.mixers import (
     LEMConfig,
     LinearTransformerConfig,
     LSTMConfig,
+    LTCConfig,
     Mamba2Config,
     MGUConfig,
     MRUConfig,
@@ -379,6 +381,59 @@ def test_multiplicative_lstm():
         return o * torch.tanh(c), c
 
     check(MultiplicativeLSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
+
+
+@pytest.mark.parametrize("unfolds", [6, 2])
+def test_ltc(unfolds):
+    """One synapse after another, with `softplus` of weights, leak and capacity."""
+
+    def synapses(potentials, weights):
+        """The currents towards every unit, and their conductances."""
+        w, m, s, E = weights
+        current, total = ZERO.clone(), ZERO.clone()
+        for j, v in enumerate(potentials):
+            g = softplus(w[j]) * torch.sigmoid(s[j] * (v - m[j]))
+            current, total = current + g * E[j], total + g
+        return current, total
+
+    def definition(mixer, x):
+        left = [h for h in range(2) for _ in range(T)]  # `cell` computes a whole head before the next
+
+        def step(u, weights, state):
+            h, v = left.pop(0), state[0]
+            leak, rest, capacity = mixer.neurons[:, h]
+            leak, capacity = softplus(leak), softplus(capacity)
+            driven, open_ = synapses(u[0], mixer.sensory[:, h])
+            for _ in range(unfolds):
+                current, total = synapses(v, weights)
+                v = (unfolds * capacity * v + leak * rest + current + driven) / (
+                    unfolds * capacity + leak + total + open_ + 1e-8
+                )
+            return (v,)
+
+        return cell(mixer, x, step, (ZERO,))
+
+    check(LTCConfig(heads=2, head_size=5, unfolds=unfolds), definition)
+
+
+@pytest.mark.parametrize("variant", ["default", "no_gate", "pure"])
+def test_cfc(variant):
+    def definition(mixer, x):
+        left = [h for h in range(2) for _ in range(T)]
+
+        def step(u, w, state):
+            bias = mixer.vectors[:, left.pop(0)]
+            z = 1.7159 * torch.tanh(0.666 * (state[0] @ w[0] + u[0]))
+            if variant == "pure":
+                f = z @ w[1] + bias[0]
+                return (bias[2] - bias[2] * torch.exp(-(bias[1].abs() + f.abs())) * f,)
+            one, two = torch.tanh(z @ w[1] + bias[0]), torch.tanh(z @ w[2] + bias[1])
+            t = torch.sigmoid(z @ w[3] + bias[2])
+            return (one + t * two if variant == "no_gate" else (1 - t) * one + t * two,)
+
+        return cell(mixer, x, step, (ZERO,))
+
+    check(CfCConfig(heads=2, head_size=5, variant=variant), definition)
 
 
 @pytest.mark.parametrize("conv", [0, 3])

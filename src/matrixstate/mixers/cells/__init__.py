@@ -1,12 +1,14 @@
 """Mixers with a nonlinear recurrence, which has to be computed step by step."""
 
 from matrixstate.layers.mixer import MixerConfig
+from matrixstate.mixers.cells.cfc import CfC, CfCConfig
 from matrixstate.mixers.cells.elstm import ELSTM, ELSTMConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
 from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
 from matrixstate.mixers.cells.hippo import HiPPO, HiPPOConfig
 from matrixstate.mixers.cells.lem import LEM, LEMConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
+from matrixstate.mixers.cells.ltc import LTC, LTCConfig
 from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
 from matrixstate.mixers.cells.mgu import MGU, MGUConfig
 from matrixstate.mixers.cells.multiplicative_lstm import MultiplicativeLSTM, MultiplicativeLSTMConfig
@@ -27,6 +29,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "elstm": ELSTMConfig,
     "multiplicative_lstm": MultiplicativeLSTMConfig,
     "hippo": HiPPOConfig,
+    "ltc": LTCConfig,
+    "cfc": CfCConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -35,11 +39,14 @@ __all__ = [
     "GRU",
     "LEM",
     "LSTM",
+    "LTC",
     "M2RNN",
     "MGU",
     "MIXERS",
     "RNN",
     "SLSTM",
+    "CfC",
+    "CfCConfig",
     "ELSTMConfig",
     "GRUConfig",
     "IndRNN",
@@ -48,6 +55,7 @@ __all__ = [
     "HiPPOConfig",
     "LEMConfig",
     "LSTMConfig",
+    "LTCConfig",
     "M2RNNConfig",
     "MGUConfig",
     "MultiplicativeLSTM",

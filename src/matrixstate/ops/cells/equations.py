@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 State = tuple[Tensor, ...]  # tensors [B, H, d], h first
 Gate = Literal["i", "f", "o"]
@@ -145,6 +145,59 @@ def multiplicative_lstm(state: State, *, xm: Tensor, wm: Tensor, **tensors: Any)
     return lstm((xm * times(h, wm), c), **tensors)
 
 
+def synapses(v: Tensor, w: Tensor, mu: Tensor, sigma: Tensor, reversal: Tensor) -> tuple[Tensor, Tensor]:
+    """Current and conductance [..., H, d] of the synapses from units v [..., H, d] to others, weights [H, d, d].
+
+    A synapse conducts softplus(w) s(sigma (v - mu)), towards the potential `reversal`.
+    """
+    conductance = softplus(w) * torch.sigmoid(sigma * (v[..., None] - mu))
+    return (conductance * reversal).sum(-2), conductance.sum(-2)
+
+
+def ltc(
+    state: State,
+    *,
+    x: Tensor,
+    xg: Tensor,
+    leak: Tensor,
+    rest: Tensor,
+    capacity: Tensor,
+    unfolds: int = 6,
+    **weights: Tensor,
+) -> State:
+    """C v' = g (rest - v) + the synapses' currents, by semi-implicit steps of Euler's method that make a time of 1.
+
+    x and xg >= 0 are current and conductance of the inputs' synapses. C, g are softplus of `capacity` and `leak`.
+    """
+    (v,) = state
+    C, g = unfolds * softplus(capacity), softplus(leak)
+    for _ in range(unfolds):
+        current, conductance = synapses(v, **weights)
+        v = (C * v + g * rest + current + x) / (C + g + conductance + xg + 1e-8)
+    return (v,)
+
+
+def cfc(state: State, *, x: Tensor, w: Tensor, gated: bool = True, **weights: Tensor) -> State:
+    """z = 1.7159 tanh(0.666 (h w + x)), t = s(z wt + bt), h <- (1 - t) tanh(z w1 + b1) + t tanh(z w2 + b2).
+
+    Without `gated` the factor 1 - t is missing.
+    """
+    z = _backbone(state, x, w)
+    one, two, t = (times(z, weights["w" + n]) + weights["b" + n] for n in "12t")
+    one, two, t = torch.tanh(one), torch.tanh(two), torch.sigmoid(t)
+    return ((one - t * one if gated else one) + t * two,)
+
+
+def cfc_pure(state: State, *, x: Tensor, w: Tensor, w1: Tensor, b1: Tensor, rate: Tensor, reversal: Tensor) -> State:
+    """f = z w1 + b1 with the z of `cfc`, h <- reversal - reversal e^-(|rate| + |f|) f."""
+    f = times(_backbone(state, x, w), w1) + b1
+    return (reversal - reversal * torch.exp(-(rate.abs() + f.abs())) * f,)
+
+
+def _backbone(state: State, x: Tensor, w: Tensor) -> Tensor:
+    return 1.7159 * torch.tanh(0.666 * (times(state[0], w) + x))
+
+
 def _four_gates(name: str, state: tuple[str, ...], step: Callable[..., State]) -> Cell:
     return Cell(name, ("x", "xi", "xf", "xo"), ("w", "wi", "wf", "wo"), (), state, step)
 
@@ -173,6 +226,10 @@ _ALL = (
         ("h", "c"),
         multiplicative_lstm,
     ),
+    Cell("ltc", ("x", "xg"), ("w", "mu", "sigma", "reversal"), ("leak", "rest", "capacity"), ("v",), ltc),
+    Cell("cfc", ("x",), ("w", "w1", "w2", "wt"), ("b1", "b2", "bt"), ("h",), cfc),
+    Cell("cfc_no_gate", ("x",), ("w", "w1", "w2", "wt"), ("b1", "b2", "bt"), ("h",), partial(cfc, gated=False)),
+    Cell("cfc_pure", ("x",), ("w", "w1"), ("b1", "rate", "reversal"), ("h",), cfc_pure),
     _peephole("peephole_lstm"),
     _peephole("lstm_no_input_gate", "i", constant="i"),
     _peephole("lstm_no_forget_gate", "f", constant="f"),
