@@ -4,8 +4,8 @@ from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.cells.cfc import CfC, CfCConfig
 from matrixstate.mixers.cells.elstm import ELSTM, ELSTMConfig
 from matrixstate.mixers.cells.gru import GRU, GRUConfig
-from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
 from matrixstate.mixers.cells.hippo import HiPPO, HiPPOConfig
+from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
 from matrixstate.mixers.cells.lem import LEM, LEMConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
 from matrixstate.mixers.cells.ltc import LTC, LTCConfig
@@ -49,10 +49,10 @@ __all__ = [
     "CfCConfig",
     "ELSTMConfig",
     "GRUConfig",
-    "IndRNN",
-    "IndRNNConfig",
     "HiPPO",
     "HiPPOConfig",
+    "IndRNN",
+    "IndRNNConfig",
     "LEMConfig",
     "LSTMConfig",
     "LTCConfig",
