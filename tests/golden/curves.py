@@ -68,6 +68,7 @@ from matrixstate.mixers import (
     MRUConfig,
     MultiplicativeLSTMConfig,
     PeepholeLSTMConfig,
+    PLSTMConfig,
     QRNNConfig,
     ReGLAConfig,
     RegularLRNNConfig,
@@ -171,6 +172,7 @@ MIXERS = {
     "forgetting attention pro": ForgettingAttentionConfig(heads=2, pro=True),
     "mlstm": MLSTMConfig(heads=1, expand=3, conv=3),  # other sizes of both make this training chaotic
     "mlstm large": MLSTMLargeConfig(heads=1, key_size=4, value_size=4),
+    "plstm": PLSTMConfig(heads=2, key_size=4, value_size=5),
     "rwkv4": RWKV4Config(),
     "aaren": AarenConfig(heads=2),
 }

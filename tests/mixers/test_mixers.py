@@ -72,6 +72,7 @@ from matrixstate.mixers import (
     MRUConfig,
     MultiplicativeLSTMConfig,
     PeepholeLSTMConfig,
+    PLSTMConfig,
     QRNNConfig,
     ReGLAConfig,
     RegularLRNNConfig,
@@ -209,6 +210,7 @@ CONFIGS = {
     "forgetting attention pro": ForgettingAttentionConfig(heads=3, pro=True),
     "mlstm": MLSTMConfig(heads=2, conv=3),
     "mlstm large": MLSTMLargeConfig(heads=2, key_size=3, value_size=5),
+    "plstm": PLSTMConfig(heads=2, key_size=3, value_size=5, conv=3),
     "rwkv4": RWKV4Config(channels=10, depth=0.5),
     "aaren": AarenConfig(heads=3),
 }  # fmt: skip

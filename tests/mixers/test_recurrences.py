@@ -22,6 +22,7 @@ from matrixstate.mixers import (
     MLSTMConfig,
     MLSTMLargeConfig,
     MoMConfig,
+    PLSTMConfig,
     ReGLAConfig,
     RWKV6Config,
     RWKV7Config,
@@ -263,6 +264,28 @@ def test_lightnet_is_a_softmax_of_the_keys_over_time():
         return y @ mixer.output.weight.T, states[-1]
 
     check(LightNetConfig(**SIZES, rank=2), definition)
+
+
+@pytest.mark.parametrize("conv", [0, 3])
+def test_plstm(conv):
+    def definition(mixer, x):
+        past = torch.cat([x.new_zeros(max(conv - 1, 0), WIDTH), x])
+        taps = None if conv == 0 else mixer.conv.weight.T
+        c = x if conv == 0 else torch.stack([(past[t : t + conv] * taps).sum(0) for t in range(T)]) + mixer.conv.bias
+        q, k = (part.view(KEYS) for part in (c @ mixer.query_key.weight.T).split(6, dim=-1))
+        v = (x @ mixer.value.weight.T).view(VALUES)
+        tau, *gates = apply(mixer.gates, c)[..., None].split(2, dim=1)
+        tau, (source, mark, direct) = torch.tanh(5 * tau), (torch.sigmoid(gate) for gate in gates)
+        assert (tau < 0).any()
+
+        def step(t, S):
+            y = mark[t] * read(q[t], S) + direct[t] * (q[t] * k[t]).sum(-1, keepdim=True) * v[t]
+            return tau[t, :, :, None] * S + source[t, :, :, None] * outer(k[t], v[t]), y / math.sqrt(3)
+
+        y, S = scan(step)
+        return rms(y, mixer.norm).flatten(1) @ mixer.output.weight.T + mixer.skip * c, S
+
+    check(PLSTMConfig(**SIZES, conv=conv), definition)
 
 
 @pytest.mark.parametrize("conv", [0, 3])

@@ -11,6 +11,7 @@ from matrixstate.mixers.outer.linear_transformer import LinearTransformer, Linea
 from matrixstate.mixers.outer.mamba2 import Mamba2, Mamba2Config
 from matrixstate.mixers.outer.mlstm import MLSTM, MLSTMConfig
 from matrixstate.mixers.outer.mlstm_large import MLSTMLarge, MLSTMLargeConfig
+from matrixstate.mixers.outer.plstm import PLSTM, PLSTMConfig
 from matrixstate.mixers.outer.regla import ReGLA, ReGLAConfig
 from matrixstate.mixers.outer.retnet import RetNet, RetNetConfig
 from matrixstate.mixers.outer.rwkv6 import RWKV6, RWKV6Config
@@ -31,6 +32,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
     "cosformer2": CosFormer2Config,
+    "plstm": PLSTMConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -40,6 +42,7 @@ __all__ = [
     "GSA",
     "HGRN2",
     "MLSTM",
+    "PLSTM",
     "RWKV6",
     "ABCConfig",
     "CosFormer2",
@@ -56,6 +59,7 @@ __all__ = [
     "MLSTMLargeConfig",
     "Mamba2",
     "Mamba2Config",
+    "PLSTMConfig",
     "RWKV6Config",
     "ReGLA",
     "ReGLAConfig",
