@@ -38,10 +38,12 @@ def test_slstm_is_its_sums_without_a_stabiliser():
     torch.testing.assert_close(state[2] * state[3].exp(), n)
 
 
-def test_slstm_stays_finite_where_its_gates_overflow():
-    inputs, weights = drawn("slstm", scale=1e4)
+@pytest.mark.parametrize(("backend", "dtype"), [("reference", F64), ("cpu", torch.float32)])
+def test_slstm_stays_finite_where_its_gates_overflow(backend, dtype):
+    need("cell_scan", backend, dtype)
+    inputs, weights = ({n: a.to(dtype) for n, a in group.items()} for group in drawn("slstm", scale=1e4))
     leaves = [leaf.requires_grad_() for leaf in (*inputs.values(), *weights.values())]
-    y, state = cell_scan("slstm", inputs, weights)
+    y, state = cell_scan("slstm", inputs, weights, backend=backend)
     assert state[2].min() >= 1  # so a floor of 1 would change nothing
     gradients = torch.autograd.grad(y.sum(), leaves)
     assert all(a.isfinite().all() for a in (y, *gradients))
