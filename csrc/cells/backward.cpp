@@ -23,8 +23,10 @@ class Backward : Blocks<Cell> {
         for (int64_t task = 0; task < H * this->blocks; ++task)
             this->for_places(task, 0, B, [&](const Place& at, int64_t) {
                 store(dh + at.scratch, this->lanes(in.dlast_h + at.dense, at.count));
-                for (int k = 0; k < REST; ++k)
-                    store(drest + k * scratch + at.scratch, this->lanes(in.dlast_rest + k * layer + at.dense, at.count));
+                for (int k = 0; k < REST; ++k) {
+                    const Vec last = this->lanes(in.dlast_rest + k * layer + at.dense, at.count);
+                    store(drest + k * scratch + at.scratch, last);
+                }
             });
         this->for_steps([&](int64_t task) {
             for (int64_t t = T - 1; t >= 0; --t) {
@@ -177,16 +179,17 @@ class Backward : Blocks<Cell> {
         for (int64_t k = 0; k < VECTORS; ++k)
             for (int64_t head = 0; head < H; ++head)
                 for (int64_t unit = 0; unit < d; unit += LANES) {
+                    const float* const first = dvectors + k * scratch + head * B * stride + unit;
                     Vec sum{};
-                    for (int64_t b = 0; b < B; ++b) sum += load(dvectors + k * scratch + (head * B + b) * stride + unit);
+                    for (int64_t b = 0; b < B; ++b) sum += load(first + b * stride);
                     this->put(in.dvectors + (k * H + head) * d + unit, d - unit, sum);
                 }
     }
 
     const CellBackward& in;
     Buffer memory;
-    // Gradients of the state before the step, except what comes through the products, [1 + REST, H, B, stride]; sums over
-    // time of those of the vectors, [VECTORS, H, B, stride]; those of the products at this step and the next.
+    // Gradients of the state before the step, except what comes through the products, [1 + REST, H, B, stride]; sums
+    // over time of those of the vectors, [VECTORS, H, B, stride]; those of the products at this step and the next.
     float *const dh, *const drest, *const dvectors, *const products;
 };
 

@@ -23,7 +23,8 @@ static CellInputs inputs(const Checker& check, int kind, const Array& y, const O
     in.sizes = {ys[0], ys[1], ys[2], ys[3]};
     const CellShape& shape = shape_of(in.kind);
     check.require(w.has_value() != shape.is_diagonal, "w must be given for cells with matrices and for no others");
-    check.require(vectors.has_value() == (shape.vectors > 0), "vectors must be given for cells with some and for no others");
+    check.require(vectors.has_value() == (shape.vectors > 0),
+                  "vectors must be given for cells with some and for no others");
     in.w = check.floats("w", w, {ys[2], ys[3], shape.gates * ys[3]});
     in.vectors = check.floats("vectors", vectors, {shape.vectors, ys[2], ys[3]});
     in.mask = check.flags("mask", mask, {ys[0], ys[1]});

@@ -87,8 +87,8 @@ class Blocks {
         parallel_sweep(H * blocks, threads, t % 2 != 0, of_task);
     }
 
-    // Calls steps(task), which goes through all steps: once for ALL tasks or, as those of a diagonal cell need nothing of
-    // each other, for every task by itself.
+    // Calls steps(task), which goes through all steps: once for ALL tasks or, as those of a diagonal cell need nothing
+    // of each other, for every task by itself.
     static constexpr int64_t ALL = -1;
     template <class Steps>
     INLINE void for_steps(const Steps& steps) const {

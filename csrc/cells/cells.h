@@ -1,5 +1,5 @@
-// Recurrent cells with vectors per head, over whole sequences: a step multiplies h by the weights of all gates, adds the
-// inputs and applies the cell's equations (src/matrixstate/ops/cells/README.md has those of both passes).
+// Recurrent cells with vectors per head, over whole sequences: a step multiplies h by the weights of all gates, adds
+// the inputs and applies the cell's equations (src/matrixstate/ops/cells/README.md has those of both passes).
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace matrixstate {
 
-// What differs between cells beside their equations. A gate is anything that has an input x and a product: with a matrix
-// of weights, or unit by unit in a diagonal cell, whose weights are vectors.
+// What differs between cells beside their equations. A gate is anything that has an input x and a product: with a
+// matrix of weights, or unit by unit in a diagonal cell, whose weights are vectors.
 struct CellShape {
     const char* name;
     int gates;
@@ -27,8 +27,9 @@ enum class CellKind {
     lstm_no_forget_gate, lstm_no_output_gate, lstm_linear_input, lstm_linear_output, lstm_coupled, indrnn, elstm
 };
 
-// Gates are in this order in all arrays: those of the first phase, then those of the second; of an LSTM i, f, o, z, where
-// z is the candidate. gru resets before the product, (r ∘ h) W_z; gru_after after it, r ∘ (h W_z + bias), as cuDNN does.
+// Gates are in this order in all arrays: those of the first phase, then those of the second; of an LSTM i, f, o, z,
+// where z is the candidate. gru resets before the product, (r ∘ h) W_z; gru_after resets after it, r ∘ (h W_z + bias),
+// as cuDNN and PyTorch do.
 constexpr CellShape CELL_SHAPES[] = {
     {"rnn", 1, 1, 0, 0, 1, -1, false},                 // z
     {"gru", 3, 3, 0, 0, 2, -1, false},                 // f, r; z
@@ -57,8 +58,9 @@ struct CellSizes {
     int64_t B, T, H, d;
 };
 
-// Arrays are dense and row-major, except x. Inputs are never written, outputs are written in full. Arrays of a size that
-// is zero for the kind (rest, vectors, operand, inner) are null.
+// Arrays are dense and row-major, except x. Inputs are never written, outputs are written in full. Arrays of a size
+// that is zero for the kind (rest, vectors) are null, as are operand without a second phase and inner without an inner
+// gate.
 struct CellInputs {
     CellKind kind;
     CellSizes sizes;       // T > 0

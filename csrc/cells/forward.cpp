@@ -58,19 +58,17 @@ class Forward : Blocks<Cell> {
     template <int PHASE>
     void phase(int64_t t, int64_t tasks) {
         this->for_blocks(t, tasks, [&](int64_t task, int64_t first, int64_t rows) {
-            alignas(64) float sums[PRODUCTS > 0 ? PRODUCTS : 1][ROWS * PANEL];
+            alignas(64) float sums[GATES][ROWS * PANEL];
             const View v = view(t, task / this->blocks);
             this->for_places(task, first, rows,
                              [&](const Place& at, int64_t) INLINE_LAMBDA { prefetch<PHASE>(v, at); });
             const float* x = (PHASE == 0 ? v.before : operand) + (task / this->blocks * B + first) * stride;
-            if constexpr (PRODUCTS > 0)
-                for (int g = Cell::first_gate(PHASE); g < Cell::first_gate(PHASE + 1); ++g) {
-                    std::memset(sums[g], 0, sizeof sums[g]);
-                    multiply_rows(sums[g], x, stride, this->panel(task, g), d, rows);
-                }
-            this->for_places(task, first, rows, [&](const Place& at, int64_t sum) INLINE_LAMBDA {
-                step<PHASE>(t, v, at, [&](int g) INLINE_LAMBDA { return PRODUCTS > 0 ? load(sums[g] + sum) : Vec{}; });
-            });
+            for (int g = Cell::first_gate(PHASE); g < Cell::first_gate(PHASE + 1) && PRODUCTS > 0; ++g) {
+                std::memset(sums[g], 0, sizeof sums[g]);
+                multiply_rows(sums[g], x, stride, this->panel(task, g), d, rows);
+            }
+            this->for_places(task, first, rows,
+                             [&](const Place& at, int64_t sum) INLINE_LAMBDA { step<PHASE>(t, v, at, sums, sum); });
         });
     }
 
@@ -84,8 +82,8 @@ class Forward : Blocks<Cell> {
         __builtin_prefetch(v.y + at.b * v.y_row + at.unit, 1);
     }
 
-    template <int PHASE, class Product>
-    INLINE void step(int64_t t, const View& v, const Place& at, const Product& product) {
+    template <int PHASE>
+    INLINE void step(int64_t t, const View& v, const Place& at, const float (&sums)[GATES][ROWS * PANEL], int64_t sum) {
         constexpr int GATE = Cell::first_gate(PHASE), END_GATE = Cell::first_gate(PHASE + 1);
         constexpr int FIRST = Cell::first_saved(PHASE), END = Cell::first_saved(PHASE + 1);
         Step s{};  // a padded step skips the equations: the state stays as it is, what it saves is zero
@@ -94,7 +92,7 @@ class Forward : Blocks<Cell> {
         if (!this->pads(at.b, t)) {
             UNROLL for (int g = GATE; g < END_GATE; ++g) {
                 s.x[g] = this->lanes(v.x[g] + at.b * v.x_row[g] + at.unit, at.count);
-                s.product[g] = product(g);
+                if (PRODUCTS > 0) s.product[g] = load(sums[g] + sum);
             }
             this->read_vectors(s.vector, at);
             UNROLL for (int k = 0; k < FIRST; ++k) s.saved[k] = this->lanes(v.saved + k * v.layer + at.dense, at.count);

@@ -25,8 +25,8 @@ struct Slstm : CellOf<CellKind::slstm> {
         n = keep * n + write;
         s.h = o * c / n;
     }
-    // h does not depend on m, so that what dm adds to the gradients of i and f comes from the gradients of the last state
-    // alone: `of_m`, that of m where c e^m and n e^m are held fixed, is 0 otherwise. It goes to the larger of i and kept.
+    // h does not depend on m. `of_m`, the gradient of m where c e^m and n e^m are held fixed, is therefore zero but for
+    // what comes from the gradients of the last state. It goes to the larger of i and kept.
     template <int PHASE>
     INLINE static void backward(StepBack& s) {
         Vec &dc = s.drest[0], &dn = s.drest[1], &dm = s.drest[2];

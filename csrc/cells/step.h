@@ -31,8 +31,8 @@ struct StepBack {
     Vec inner;    // the gradient of the product of the inner gate
 };
 
-// A cell: the equations of each phase of its step. A second phase is one whose products need something of all units that
-// the first phase computes. What it saves begins at SECOND_SAVED.
+// A cell: the equations of each phase of its step. A second phase is one whose products need something of all units
+// that the first phase computes. What it saves begins at SECOND_SAVED.
 template <CellKind KIND, int SECOND_SAVED = shape_of(KIND).second>
 struct CellOf {
     static constexpr CellShape SHAPE = shape_of(KIND);
