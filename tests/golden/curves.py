@@ -79,6 +79,7 @@ from matrixstate.mixers import (
     RWKV6Config,
     RWKV7Config,
     S4Config,
+    RWKVChannelMixConfig,
     S4DConfig,
     S5Config,
     SharedAttentionConfig,
@@ -174,6 +175,7 @@ MIXERS = {
     "mlstm large": MLSTMLargeConfig(heads=1, key_size=4, value_size=4),
     "plstm": PLSTMConfig(heads=2, key_size=4, value_size=5),
     "rwkv4": RWKV4Config(),
+    "rwkv channel mix": RWKVChannelMixConfig(),
     "aaren": AarenConfig(heads=2),
 }
 

@@ -29,7 +29,7 @@ def test_the_output_combines_both_directions(name):
     assert state is None
     both = torch.cat([mixer.forwards(x)[0], mixer.backwards(x.flip(1))[0].flip(1)], dim=-1)
     assert_equal_to_rounding(y, both @ mixer.output.weight.T, "y")
-    if name != "conv":  # whose output depends on four steps only
+    if name not in ("conv", "rwkv channel mix"):  # whose outputs depend on a few steps only
         seen = torch.autograd.functional.jacobian(lambda a: mixer(a)[0][0, 2].sum(), x)
         assert seen[0].abs().amax(dim=1).min() > 0  # every step depends on every step
 

@@ -30,6 +30,7 @@ from matrixstate.mixers import (
     RGLRUConfig,
     RWKV4Config,
     S4Config,
+    RWKVChannelMixConfig,
     S4DConfig,
     S5Config,
     SRUConfig,
@@ -260,6 +261,16 @@ def test_rwkv4(depth):
         return (torch.sigmoid(r) * torch.stack(rows)) @ mixer.output.weight.T, torch.cat([den, num])
 
     check(RWKV4Config(channels=C, depth=depth), definition)
+
+
+def test_rwkv_channel_mix():
+    def definition(mixer, x):
+        before = torch.cat([x.new_zeros(1, WIDTH), x[:-1]])
+        xk, xr = (mu * x + (1 - mu) * before for mu in mixer.mixes)
+        squares = torch.relu(xk @ mixer.key.weight.T) ** 2
+        return torch.sigmoid(xr @ mixer.read.weight.T) * (squares @ mixer.output.weight.T), x[-1:]
+
+    check(RWKVChannelMixConfig(hidden=14, depth=0.5), definition)
 
 
 @pytest.mark.parametrize("conv", [0, 3])

@@ -83,6 +83,7 @@ from matrixstate.mixers import (
     RWKV6Config,
     RWKV7Config,
     S4Config,
+    RWKVChannelMixConfig,
     S4DConfig,
     S5Config,
     SharedAttentionConfig,
@@ -212,6 +213,7 @@ CONFIGS = {
     "mlstm large": MLSTMLargeConfig(heads=2, key_size=3, value_size=5),
     "plstm": PLSTMConfig(heads=2, key_size=3, value_size=5, conv=3),
     "rwkv4": RWKV4Config(channels=10, depth=0.5),
+    "rwkv channel mix": RWKVChannelMixConfig(hidden=20, depth=0.5),
     "aaren": AarenConfig(heads=3),
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("name", CONFIGS)
@@ -585,6 +587,7 @@ def test_defaults_make_a_mixer(name):
             "rotary_channels: expected at most the head size 6, got 8",
         ),
         (lambda: AttentionConfig(positions="learned"), "max_positions: expected with learned positions"),
+        (lambda: RWKVChannelMixConfig(hidden=0), "hidden: expected at least 1, got 0"),
         (lambda: GatedConvConfig(conv=0), "conv: expected at least 1 step, got 0"),
         (lambda: GatedConvConfig(input_std=-1), "input_std: expected a positive number, got -1"),
         (lambda: MRUAttentionConfig(order=5, start="none").make(24), "order must divide the head size 6, got 5"),

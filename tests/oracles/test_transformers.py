@@ -18,6 +18,7 @@ from matrixstate.mixers import (
     MLSTMLargeConfig,
     RGLRUConfig,
     RWKV4Config,
+    RWKVChannelMixConfig,
     TransNormerConfig,
 )
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
@@ -75,6 +76,23 @@ def test_rwkv4(published):
         }
     )
     x = torch.randn(1, 19, 12)  # their state of more than one row is wrong
+    assert_equal_to_rounding(ours(x)[0], source(x)[0], "y")
+
+
+def test_rwkv_channel_mix(published):
+    theirs = published("transformers.models.rwkv.modeling_rwkv")
+    source = drawn(theirs.RwkvFeedForward(theirs.RwkvConfig(hidden_size=12, intermediate_size=20, num_hidden_layers=2)))
+    ours = RWKVChannelMixConfig(hidden=20).make(12)
+    w = source.state_dict()
+    ours.load_state_dict(
+        {
+            "mixes": torch.cat([w["time_mix_key"], w["time_mix_receptance"]])[:, 0],
+            "key.weight": w["key.weight"],
+            "read.weight": w["receptance.weight"],
+            "output.weight": w["value.weight"],
+        }
+    )
+    x = torch.randn(2, 19, 12)
     assert_equal_to_rounding(ours(x)[0], source(x)[0], "y")
 
 

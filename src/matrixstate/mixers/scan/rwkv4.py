@@ -20,7 +20,7 @@ class RWKV4Config(MixerConfig):
     """y_t = σ(r_t) (Σ_{i<t} e^{k_i - (t-1-i) w} v_i + e^{u + k_t} v_t) / (the same without v), per channel.
 
     k, v and r are linear maps of μ x_t + (1 - μ) x_{t-1}, each with its own μ per channel; w = e^{decay} > 0. RWKV's
-    channel mix is an MLP and no part of this. Source: Peng et al. 2023, "RWKV: Reinventing RNNs for the Transformer
+    channel mix is `rwkv_channel_mix`. Source: Peng et al. 2023, "RWKV: Reinventing RNNs for the Transformer
     Era".
     """
 
