@@ -32,14 +32,35 @@ def in_pytorch(published, monkeypatch):
     return published
 
 
-def test_mamba2(published):
-    theirs = published("transformers.models.mamba2.modeling_mamba2")
-    width, heads, K, V = 12, 3, 4, 8
-    config = theirs.Mamba2Config(hidden_size=width, num_heads=heads, head_dim=V, state_size=K, n_groups=1, chunk_size=8)
-    source = drawn(theirs.Mamba2Mixer(config, layer_idx=0))
-    ours = Mamba2Config(heads=heads, key_size=K, value_size=V, groups=1).make(width)
+MAMBA2 = {"num_heads": 4, "head_dim": 3, "state_size": 5, "expand": 1, "layer_norm_epsilon": 1e-5}
+BAMBA = {"mamba_n_heads": 4, "mamba_d_head": 3, "mamba_d_state": 5, "mamba_expand": 1, "rms_norm_eps": 1e-5}
+NEMOTRON_H = {"mamba_num_heads": 4, "mamba_head_dim": 3, "ssm_state_size": 5, "use_mamba_kernels": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "mixer", "groups", "options"),
+    [
+        ("mamba2", "Mamba2Mixer", 1, {**MAMBA2, "n_groups": 1, "chunk_size": 8}),
+        ("mamba2", "Mamba2Mixer", 2, {**MAMBA2, "n_groups": 2, "chunk_size": 8}),
+        ("bamba", "BambaMixer", 2, {**BAMBA, "mamba_n_groups": 2, "mamba_chunk_size": 8}),
+        (
+            "nemotron_h",
+            "NemotronHMamba2Mixer",
+            2,
+            {**NEMOTRON_H, "n_groups": 2, "chunk_size": 8, "layer_norm_epsilon": 1e-5},
+        ),
+    ],
+)
+def test_mamba2(model, mixer, groups, options, published):
+    """They norm as many groups of heads as B and C have heads. Nemotron-H keeps Δ above what is not reached here."""
+    theirs = published(f"transformers.models.{model}.modeling_{model}")
+    width, heads, K, V = 12, 4, 5, 3
+    names = {"mamba2": "Mamba2Config", "bamba": "BambaConfig", "nemotron_h": "NemotronHConfig"}
+    config = getattr(theirs, names[model])(hidden_size=width, **options)
+    source = drawn(getattr(theirs, mixer)(config, layer_idx=0))
+    ours = Mamba2Config(heads=heads, key_size=K, value_size=V, groups=groups, norm_groups=groups).make(width)
     w = source.state_dict()
-    gate, inputs, step = w["in_proj.weight"].split([heads * V, heads * V + 2 * K, heads])
+    gate, inputs, step = w["in_proj.weight"].split([heads * V, heads * V + 2 * groups * K, heads])
     ours.load_state_dict(
         {
             "gate.weight": gate,

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
+from torch.nn.functional import layer_norm, rms_norm
 
 from matrixstate.ops import accumulation_dtype
 
@@ -10,10 +10,14 @@ EPS = 1e-5  # added to the mean square
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x²) + 1e-5) * weight over the last axis. Source: Zhang & Sennrich 2019."""
+    """x / sqrt(mean(x²) + 1e-5) * weight over the last axis, or over each of `groups` parts of it by itself.
 
-    def __init__(self, channels: int) -> None:
+    Source: Zhang & Sennrich 2019.
+    """
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
         super().__init__(channels, eps=EPS)
+        self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., channels] -> [..., channels].
@@ -22,9 +26,13 @@ class RMSNorm(nn.RMSNorm):
         returns bfloat16, which the next layer needs. Under autocast the next layer casts its input itself.
         """
         wide = self.weight.dtype
-        y = super().forward(x.to(wide))
+        y = super().forward(x.to(wide)) if self.groups == 1 else self._normalise_groups(x.to(wide))
         narrow = x.dtype != wide and torch.promote_types(x.dtype, wide) == wide
         return y.to(x.dtype) if narrow and not torch.is_autocast_enabled(x.device.type) else y
+
+    def _normalise_groups(self, x: Tensor) -> Tensor:
+        parts = x.unflatten(-1, (self.groups, -1))
+        return rms_norm(parts, parts.shape[-1:], eps=EPS).flatten(-2) * self.weight
 
 
 class HeadNorm(nn.Module):

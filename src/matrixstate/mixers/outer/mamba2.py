@@ -29,7 +29,8 @@ from matrixstate.ops import outer_scan
 class Mamba2Config(MixerConfig):
     """S_t = e^{-A Δ_t} S_{t-1} + Δ_t B_t x_tᵀ, y_t = S_tᵀ C_t + D x_t, with Δ_t = softplus(W x + b) and A per head.
 
-    x, B and C come from one short convolution; the read-out is gated with silu(z), then RMS-normed over all heads.
+    x, B and C come from one short convolution; the read-out is gated with silu(z), then RMS-normed over all heads or
+    over groups of them.
     Source: Dao & Gu 2024, "Transformers are SSMs".
     """
 
@@ -48,6 +49,9 @@ class Mamba2Config(MixerConfig):
     """V, the paper's head size P: channels of a head's x."""
     groups: int = 1
     """Heads of B and C, a divisor of heads; each serves a contiguous group of heads."""
+    norm_groups: int = 1
+    """Contiguous groups of heads that are normed by themselves, a divisor of heads. In the authors' code as many as
+    `groups`."""
     conv: int = 4
     """Steps of the short convolution (with bias, followed by silu) of x, B and C. 0: silu alone."""
     input_std: float = 0.02
@@ -59,6 +63,7 @@ class Mamba2Config(MixerConfig):
             *at_least(0, self, "conv"),
             *positive(self, "input_std"),
             expect_divisor(self.heads, self, "groups"),
+            expect_divisor(self.heads, self, "norm_groups"),
         )
 
     def make(self, width: int) -> "Mamba2":
@@ -86,7 +91,7 @@ class Mamba2(KeyValueMixer):
         self.forget_gate = LogForgetGate(H, rate_min=1.0)
         self.skip = nn.Parameter(torch.ones(H))
         self.gate = projection(width, H * V)
-        self.norm = RMSNorm(H * V)
+        self.norm = RMSNorm(H * V, config.norm_groups)
         self.output = projection(H * V, width)
 
     def forward(
