@@ -134,7 +134,10 @@ def test_the_loss_of_a_new_model_is_that_of_a_uniform_guess():
     assert loss.item() == pytest.approx(math.log(17), abs=0.1)
 
 
-@pytest.mark.parametrize("options", [{}, {"learned_positions": 12, "tied": False, "norm": "rms"}], ids=str)
+SCALED = {"learned_positions": 12, "tied": False, "norm": "rms", "embedding_scale": 3.0, "logit_cap": 2.0}
+
+
+@pytest.mark.parametrize("options", [{}, SCALED], ids=str)
 def test_state_padding_and_documents_pass_through_all_blocks(options):
     model = make(hybrid(**options))
     tokens, reset = torch.randint(17, (3, 12)), torch.zeros(3, 12, dtype=torch.bool)
@@ -149,6 +152,17 @@ def test_state_padding_and_documents_pass_through_all_blocks(options):
     rest, _ = model(tokens[:, 5:], state, mask=real[:, 5:], reset=reset[:, 5:])
     both = torch.cat([first, rest], dim=1)
     torch.testing.assert_close(both[real], logits[real])
+
+
+def test_a_scale_of_the_embedding_and_a_cap_of_the_logits():
+    plain, scaled = make(hybrid()), make(hybrid(embedding_scale=3.0, logit_cap=2.0))
+    tokens = torch.randint(17, (2, 6))
+    features, _ = scaled.features(tokens)
+    with torch.no_grad():
+        plain.embedding.weight *= 3
+    torch.testing.assert_close(plain.features(tokens)[0], features)
+    z = features @ scaled.embedding.weight.T
+    torch.testing.assert_close(scaled(tokens)[0], 2 * torch.tanh(z / 2))
 
 
 def test_the_initial_state_is_the_default_state():
