@@ -12,6 +12,7 @@ from matrixstate.layers.discretise import zoh
 from matrixstate.layers.hippo import lmu
 from matrixstate.mixers import (
     AarenConfig,
+    DSSConfig,
     GateLoopConfig,
     GILRConfig,
     GILRLSTMConfig,
@@ -441,6 +442,21 @@ def test_lmu():
         return gelu(z) @ mixer.output.weight.T, last
 
     check(LMUConfig(memories=3, order=4, window=8.0), definition)
+
+
+def test_dss_is_a_convolution_with_a_softmax_over_lags():
+    def definition(mixer, x):
+        A = torch.complex(-mixer.log_rate.exp(), mixer.frequency)
+        exponents = mixer.log_step.exp()[:, None, None] * A[..., None] * torch.arange(20)
+        C_ = torch.view_as_complex(mixer.readout)
+        shares = exponents.exp() / exponents.exp().sum(-1, keepdim=True)
+        kernel = ((C_ / A)[..., None] * shares).sum(1).real
+        y = torch.stack([sum(kernel[:, t - s] * x[s] for s in range(t + 1)) for t in range(T)]) + mixer.skip * x
+        last = sum(exponents[..., T - 1 - s].exp() * x[s, :, None] for s in range(T))
+        z = gelu(y)
+        return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.view_as_real(last)
+
+    check(DSSConfig(states=3, length=20), definition)
 
 
 def test_gss():

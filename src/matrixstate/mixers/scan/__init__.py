@@ -2,6 +2,7 @@
 
 from matrixstate.layers.mixer import MixerConfig
 from matrixstate.mixers.scan.aaren import Aaren, AarenConfig
+from matrixstate.mixers.scan.dss import DSS, DSSConfig
 from matrixstate.mixers.scan.gateloop import GateLoop, GateLoopConfig
 from matrixstate.mixers.scan.gilr import GILR, GILRConfig
 from matrixstate.mixers.scan.gilr_lstm import GILRLSTM, GILRLSTMConfig
@@ -47,10 +48,12 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "lmu": LMUConfig,
     "liquid_s4": LiquidS4Config,
     "gilr_lstm": GILRLSTMConfig,
+    "dss": DSSConfig,
 }
 """Names of the family's mixers in configuration files."""
 
 __all__ = [
+    "DSS",
     "GILR",
     "GILRLSTM",
     "GSS",
@@ -67,6 +70,7 @@ __all__ = [
     "SRU",
     "Aaren",
     "AarenConfig",
+    "DSSConfig",
     "GILRConfig",
     "GILRLSTMConfig",
     "GSSConfig",
