@@ -1,4 +1,4 @@
-"""HiPPO's gated RNN against its recurrence in float64, and what its memory of the whole past holds."""
+"""HiPPO's gated RNN and the LMU against their recurrences in float64, and what a memory of the whole past holds."""
 
 import math
 
@@ -8,8 +8,8 @@ from stepwise import WIDTH, T, perturbed
 
 from closeness import assert_equal_to_rounding
 from matrixstate.layers.discretise import bilinear, zoh
-from matrixstate.layers.hippo import lagt, legs, legt
-from matrixstate.mixers import HiPPOConfig
+from matrixstate.layers.hippo import lagt, legs, legt, lmu
+from matrixstate.mixers import HiPPOConfig, LMUCellConfig
 
 F64 = torch.float64
 
@@ -50,13 +50,39 @@ def test_hippo(measure, second):
     x = torch.randn(T, WIDTH, dtype=F64, requires_grad=True)
     y, state = mixer(x[None], reset=(torch.arange(T) == second)[None])
     assert state.steps.item() == (T if second == T else T - second)
+    compare(mixer, x, (y[0], state.hidden[0], state.memory[0]), definition(x))
+
+
+def compare(mixer, x, *both):
+    """Both (y, hidden, memory) and their gradients are equal."""
     leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    for results in ((y[0], state.hidden[0], state.memory[0]), definition(x)):
+    for results in both:
         loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
         found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
     names = ("y", "hidden", "memory", *(f"gradient of {name}" for name in leaves))
     for what, got, expected in zip(names, *found, strict=True):
         assert_equal_to_rounding(got, expected, what)
+
+
+def test_lmu_cell():
+    mixer = perturbed(LMUCellConfig(channels=5, order=4, window=6.0))
+    A, b = zoh(*lmu(4), torch.tensor(1 / 6, dtype=F64))
+    mixer.transition.copy_(A)
+    mixer.write.copy_(b)
+
+    def definition(x):
+        rows, h, m = [], torch.zeros(5, dtype=F64), torch.zeros(4, dtype=F64)
+        e_x, W_x = mixer.inputs.weight.split([1, 5])
+        e_h, W_h = mixer.hidden.weight.split([1, 5])
+        for t in range(T):
+            m = A @ m + b * (e_x @ x[t] + e_h @ h + mixer.from_memory @ m)
+            h = torch.tanh(W_x @ x[t] + W_h @ h + mixer.readout.weight @ m)
+            rows.append(h)
+        return torch.stack(rows) @ mixer.output.weight.T, h, m
+
+    x = torch.randn(T, WIDTH, dtype=F64, requires_grad=True)
+    y, state = mixer(x[None])
+    compare(mixer, x, (y[0], state.hidden[0], state.memory[0]), definition(x))
 
 
 @pytest.mark.parametrize("length", [100, 400])

@@ -7,6 +7,7 @@ from matrixstate.mixers.cells.gru import GRU, GRUConfig
 from matrixstate.mixers.cells.hippo import HiPPO, HiPPOConfig
 from matrixstate.mixers.cells.indrnn import IndRNN, IndRNNConfig
 from matrixstate.mixers.cells.lem import LEM, LEMConfig
+from matrixstate.mixers.cells.lmu_cell import LMUCell, LMUCellConfig
 from matrixstate.mixers.cells.lstm import LSTM, LSTMConfig
 from matrixstate.mixers.cells.ltc import LTC, LTCConfig
 from matrixstate.mixers.cells.m2rnn import M2RNN, M2RNNConfig
@@ -31,6 +32,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hippo": HiPPOConfig,
     "ltc": LTCConfig,
     "cfc": CfCConfig,
+    "lmu_cell": LMUCellConfig,
 }
 """Names of the family's mixers in configuration files."""
 
@@ -54,6 +56,8 @@ __all__ = [
     "IndRNN",
     "IndRNNConfig",
     "LEMConfig",
+    "LMUCell",
+    "LMUCellConfig",
     "LSTMConfig",
     "LTCConfig",
     "M2RNNConfig",

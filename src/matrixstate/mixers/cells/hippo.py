@@ -12,11 +12,11 @@ from matrixstate.errors import require
 from matrixstate.layers.discretise import zoh
 from matrixstate.layers.hippo import lagt, legs, legt
 from matrixstate.layers.linear import Linear
-from matrixstate.layers.mixer import About, Mixer, MixerConfig, at_least, check_inputs, make_config, one_of, positive
+from matrixstate.layers.mixer import About, MixerConfig, at_least, make_config, one_of, positive
 from matrixstate.layers.parameters import Float32Parameters
 from matrixstate.layers.projection import projection
+from matrixstate.mixers.cells.step_mixer import StepMixer
 from matrixstate.ops import accumulation_dtype
-from matrixstate.ops._checks import full_precision
 
 MEASURES = {"legs": legs, "legt": legt, "lagt": lagt}
 
@@ -70,7 +70,7 @@ class HiPPOState(NamedTuple):
     steps: Tensor  # [B] int64, of the document so far
 
 
-class HiPPO(Float32Parameters, Mixer):
+class HiPPO(Float32Parameters, StepMixer):
     """The mixer of `HiPPOConfig`.
 
     At initialisation the map to f is uniform with variance 1/inputs, those to h and g are normal with variance
@@ -106,24 +106,7 @@ class HiPPO(Float32Parameters, Mixer):
                 nn.init.xavier_normal_(part)
             self.inputs.bias.zero_()
 
-    def forward(
-        self, x: Tensor, state: HiPPOState | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, HiPPOState]:
-        x, reset = check_inputs("HiPPO", x, self.width, mask, reset)
-        state = self.init_state(x.shape[0]) if state is None else state
-        inputs, rows = self.inputs(x).to(state.hidden.dtype), []
-        with full_precision(x):
-            for t, z in enumerate(inputs.unbind(dim=1)):
-                if reset is not None:
-                    state = _chosen(reset[:, t], HiPPOState(*(torch.zeros_like(part) for part in state)), state)
-                after = self.step(z, state)
-                state = after if mask is None else _chosen(mask[:, t], after, state)
-                rows.append(state.hidden)
-        y = torch.stack(rows, dim=1) if rows else inputs.new_zeros(*x.shape[:2], self.channels)
-        return self.output(y.to(x.dtype)), HiPPOState(*(part.contiguous() for part in state))
-
     def step(self, z: Tensor, state: HiPPOState) -> HiPPOState:
-        """The state after a step with `inputs(x)` = z [B, memories + 2 channels]."""
         f, gates = z.split([self.config.memories, 2 * self.channels], dim=-1)
         steps = state.steps + 1
         memory = self.remember(state.memory, f + linear(state.hidden, self.signal.weight.to(z.dtype)), steps)
@@ -151,8 +134,3 @@ class HiPPO(Float32Parameters, Mixer):
         """The memory, and the maps between it and h."""
         M, N = self.config.memories, self.config.order
         return 2 * (M * N * (N + 1) + self.signal.weight.numel() + self.readout.weight.numel())
-
-
-def _chosen(rows: Tensor, one: HiPPOState, other: HiPPOState) -> HiPPOState:
-    """The state of `one` where `rows` [B] is True, else of `other`."""
-    return HiPPOState(*(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(one, other, strict=True)))
