@@ -19,12 +19,13 @@ def drawn(T, shared=""):
     return [a.requires_grad_() for a in (u, A, b, C, state)]
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["whole", "packed"])
 @pytest.mark.parametrize("shared", ["", "A", "AbC", "bC"])
 @pytest.mark.parametrize("T", [1, 5, 64, 150])
-def test_many_chunks_are_one_sequence(T, shared):
-    leaves, found = drawn(T, shared), []
+def test_many_chunks_are_one_sequence(T, shared, packed):
+    leaves, found, reset = drawn(T, shared), [], torch.rand(B, T) < 0.03 if packed else None
     for backend in ("chunked", "reference"):
-        y, last = dense_lti_scan(*leaves[:4], state=leaves[4], backend=backend)
+        y, last = dense_lti_scan(*leaves[:4], state=leaves[4], reset=reset, backend=backend)
         loss = (y * torch.linspace(0.5, 1.5, y.numel()).double().view_as(y)).sum() + last.square().sum()
         found.append([y, last, *torch.autograd.grad(loss, leaves)])
     for name, got, expected in zip(("y", "state", "du", "dA", "db", "dC", "dstate"), *found, strict=True):

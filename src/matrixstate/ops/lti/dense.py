@@ -34,7 +34,7 @@ def dense_lti_scan(
         mask: [B, T] bool, True at real steps. A padded step leaves the state unchanged. Default: all real.
         reset: [B, T] bool. True at a document's first step: the state is reset to zeros before it. Ignored at padded
             steps.
-        backend: "chunked" (products of matrices chunk by chunk, for any device; with `mask` or `reset` step by step),
+        backend: "chunked" (products of matrices chunk by chunk, for any device; with `mask` step by step),
             "reference", or "auto": the first.
 
     Returns:
@@ -46,8 +46,8 @@ def dense_lti_scan(
         BackendUnavailable: no allowed backend can run these inputs.
 
     Cost: "chunked" about (64 + N) (M + 1) multiply-adds per channel and step, and for each of the D or 1 transitions
-    6 N³ in float64 for its powers; no state per step. With `mask` or `reset`, and "reference", N² per channel and step,
-    one step after another, and B·T·D·N numbers are held.
+    6 N³ in float64 for its powers; no state per step. With `reset` 64 B·T·M numbers are held for each transition. With
+    `mask`, and "reference", N² per channel and step, one step after another, and B·T·D·N numbers are held.
     Sources: Gu et al. 2021, "Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
     Layers" (LSSL).
     """

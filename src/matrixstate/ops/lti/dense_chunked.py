@@ -39,34 +39,64 @@ def dense_lti_scan(
             return step_by_step(u, transition, write, readout, state, real, reset)
 
         return over_chunks(run, (u, real, reset), state, CHUNK)
-    if mask is not None or reset is not None:
+    if mask is not None:
         return step_by_step(u, transition, write, readout, state, mask, reset)
     with full_precision(u):
-        return _by_chunks(u, transition, write, readout, state)
+        return _by_chunks(u, transition, write, readout, state, reset)
 
 
-def _by_chunks(u: Tensor, transition: Tensor, write: Tensor, readout: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _by_chunks(
+    u: Tensor, transition: Tensor, write: Tensor, readout: Tensor, state: Tensor, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
     (B, T, D), (_, M, N) = u.shape, readout.shape
     L = min(CHUNK, 1 << (T - 1).bit_length())
     n, whole, rest = -(-T // L), T // L, T % L  # chunks, those without padding, and the steps of the one with it
     powers = _powers(transition, write, readout, L)
-    G = len(powers.columns)  # systems, D or 1; the channels of one are further rows
-    parts = pad(u.to(state.dtype), (0, 0, 0, -T % L)).view(B, n, L, D).permute(3, 0, 1, 2)
-    rows = D // G * B
-    parts = parts.reshape(G, rows, n, L)
+    G = len(powers.columns)  # systems, D or 1
+    rows = D // G * B  # of each: the channels of one are further rows
+    seen = None if reset is None else _Seen.of(pad(reset, (0, -T % L)).view(B, n, L))
+    parts = pad(u.to(state.dtype), (0, 0, 0, -T % L)).view(B, n, L, D).permute(3, 0, 1, 2)  # [D, B, n, L]
+    kept = (parts if seen is None else parts * seen.at_end).reshape(G, rows, n, L)
     ends = powers.columns.flip(-1).mT  # [G, L, N]: what each step of a chunk leaves at its end
-    written = (parts[:, :, :whole].flatten(1, 2) @ ends).unflatten(1, (rows, whole))
+    written = (kept[:, :, :whole].flatten(1, 2) @ ends).unflatten(1, (rows, whole))
     h, before = state.transpose(0, 1).reshape(G, rows, N), []
-    for k in range(whole):
+    for k in range(n):
         before.append(h)
-        h = h @ powers.squares[-1].mT + written[:, :, k]
+        h = h if seen is None else h * seen.carried[:, k].repeat(D // G)[:, None]
+        h = h @ powers.squares[-1].mT + written[:, :, k] if k < whole else _advanced(h, powers.squares, rest)
     if rest:
-        before.append(h)
-        h = _advanced(h, powers.squares, rest) + parts[:, :, -1, :rest] @ ends[:, L - rest :]
-    within = parts.flatten(1, 2) @ triangular(powers.kernel).permute(0, 3, 2, 1).flatten(2)
+        h = h + kept[:, :, -1, :rest] @ ends[:, L - rest :]
     across = torch.stack(before, dim=2).flatten(1, 2) @ powers.rows.mT
-    y = (within + across).view(D, B, n * L, M).permute(1, 2, 0, 3)[:, :T]
+    across = across.view(D, B, n, L, M)
+    across = across if seen is None else across * seen.first[..., None]
+    within = _within(powers.kernel, parts.reshape(G, D // G, B, n, L), seen).view(D, B, n, L, M)
+    y = (within + across).flatten(2, 3).permute(1, 2, 0, 3)[:, :T]
     return y.to(u.dtype), h.view(D, B, N).transpose(0, 1).contiguous()
+
+
+class _Seen(NamedTuple):
+    """What resets hide within n chunks of L steps."""
+
+    each: Tensor  # [B, n, L, L] bool, whether step t is of the document of step s
+    at_end: Tensor  # [B, n, L] bool, whether a step is of the document at the chunk's end
+    first: Tensor  # [B, n, L] bool, whether it is of the document of the state before the chunk
+    carried: Tensor  # [B, n] bool, whether the document at the end is
+
+    @classmethod
+    def of(cls, reset: Tensor) -> "_Seen":
+        """reset: [B, n, L]."""
+        document = reset.cumsum(2)
+        each = document[..., None] == document[..., None, :]
+        return cls(each, each[..., -1, :], document == 0, document[..., -1] == 0)
+
+
+def _within(kernel: Tensor, parts: Tensor, seen: _Seen | None) -> Tensor:
+    """Σ_s K_{t-s} u_s over the steps s <= t of a chunk; kernel [G, M, L], parts [G, D/G, B, n, L] -> [G, .., L·M]."""
+    matrix = triangular(kernel)  # [G, M, t, s]
+    if seen is None:
+        return parts.flatten(1, 3) @ matrix.permute(0, 3, 2, 1).flatten(2)
+    hidden = matrix[:, :, None, None] * seen.each
+    return torch.einsum("gmbnts,gdbns->gdbntm", hidden, parts)
 
 
 class _Powers(NamedTuple):
