@@ -353,6 +353,32 @@ def test_lem():
     check(LEMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
 
 
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("kind", [RNNConfig, GRUConfig, LSTMConfig, MultiplicativeLSTMConfig])
+def test_low_rank_recurrent_weights_are_sums_of_outer_products(kind, diagonal):
+    torch.manual_seed(0)
+    low = kind(heads=2, head_size=5, rank=2, diagonal=diagonal).make(WIDTH).double()
+    whole = kind(heads=2, head_size=5).make(WIDTH).double()
+    weights = low.state_dict()
+    A, B = weights.pop("recurrent.left"), weights.pop("recurrent.right")
+    assert A.shape[-1] == 2
+    assert A.abs().max() <= math.sqrt(6 / 7)
+    W = sum(A[..., :, r, None] * B[..., None, r, :] for r in range(2))
+    if diagonal:
+        u = weights.pop("recurrent.diagonal")
+        W[..., range(5), range(5)] += u
+    whole.load_state_dict(weights | {"recurrent": W})
+    x = torch.randn(2, T, WIDTH, dtype=torch.float64)
+    (got, _), (expected, _) = low(x), whole(x)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    got.square().sum().backward()
+    expected.square().sum().backward()
+    dW, left = whole.recurrent.grad, low.recurrent.left.grad
+    torch.testing.assert_close(left, dW @ B.transpose(-1, -2), rtol=1e-12, atol=1e-12)
+    if diagonal:
+        torch.testing.assert_close(low.recurrent.diagonal.grad, dW.diagonal(dim1=-2, dim2=-1))
+
+
 def test_indrnn():
     def step(u, w, state):
         return (torch.clamp(w[0].clamp(-1, 1) * state[0] + u[0], min=0),)

@@ -11,6 +11,7 @@ from torch.nn.functional import silu
 
 from matrixstate.errors import require
 from matrixstate.layers.heads import HeadInputs
+from matrixstate.layers.low_rank import LowRankMatrices
 from matrixstate.layers.mixer import Mixer, MixerConfig, State, at_least, check_inputs, require_width
 from matrixstate.layers.norm import RMSNorm
 from matrixstate.layers.projection import projection
@@ -33,7 +34,11 @@ class CellConfig(MixerConfig):
     """Clip the gradient with respect to each state to this absolute value, elementwise. Default: no clipping."""
 
     def __post_init__(self) -> None:
-        require(
+        require(*self.checks())
+
+    def checks(self) -> list[tuple[bool, str]]:
+        """What `require` is told of the options; subclasses add theirs, so that all mistakes come at once."""
+        return [
             *at_least(1, self, "heads"),
             *at_least(0, self, "conv"),
             (self.head_size is None or self.head_size > 0, f"head_size: expected at least 1, got {self.head_size}"),
@@ -41,7 +46,22 @@ class CellConfig(MixerConfig):
                 self.grad_clip is None or self.grad_clip > 0,
                 f"grad_clip: expected a positive number, got {self.grad_clip}",
             ),
-        )
+        ]
+
+
+@dataclass(frozen=True)
+class MatrixCellConfig(CellConfig):
+    """The options of cells with a matrix of recurrent weights for each input."""
+
+    rank: int | None = None
+    """Recurrent weights are A B, with A of `rank` columns, for few parameters beside a large state. Default: whole
+    matrices. Source: Miceli Barone 2016, "Low-rank passthrough neural networks"."""
+    diagonal: bool = True
+    """Where there is a `rank`, add a diagonal matrix: A B + diag(u)."""
+
+    def checks(self) -> list[tuple[bool, str]]:
+        fits = self.rank is None or self.rank > 0
+        return [*super().checks(), (fits, f"rank: expected at least 1, got {self.rank}")]
 
 
 class CellState(NamedTuple):
@@ -54,11 +74,12 @@ class CellState(NamedTuple):
 class CellMixer(Mixer):
     """A recurrent cell between two projections. Subclasses set `inputs_per_cell` and implement `scan`.
 
-    The weights of the input projection and the recurrent weights start uniform in ±1/√d, as those of `torch.nn.RNN`;
-    biases start at zero.
+    The weights of the input projection and the recurrent weights start uniform in ±1/√d, as those of `torch.nn.RNN`,
+    those of a low rank as `LowRankMatrices` has them; biases start at zero.
     """
 
     inputs_per_cell: int  # projections of the input, each with a recurrent weight of its own: candidate and gates
+    recurrent: nn.Parameter | LowRankMatrices
 
     no_weight_decay = ("bias", "recurrent")
 
@@ -73,7 +94,10 @@ class CellMixer(Mixer):
         self.inputs = HeadInputs(width, ((H, d),) * n, config.conv)
         nn.init.uniform_(self.inputs.projection.weight, -limit, limit)
         self.bias = nn.Parameter(torch.zeros(n, H, d))
-        self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-limit, limit))
+        if isinstance(config, MatrixCellConfig) and config.rank is not None:
+            self.recurrent = LowRankMatrices((n, H), d, config.rank, config.diagonal)
+        else:
+            self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-limit, limit))
         self.gate = projection(width, H * d) if config.gate else None
         self.norm = RMSNorm(H * d) if config.gate else None
         self.output = projection(H * d, width)
@@ -102,19 +126,23 @@ class CellMixer(Mixer):
         state = CellState(None, None) if state is None else state
         parts, conv = self.inputs(x, state.conv, mask, reset)
         inputs = [part + bias for part, bias in zip(parts, self.bias.to(parts[0].dtype), strict=True)]
-        y, scan = self.scan(inputs, list(self.recurrent), state.scan, mask, reset)
+        y, scan = self.scan(inputs, list(self._recurrent()), state.scan, mask, reset)
         y = y.flatten(2)
         if self.gate is not None and self.norm is not None:
             y = self.norm(y * silu(self.gate(x)))
         return self.output(y), CellState(conv, scan)
 
+    def _recurrent(self) -> Tensor:
+        """The recurrent weights, which a low rank makes of fewer numbers."""
+        return self.recurrent() if isinstance(self.recurrent, LowRankMatrices) else self.recurrent
+
     def init_state(self, batch: int) -> CellState:
         return CellState(self.inputs.init_state(batch), self._zeros(batch))
 
     def _zeros(self, batch: int) -> State:
-        dtype = accumulation_dtype(self.recurrent.dtype)
-        return self.recurrent.new_zeros(batch, self.config.heads, self.size, dtype=dtype)
+        dtype = accumulation_dtype(self.bias.dtype)
+        return self.bias.new_zeros(batch, self.config.heads, self.size, dtype=dtype)
 
     def mixing_flops(self, length: int) -> int:
         """The products with the recurrent weights, and the convolution."""
-        return 2 * self.recurrent.numel() + self.inputs.conv_flops
+        return 2 * self._recurrent().numel() + self.inputs.conv_flops

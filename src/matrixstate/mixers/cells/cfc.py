@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from matrixstate.errors import require
 from matrixstate.layers.mixer import About, make_config, one_of
 from matrixstate.mixers.cells.cell_mixer import CellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer, only
@@ -36,9 +35,8 @@ class CfCConfig(CellConfig):
     variant: Literal["default", "no_gate", "pure"] = "default"
     """Without the factor 1 - t where "no_gate"; where "pure", h = E - E e^-(|τ| + |f|) f with f = z W_1."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(one_of(self, "variant", *VARIANTS))
+    def checks(self) -> list[tuple[bool, str]]:
+        return [*super().checks(), one_of(self, "variant", *VARIANTS)]
 
     def make(self, width: int) -> "CfC":
         return CfC(width, self)

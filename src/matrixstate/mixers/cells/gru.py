@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from matrixstate.layers.mixer import About, State, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
+from matrixstate.mixers.cells.cell_mixer import CellMixer, MatrixCellConfig
 from matrixstate.ops import gru_scan
 
 
 @dataclass(frozen=True)
-class GRUConfig(CellConfig):
+class GRUConfig(MatrixCellConfig):
     """f_t, r_t = σ(h W_f + x_f), σ(h W_r + x_r); h_t = f_t h_{t-1} + (1 - f_t) tanh((h_{t-1} r_t) W + x), y_t = O h_t.
 
     The x are projections of the input with biases. Source: Cho et al. 2014.

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from matrixstate.errors import require
 from matrixstate.layers.mixer import About, make_config, positive
 from matrixstate.mixers.cells.cell_mixer import CellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer, only
@@ -28,9 +27,8 @@ class IndRNNConfig(CellConfig):
     bound: float = 1.0
     """The largest |u|. The paper has 2^(1/T) for sequences of T steps: h at most doubles. 1 suits any length."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(*positive(self, "bound"))
+    def checks(self) -> list[tuple[bool, str]]:
+        return [*super().checks(), *positive(self, "bound")]
 
     def make(self, width: int) -> "IndRNN":
         return IndRNN(width, self)

@@ -6,13 +6,13 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from matrixstate.layers.mixer import About, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.cell_mixer import MatrixCellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer
 from matrixstate.ops import CELLS
 
 
 @dataclass(frozen=True)
-class LEMConfig(CellConfig):
+class LEMConfig(MatrixCellConfig):
     """z_t = (1 - d1) z + d1 tanh(y W_z + x_z), y_t = (1 - d2) y + d2 tanh(z_t W_y + x_y), d1, d2 = σ(y W + x).
 
     Both gates see y_{t-1}, y_t the new z_t. The step of time of the paper is 1. Source: Rusch et al. 2022, "Long

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from matrixstate.layers.mixer import About, State, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
+from matrixstate.mixers.cells.cell_mixer import CellMixer, MatrixCellConfig
 from matrixstate.ops import LSTMState, lstm_scan
 
 
 @dataclass(frozen=True)
-class LSTMConfig(CellConfig):
+class LSTMConfig(MatrixCellConfig):
     """i, f, o = σ(h W + x) each; c_t = f c_{t-1} + i tanh(h_{t-1} W + x), h_t = o tanh(c_t), y_t = O h_t.
 
     The x are projections of the input with biases.

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from matrixstate.errors import require
 from matrixstate.layers.mixer import About, State, at_least, make_config
 from matrixstate.mixers.cells.cell_mixer import CellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer, only
@@ -35,9 +34,8 @@ class LTCConfig(CellConfig):
     unfolds: int = 6
     """Steps of the integration per step of the sequence."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(*at_least(1, self, "unfolds"))
+    def checks(self) -> list[tuple[bool, str]]:
+        return [*super().checks(), *at_least(1, self, "unfolds")]
 
     def make(self, width: int) -> "LTC":
         return LTC(width, self)
@@ -78,8 +76,7 @@ class LTC(NamedCellMixer):
 
     def mixing_flops(self, length: int) -> int:
         """Seven operations for each synapse, a sigmoid counted as one, and the convolution."""
-        H, d, _ = self.recurrent.shape[1:]
-        return 7 * (self.config.unfolds + 1) * H * d * d + self.inputs.conv_flops
+        return 7 * (self.config.unfolds + 1) * self.config.heads * self.size**2 + self.inputs.conv_flops
 
 
 def _uniform(low: float, high: float, *shape: int) -> Tensor:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from matrixstate.layers.mixer import About, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.cell_mixer import MatrixCellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer, only
 from matrixstate.ops import CELLS
 
 
 @dataclass(frozen=True)
-class MGUConfig(CellConfig):
+class MGUConfig(MatrixCellConfig):
     """f = σ(h W_f + x_f); h_t = f tanh((f h_{t-1}) W + x) + (1 - f) h_{t-1}, y_t = O h_t.
 
     Source: Zhou et al. 2016, "Minimal Gated Unit for Recurrent Neural Networks".

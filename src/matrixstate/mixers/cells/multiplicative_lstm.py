@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 from torch import nn
 
 from matrixstate.layers.mixer import About, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.cell_mixer import MatrixCellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer
 from matrixstate.ops import CELLS, LSTMState
 
 
 @dataclass(frozen=True)
-class MultiplicativeLSTMConfig(CellConfig):
+class MultiplicativeLSTMConfig(MatrixCellConfig):
     """m = x_m (h_{t-1} W_m) elementwise, then the LSTM with m in place of h_{t-1} in all its gates.
 
     Source: Krause et al. 2016, "Multiplicative LSTM for sequence modelling".

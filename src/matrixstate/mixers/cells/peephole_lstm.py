@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from matrixstate.errors import require
 from matrixstate.layers.mixer import About, make_config, one_of
-from matrixstate.mixers.cells.cell_mixer import CellConfig
+from matrixstate.mixers.cells.cell_mixer import MatrixCellConfig
 from matrixstate.mixers.cells.named_cell import NamedCellMixer
 from matrixstate.ops import CELLS, LSTMState
 
@@ -24,7 +23,7 @@ VARIANTS = {  # the cells that they are
 
 
 @dataclass(frozen=True)
-class PeepholeLSTMConfig(CellConfig):
+class PeepholeLSTMConfig(MatrixCellConfig):
     """i, f = σ(h W· + p· c + x·), c_t = f c + i tanh(h W + x), o = σ(h W_o + p_o c_t + x_o), h_t = o tanh(c_t).
 
     Source: Greff et al. 2017, "LSTM: A Search Space Odyssey"; peepholes: Gers & Schmidhuber 2000. The ninth variant,
@@ -43,9 +42,8 @@ class PeepholeLSTMConfig(CellConfig):
     """What is left out: input, forget or output gate (NIG, NFG, NOG), the tanh at the input or the output (NIAF, NOAF),
     the input gate for 1 - f (CIFG). Without peepholes (NP) it is the mixer `lstm`."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(one_of(self, "variant", *VARIANTS))
+    def checks(self) -> list[tuple[bool, str]]:
+        return [*super().checks(), one_of(self, "variant", *VARIANTS)]
 
     def make(self, width: int) -> "PeepholeLSTM":
         return PeepholeLSTM(width, self)

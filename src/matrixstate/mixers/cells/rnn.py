@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from matrixstate.layers.mixer import About, State, make_config
-from matrixstate.mixers.cells.cell_mixer import CellConfig, CellMixer
+from matrixstate.mixers.cells.cell_mixer import CellMixer, MatrixCellConfig
 from matrixstate.ops import rnn_scan
 
 
 @dataclass(frozen=True)
-class RNNConfig(CellConfig):
+class RNNConfig(MatrixCellConfig):
     """h_t = tanh(h_{t-1} W + U x_t + b), y_t = O h_t. Source: Elman 1990, "Finding Structure in Time"."""
 
     about: ClassVar[About] = About(
