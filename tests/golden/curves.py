@@ -155,6 +155,7 @@ MIXERS = {
     "liquid s4": LiquidS4Config(states=6),
     "s4": S4Config(states=6),
     "lssl": LSSLConfig(states=4),
+    "peephole lstm full gates": PeepholeLSTMConfig(heads=2, head_size=4, variant="FGR"),
     "gru low rank": GRUConfig(heads=2, head_size=5, rank=2),
     "ltc": LTCConfig(heads=2, head_size=4),
     "cfc": CfCConfig(heads=2, head_size=5),

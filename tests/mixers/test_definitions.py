@@ -25,6 +25,7 @@ from matrixstate.mixers import (
     MGUConfig,
     MRUConfig,
     MultiplicativeLSTMConfig,
+    PeepholeLSTMConfig,
     RetNetConfig,
     RNNConfig,
     SLSTMConfig,
@@ -377,6 +378,27 @@ def test_low_rank_recurrent_weights_are_sums_of_outer_products(kind, diagonal):
     torch.testing.assert_close(left, dW @ B.transpose(-1, -2), rtol=1e-12, atol=1e-12)
     if diagonal:
         torch.testing.assert_close(low.recurrent.diagonal.grad, dW.diagonal(dim1=-2, dim2=-1))
+
+
+def test_lstm_with_full_gate_recurrence():
+    def definition(mixer, x):
+        left = [h for h in range(2) for _ in range(T)]
+
+        def step(u, w, state):
+            (h, c, *old), p = state, mixer.peepholes[:, left.pop(0)]
+            into = w[4:].view(3, 3, 5, 5)  # by the gate that sees, then by the gate that is seen
+
+            def gate(n, c):
+                return torch.sigmoid(h @ w[n + 1] + u[n + 1] + p[n] * c + sum(old[m] @ into[n, m] for m in range(3)))
+
+            i, f = gate(0, c), gate(1, c)
+            c = f * c + i * torch.tanh(h @ w[0] + u[0])
+            o = gate(2, c)
+            return o * torch.tanh(c), c, i, f, o
+
+        return cell(mixer, x, step, (ZERO,) * 5)
+
+    check(PeepholeLSTMConfig(heads=2, head_size=5, variant="FGR"), definition)
 
 
 def test_indrnn():

@@ -183,6 +183,7 @@ CONFIGS = {
     "s4": S4Config(states=6),
     "lssl": LSSLConfig(states=3, outputs=2),
     "lssl trained": LSSLConfig(states=3, train_transition=True),
+    "peephole lstm full gates": PeepholeLSTMConfig(heads=2, head_size=4, variant="FGR"),
     "gru low rank": GRUConfig(heads=2, head_size=5, rank=2),
     "ltc": LTCConfig(heads=2, head_size=4),
     "cfc": CfCConfig(heads=2, head_size=5),

@@ -58,6 +58,18 @@ def test_a_variant_of_the_lstm_is_the_vanilla_one_with_that_gate_open():
         torch.testing.assert_close(y, cell_scan("peephole_lstm", opened, weights)[0], rtol=0, atol=0)
 
 
+def test_full_gate_recurrence_without_its_matrices_is_the_vanilla_lstm():
+    inputs, weights = drawn("lstm_full_gate_recurrence")
+    y, (h, c, *gates) = cell_scan("lstm_full_gate_recurrence", inputs, weights)
+    assert all(((gate > 0) & (gate < 1)).all() for gate in gates)
+    closed = {n: torch.zeros_like(w) if n.startswith("r") else w for n, w in weights.items()}
+    vanilla, last = cell_scan("peephole_lstm", inputs, {n: w for n, w in weights.items() if not n.startswith("r")})
+    got, (h, c, *_) = cell_scan("lstm_full_gate_recurrence", inputs, closed)
+    assert not torch.allclose(y, vanilla)
+    for one, other in zip((got, h, c), (vanilla, *last), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_multiplicative_lstm_without_its_product_is_the_lstm():
     inputs, weights = drawn("lstm")
     y, _ = cell_scan("lstm", inputs, weights)

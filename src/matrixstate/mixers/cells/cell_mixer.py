@@ -78,7 +78,7 @@ class CellMixer(Mixer):
     those of a low rank as `LowRankMatrices` has them; biases start at zero.
     """
 
-    inputs_per_cell: int  # projections of the input, each with a recurrent weight of its own: candidate and gates
+    inputs_per_cell: int  # projections of the input: candidate and gates
     recurrent: nn.Parameter | LowRankMatrices
 
     no_weight_decay = ("bias", "recurrent")
@@ -95,12 +95,17 @@ class CellMixer(Mixer):
         nn.init.uniform_(self.inputs.projection.weight, -limit, limit)
         self.bias = nn.Parameter(torch.zeros(n, H, d))
         if isinstance(config, MatrixCellConfig) and config.rank is not None:
-            self.recurrent = LowRankMatrices((n, H), d, config.rank, config.diagonal)
+            self.recurrent = LowRankMatrices((self.matrices, H), d, config.rank, config.diagonal)
         else:
-            self.recurrent = nn.Parameter(torch.empty(n, H, d, d).uniform_(-limit, limit))
+            self.recurrent = nn.Parameter(torch.empty(self.matrices, H, d, d).uniform_(-limit, limit))
         self.gate = projection(width, H * d) if config.gate else None
         self.norm = RMSNorm(H * d) if config.gate else None
         self.output = projection(H * d, width)
+
+    @property
+    def matrices(self) -> int:
+        """How many recurrent matrices the cell has: one for each input."""
+        return self.inputs_per_cell
 
     @abstractmethod
     def scan(
@@ -110,7 +115,7 @@ class CellMixer(Mixer):
 
         Args:
             inputs: `inputs_per_cell` tensors [B, T, H, d], projections of x plus biases.
-            weights: `inputs_per_cell` recurrent weights [H, d, d].
+            weights: `matrices` recurrent weights [H, d, d].
             state: what the last call returned. None: zeros.
             mask: [B, T] bool, True at real steps.
             reset: [B, T] bool, True where a document starts.

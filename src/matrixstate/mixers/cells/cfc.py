@@ -59,9 +59,8 @@ class CfC(NamedCellMixer):
         super().__init__(width, config, CELLS[VARIANTS[config.variant]])
         H, d, limit = config.heads, self.size, _xavier(width + self.size, self.size)  # the first map is of [x, h]
         nn.init.uniform_(self.inputs.projection.weight, -limit, limit)
-        self.recurrent = nn.Parameter(torch.empty(len(self.cell.matrices), H, d, d))
-        nn.init.uniform_(self.recurrent[:1], -limit, limit)
-        nn.init.uniform_(self.recurrent[1:], -_xavier(d, d), _xavier(d, d))
+        whole = torch.empty(self.matrices, H, d, d).uniform_(-_xavier(d, d), _xavier(d, d))
+        self.recurrent = nn.Parameter(torch.cat([whole[:1].uniform_(-limit, limit), whole[1:]]))
         self.vectors = nn.Parameter(torch.zeros(3, H, d))
         if config.variant == "pure":
             nn.init.uniform_(self.vectors[1:], -_xavier(1, d), _xavier(1, d))

@@ -1,7 +1,6 @@
 """The base of the mixers whose cell is one of `CELLS`."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,11 +21,15 @@ class NamedCellMixer(CellMixer):
     weights.
     """
 
-    state_of: ClassVar[Callable[..., State]]  # from the cell's tensors to the mixer's state
+    state_of: Callable[..., State]  # from the cell's tensors to the mixer's state
 
     def __init__(self, width: int, config: CellConfig, cell: Cell, more_inputs: int = 0) -> None:
         self.cell, self.inputs_per_cell = cell, len(cell.inputs) + more_inputs
         super().__init__(width, config)
+
+    @property
+    def matrices(self) -> int:
+        return len(self.cell.matrices)
 
     def all_weights(self, recurrent: list[Tensor]) -> list[Tensor]:
         """The cell's matrices, then its vectors; those with both add to the recurrent weights here."""
@@ -39,7 +42,7 @@ class NamedCellMixer(CellMixer):
         w = dict(zip(self.cell.matrices + self.cell.vectors, self.all_weights(weights), strict=True))
         first = (state,) if isinstance(state, Tensor) else state
         y, last = cell_scan(self.cell, x, w, first, grad_clip=self.config.grad_clip, mask=mask, reset=reset)
-        return y, type(self).state_of(*last)
+        return y, self.state_of(*last)
 
     def _zeros(self, batch: int) -> State:
-        return type(self).state_of(*(super(NamedCellMixer, self)._zeros(batch) for _ in self.cell.state))
+        return self.state_of(*(super(NamedCellMixer, self)._zeros(batch) for _ in self.cell.state))

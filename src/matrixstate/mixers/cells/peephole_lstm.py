@@ -1,7 +1,7 @@
-"""LSTM with peepholes, and what is left of it without one of its parts."""
+"""LSTM with peepholes, and its variants: without one of its parts, or with full gate recurrence."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ VARIANTS = {  # the cells that they are
     "NIAF": "lstm_linear_input",
     "NOAF": "lstm_linear_output",
     "CIFG": "lstm_coupled",
+    "FGR": "lstm_full_gate_recurrence",
 }
 
 
@@ -26,8 +27,7 @@ VARIANTS = {  # the cells that they are
 class PeepholeLSTMConfig(MatrixCellConfig):
     """i, f = σ(h W· + p· c + x·), c_t = f c + i tanh(h W + x), o = σ(h W_o + p_o c_t + x_o), h_t = o tanh(c_t).
 
-    Source: Greff et al. 2017, "LSTM: A Search Space Odyssey"; peepholes: Gers & Schmidhuber 2000. The ninth variant,
-    with gates that see all gates of the step before (FGR), is not here.
+    Source: Greff et al. 2017, "LSTM: A Search Space Odyssey"; peepholes: Gers & Schmidhuber 2000.
     """
 
     about: ClassVar[About] = About(
@@ -38,9 +38,10 @@ class PeepholeLSTMConfig(MatrixCellConfig):
         forms=("step",),
     )
 
-    variant: Literal["vanilla", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG"] = "vanilla"
+    variant: Literal["vanilla", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "FGR"] = "vanilla"
     """What is left out: input, forget or output gate (NIG, NFG, NOG), the tanh at the input or the output (NIAF, NOAF),
-    the input gate for 1 - f (CIFG). Without peepholes (NP) it is the mixer `lstm`."""
+    the input gate for 1 - f (CIFG). With full gate recurrence (FGR) each gate also sees all gates of the step before,
+    by nine more matrices. Without peepholes (NP) it is the mixer `lstm`."""
 
     def checks(self) -> list[tuple[bool, str]]:
         return [*super().checks(), one_of(self, "variant", *VARIANTS)]
@@ -49,20 +50,30 @@ class PeepholeLSTMConfig(MatrixCellConfig):
         return PeepholeLSTM(width, self)
 
 
+class FullGateState(NamedTuple):
+    """The state of the variant FGR; every tensor is [B, H, d]."""
+
+    h: Tensor  # the output
+    c: Tensor  # the cell
+    i: Tensor  # the gates
+    f: Tensor
+    o: Tensor
+
+
 class PeepholeLSTM(NamedCellMixer):
     """The mixer of `PeepholeLSTMConfig`. Inputs and weights are ordered candidate, input, forget, output; a gate that
     a variant has not is missing.
 
-    State: `LSTMState` of h and c, [B, H, d] each. Peepholes start at 0, the bias of the forget gate at 1.
+    State: `LSTMState` of h and c, [B, H, d] each, or `FullGateState`. Peepholes start at 0, the bias of the forget gate
+    at 1.
     """
-
-    state_of = LSTMState
 
     no_weight_decay = ("bias", "recurrent", "peepholes")
 
     def __init__(self, width: int, config: PeepholeLSTMConfig | None = None, **options: Any) -> None:
         config = make_config(PeepholeLSTMConfig, width, config, options)
         super().__init__(width, config, CELLS[VARIANTS[config.variant]])
+        self.state_of = FullGateState if config.variant == "FGR" else LSTMState
         self.peepholes = nn.Parameter(torch.zeros(len(self.cell.vectors), config.heads, self.size))
         if "xf" in self.cell.inputs:
             nn.init.ones_(self.bias.data[self.cell.inputs.index("xf")])

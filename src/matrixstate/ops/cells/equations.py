@@ -88,6 +88,23 @@ def lstm(
     return gate("o", c) * (c if linear_output else torch.tanh(c)), c
 
 
+def lstm_full_gate_recurrence(state: State, **tensors: Tensor) -> State:
+    """The LSTM with peepholes whose gates also see all gates of the step before: r·i, r·f, r·o from i, f, o to gate ·.
+
+    The gates are part of the state; they start at 0.
+    """
+    h, c, *before = state
+
+    def gate(name: Gate, c: Tensor) -> Tensor:
+        gates = (times(old, tensors["r" + name + of]) for of, old in zip("ifo", before, strict=True))
+        return torch.sigmoid(sum(gates, times(h, tensors["w" + name]) + tensors["x" + name] + tensors["p" + name] * c))
+
+    i, f = gate("i", c), gate("f", c)
+    c = f * c + i * torch.tanh(times(h, tensors["w"]) + tensors["x"])
+    o = gate("o", c)
+    return o * torch.tanh(c), c, i, f, o
+
+
 def slstm(state: State, **tensors: Tensor) -> State:
     """c <- f c + e^i tanh(z), n <- f n + e^i, h <- o c / n; c and n are kept divided by e^m.
 
@@ -237,5 +254,13 @@ _ALL = (
     _peephole("lstm_linear_input", linear_input=True),
     _peephole("lstm_linear_output", linear_output=True),
     _peephole("lstm_coupled", "i", coupled=True),
+    Cell(
+        "lstm_full_gate_recurrence",
+        ("x", "xi", "xf", "xo"),
+        ("w", "wi", "wf", "wo", *("r" + gate + of for gate in "ifo" for of in "ifo")),
+        ("pi", "pf", "po"),
+        ("h", "c", "i", "f", "o"),
+        lstm_full_gate_recurrence,
+    ),
 )
 CELLS = MappingProxyType({cell.name: cell for cell in _ALL})
