@@ -82,6 +82,13 @@ def test_a_padded_step_leaves_the_state_unchanged_bit_for_bit_even_beside_a_nan(
         assert torch.equal(y[:, 5:], h[:, None].expand_as(y[:, 5:]))
 
 
+def test_a_batch_without_rows():
+    inputs, weights = drawn(CELLS["gru"])
+    y, (last,) = cell_scan("gru", {n: x[:0] for n, x in inputs.items()}, weights, mode="deer")
+    assert y.shape == (0, T, H, D)
+    assert last.shape == (0, H, D)
+
+
 def test_few_iterations_are_enough_for_a_gru():
     """A warning would be an error here."""
     inputs, weights = drawn(CELLS["gru"], T=9, heads=1)

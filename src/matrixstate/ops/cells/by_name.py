@@ -91,7 +91,7 @@ def cell_scan(
     if T == 0:
         return x.new_zeros(B, 0, H, d), first
     reset = reset if reset is None or mask is None else reset & mask
-    if mode != "steps":
+    if mode != "steps" and B > 0:
         return newton_scan(cell, inputs, weights, first, mask, reset, mode, max_iterations, run)
     return run(cell, inputs, weights, first, grad_clip, mask, reset)
 
