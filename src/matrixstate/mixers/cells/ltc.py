@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from matrixstate.layers.mixer import About, State, at_least, make_config
 from matrixstate.mixers.cells.cell_mixer import CellConfig
@@ -46,8 +47,8 @@ class LTC(NamedCellMixer):
 
     The synapses between units are `recurrent` and those of the inputs `sensory`, both [4, H, d, d] of w, m, s, E from
     unit i to j. w, g and C are softplus of the parameters. At initialisation w and g are uniform in [0.001, 1], C in
-    [0.4, 0.6], rest in ±0.2, m in [0.3, 0.8], s in [3, 8], and E is 1 or -1. Cost: 2 B·T·H·d² sigmoids for every
-    unfold, and B·T·H·d² numbers held for each unfold where there are gradients.
+    [0.4, 0.6], rest in ±0.2, m in [0.3, 0.8], s in [3, 8], and E is 1 or -1. Cost: B·T·H·d² sigmoids for the
+    inputs and for every unfold, of which all are held where there are gradients.
     """
 
     state_of = staticmethod(only)
@@ -72,7 +73,8 @@ class LTC(NamedCellMixer):
     def scan(
         self, inputs: list[Tensor], weights: list[Tensor], state: State, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, State]:
-        return super().scan([*synapses(inputs[0], *self.sensory)], weights, state, mask, reset)
+        w, *others = self.sensory
+        return super().scan([*synapses(inputs[0], softplus(w), *others)], weights, state, mask, reset)
 
     def mixing_flops(self, length: int) -> int:
         """Seven operations for each synapse, a sigmoid counted as one, and the convolution."""

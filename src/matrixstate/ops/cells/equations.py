@@ -165,9 +165,9 @@ def multiplicative_lstm(state: State, *, xm: Tensor, wm: Tensor, **tensors: Any)
 def synapses(v: Tensor, w: Tensor, mu: Tensor, sigma: Tensor, reversal: Tensor) -> tuple[Tensor, Tensor]:
     """Current and conductance [..., H, d] of the synapses from units v [..., H, d] to others, weights [H, d, d].
 
-    A synapse conducts softplus(w) s(sigma (v - mu)), towards the potential `reversal`.
+    A synapse conducts w s(sigma (v - mu)), w >= 0, towards the potential `reversal`.
     """
-    conductance = softplus(w) * torch.sigmoid(sigma * (v[..., None] - mu))
+    conductance = w * torch.sigmoid(sigma * (v[..., None] - mu))
     return (conductance * reversal).sum(-2), conductance.sum(-2)
 
 
@@ -176,6 +176,7 @@ def ltc(
     *,
     x: Tensor,
     xg: Tensor,
+    w: Tensor,
     leak: Tensor,
     rest: Tensor,
     capacity: Tensor,
@@ -184,12 +185,13 @@ def ltc(
 ) -> State:
     """C v' = g (rest - v) + the synapses' currents, by semi-implicit steps of Euler's method that make a time of 1.
 
-    x and xg >= 0 are current and conductance of the inputs' synapses. C, g are softplus of `capacity` and `leak`.
+    x and xg >= 0 are current and conductance of the inputs' synapses. C, g and the synapses' weights are softplus of
+    `capacity`, `leak` and w.
     """
     (v,) = state
-    C, g = unfolds * softplus(capacity), softplus(leak)
+    C, g, w = unfolds * softplus(capacity), softplus(leak), softplus(w)
     for _ in range(unfolds):
-        current, conductance = synapses(v, **weights)
+        current, conductance = synapses(v, w, **weights)
         v = (C * v + g * rest + current + x) / (C + g + conductance + xg + 1e-8)
     return (v,)
 
