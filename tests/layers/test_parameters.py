@@ -6,7 +6,7 @@ import torch
 from matrixstate.layers import MLPConfig
 from matrixstate.layers.forget_gate import ForgetGate
 from matrixstate.layers.norm import RMSNorm
-from matrixstate.mixers import M2RNN, MRU, GatedConv, M2RNNConfig, Mamba2Config
+from matrixstate.mixers import LMU, M2RNN, MRU, GatedConv, M2RNNConfig, Mamba2Config
 from matrixstate.models import BlockConfig, LanguageModel, ModelConfig
 
 MIXERS = {"m2rnn": M2RNNConfig(heads=2, key_size=4, value_size=8), "mamba2": Mamba2Config(heads=2, key_size=4)}
@@ -21,6 +21,15 @@ def test_decay_rates_are_not_rounded(change):
     assert all(torch.equal(p, before[name]) for name, p in gate.named_parameters())
     assert [id(p) for p in gate.parameters()] == pointers
     assert all(p.dtype == torch.float64 for p in gate.double().parameters())
+
+
+def test_constants_of_a_recurrence_are_not_rounded():
+    mixer = LMU(8, memories=2, order=5, window=9.0)
+    before = {name: buffer.clone() for name, buffer in mixer.named_buffers()}
+    assert before.keys() == {"transition", "write"}
+    assert all(torch.equal(buffer, before[name]) for name, buffer in mixer.bfloat16().named_buffers())
+    assert all(buffer.dtype == torch.float64 for buffer in mixer.double().buffers())
+    assert mixer.output.weight.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", MIXERS)
