@@ -418,18 +418,21 @@ def test_lssl(trained):
     check(LSSLConfig(states=4, outputs=2, train_transition=trained), definition)
 
 
-@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
-def test_liquid_s4(rule):
+@pytest.mark.parametrize(("rule", "bounded"), [("zoh", False), ("bilinear", True)])
+def test_liquid_s4(rule, bounded):
     def definition(mixer, x):
         A, step = torch.complex(-mixer.log_rate.exp(), mixer.frequency), mixer.log_step.exp()[:, None]
         a = torch.exp(step * A) if rule == "zoh" else (1 + step * A / 2) / (1 - step * A / 2)
         b = (a - 1) / A if rule == "zoh" else step / (1 - step * A / 2)
         b, C_ = b * torch.view_as_complex(mixer.write), torch.view_as_complex(mixer.readout)
-        h, last = scan(lambda t, h: a * h + b * x[t, :, None] * (h + 1), torch.zeros_like(A))
+        decays = [a + b * u[:, None] for u in x]
+        assert max(d.abs().max() for d in decays) > 1
+        decays = [d / d.abs().clamp(min=1) for d in decays] if bounded else decays
+        h, last = scan(lambda t, h: decays[t] * h + b * x[t, :, None], torch.zeros_like(A))
         z = gelu(2 * (C_ * h).sum(-1).real + mixer.skip * x)
         return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.view_as_real(last)
 
-    check(LiquidS4Config(states=6, rule=rule), definition)
+    check(LiquidS4Config(states=6, rule=rule, bounded=bounded), definition)
 
 
 def test_lmu():

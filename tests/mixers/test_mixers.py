@@ -179,7 +179,7 @@ CONFIGS = {
     "hippo lagt": HiPPOConfig(measure="lagt", order=3, window=5.0),
     "lmu": LMUConfig(memories=2, order=3, window=5.0),
     "liquid s4": LiquidS4Config(states=6),
-    "liquid s4 bilinear": LiquidS4Config(states=6, rule="bilinear"),
+    "liquid s4 bilinear": LiquidS4Config(states=6, rule="bilinear", bounded=True),
     "s4": S4Config(states=6),
     "lssl": LSSLConfig(states=3, outputs=2),
     "lssl trained": LSSLConfig(states=3, train_transition=True),

@@ -17,9 +17,10 @@ from matrixstate.ops import linear_scan
 class LiquidS4Config(S4DConfig):
     """h_t = (ā + b̄ x_t) h_{t-1} + b̄ x_t, y_t = 2 Re Σ_n C_n h_tn + D x_t, per channel, elementwise.
 
-    S4D with b̄ = (ā - 1)/A b of a learned b, but for the decay, which an input moves. Nothing keeps it below 1, and b̄ is
-    about Δ. This is the recurrence itself, where the authors truncate its sum of products of inputs to a few. Source:
-    Hasani et al. 2023, "Liquid Structural State-Space Models".
+    S4D with b̄ = (ā - 1)/A b of a learned b, but for the decay, which an input moves. Nothing keeps it below 1: a model
+    that was trained on short sequences may overflow on long ones, unless `bounded`. This is the recurrence itself, of
+    whose sum of products of inputs the authors keep a few terms. Source: Hasani et al. 2023, "Liquid Structural
+    State-Space Models".
     """
 
     about: ClassVar[About] = About(
@@ -29,6 +30,9 @@ class LiquidS4Config(S4DConfig):
         source="Hasani et al. 2023, arXiv:2209.12951",
         forms=("parallel", "chunked", "step"),
     )
+
+    bounded: bool = False
+    """Divide a decay by its modulus where that is above 1 (ours): the state then grows no faster than a sum."""
 
     def make(self, width: int) -> "LiquidS4":
         return LiquidS4(width, self)
@@ -43,6 +47,7 @@ class LiquidS4(S4D):
     def __init__(self, width: int, config: LiquidS4Config | None = None, **options: Any) -> None:
         config = make_config(LiquidS4Config, width, config, options)
         super().__init__(width, config)
+        self.bounded = config.bounded
         self.write = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(*self.frequency.shape, 1))  # b
 
     def forward(
@@ -52,6 +57,8 @@ class LiquidS4(S4D):
         decay, gain, C = self.liquid()
         write = gain * x[..., None]
         decay = decay + write
+        if self.bounded:
+            decay = decay / decay.abs().clamp(min=1)
         if mask is not None:  # x is zero at padding, so that nothing is written there
             decay = torch.where(mask[..., None, None], decay, 1)
         before = None if state is None else torch.view_as_complex(state)
