@@ -1,6 +1,7 @@
 """Mixers on linear_scan against their recurrences in float64: outputs, last states and all gradients."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -402,6 +403,15 @@ def test_s4_is_diagonal_plus_low_rank_with_all_conjugates():
         return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.stack(states)
 
     check(S4Config(states=6), definition)
+
+
+def test_s4_starts_as_legs():
+    mixer = S4Config(states=6).make(2)
+    values = torch.linalg.eigvals(mixer.continuous().detach().double())
+    assert values.imag.abs().max() < 0.01  # float32 parameters, and eigenvectors that are nearly parallel
+    expected = torch.arange(-6.0, 0).double().expand(2, 6)
+    assert (values.real.sort(dim=1).values - expected).abs().max() < 0.01
+    assert_equal_to_rounding(mixer.write, math.sqrt(2) * mixer.low_rank, "b")
 
 
 @pytest.mark.parametrize("trained", [False, True])
