@@ -11,7 +11,7 @@ using nb::arg;
 using Arrays = std::vector<Array>;
 
 // Checks the arguments that both directions take.
-static CellInputs inputs(const Checker& check, int kind, const Array& y, const OptionalArray& w,
+static CellInputs inputs(const Checker& check, int kind, const Array& y, const Arrays& w,
                          const OptionalArray& vectors, const OptionalArray& mask, const OptionalArray& reset,
                          int threads) {
     const int64_t* ys = check.sizes("y", y, 4);
@@ -22,10 +22,11 @@ static CellInputs inputs(const Checker& check, int kind, const Array& y, const O
     in.kind = static_cast<CellKind>(kind);
     in.sizes = {ys[0], ys[1], ys[2], ys[3]};
     const CellShape& shape = shape_of(in.kind);
-    check.require(w.has_value() != shape.is_diagonal, "w must be given for cells with matrices and for no others");
+    check.require(w.size() == static_cast<size_t>(shape.is_diagonal ? 0 : shape.gates),
+                  "each gate has one w, but those of diagonal cells none");
     check.require(vectors.has_value() == (shape.vectors > 0),
                   "vectors must be given for cells with some and for no others");
-    in.w = check.floats("w", w, {ys[2], ys[3], shape.gates * ys[3]});
+    for (size_t g = 0; g < w.size(); ++g) in.w[g] = check.floats("w", w[g], {ys[2], ys[3], ys[3]});
     in.vectors = check.floats("vectors", vectors, {shape.vectors, ys[2], ys[3]});
     in.mask = check.flags("mask", mask, {ys[0], ys[1]});
     in.reset = check.flags("reset", reset, {ys[0], ys[1]});
@@ -42,7 +43,7 @@ static void check_options(const Checker& check, const CellShape& shape, size_t s
                       "arrays of rest must be given for cells with a state beside h and for no others");
 }
 
-static void forward(int kind, const Arrays& x, const OptionalArray& w, const OptionalArray& vectors, const Array& h,
+static void forward(int kind, const Arrays& x, const Arrays& w, const OptionalArray& vectors, const Array& h,
                     const OptionalArray& rest, const OptionalArray& mask, const OptionalArray& reset, const Array& y,
                     const Array& last_h, const OptionalArray& last_rest, const Array& saved, const OptionalArray& rests,
                     int threads) {
@@ -65,7 +66,7 @@ static void forward(int kind, const Arrays& x, const OptionalArray& w, const Opt
     kernels().cell_forward(in);
 }
 
-static void backward(int kind, const OptionalArray& w, const OptionalArray& vectors, const Array& h,
+static void backward(int kind, const Arrays& w, const OptionalArray& vectors, const Array& h,
                      const OptionalArray& mask, const OptionalArray& reset, float clip, const Array& y,
                      const Array& saved, const OptionalArray& rests, const Array& dy, const Array& dlast_h,
                      const OptionalArray& dlast_rest, const Arrays& dx, const Array& dh, const OptionalArray& drest,
@@ -109,12 +110,12 @@ static nb::dict cell_shapes() {
 }
 
 void bind_cells(nb::module_& m) {
-    m.def("cell_forward", &forward, arg("kind"), arg("x").noconvert(), arg("w").noconvert().none(),
+    m.def("cell_forward", &forward, arg("kind"), arg("x").noconvert(), arg("w").noconvert(),
           arg("vectors").noconvert().none(), arg("h").noconvert(), arg("rest").noconvert().none(),
           arg("mask").noconvert().none(), arg("reset").noconvert().none(), arg("y").noconvert(),
           arg("last_h").noconvert(), arg("last_rest").noconvert().none(), arg("saved").noconvert(),
           arg("rests").noconvert().none(), arg("threads"));
-    m.def("cell_backward", &backward, arg("kind"), arg("w").noconvert().none(), arg("vectors").noconvert().none(),
+    m.def("cell_backward", &backward, arg("kind"), arg("w").noconvert(), arg("vectors").noconvert().none(),
           arg("h").noconvert(), arg("mask").noconvert().none(), arg("reset").noconvert().none(), arg("clip"),
           arg("y").noconvert(), arg("saved").noconvert(), arg("rests").noconvert().none(), arg("dy").noconvert(),
           arg("dlast_h").noconvert(), arg("dlast_rest").noconvert().none(), arg("dx").noconvert(),

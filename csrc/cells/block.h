@@ -57,16 +57,19 @@ class Blocks {
     // Packs the weights in the order in which the products read them, once for all steps: a panel [d][PANEL] for each
     // task and gate. Its columns are the block's units after the step (forward, h W) or, transposed, before it (dp Wᵀ).
     void pack(bool transposed) {
-        const int64_t width = PRODUCTS * d, term = transposed ? 1 : width, column = transposed ? width : 1;
         if (PRODUCTS == 0) return;
         parallel_for(H * blocks, in.threads, [&](int64_t task, int) {
             const int64_t head = task / blocks, first = task % blocks * PANEL;
             for (int g = 0; g < PRODUCTS; ++g) {
-                const float* from = in.w + head * d * width + g * d + first * column;
+                const float* from = in.w[g] + head * d * d + first * (transposed ? d : 1);
                 float* to = panels.data() + (task * PRODUCTS + g) * d * PANEL;
-                for (int64_t j = 0; j < d; ++j)
-                    for (int64_t n = 0; n < PANEL; ++n)
-                        to[j * PANEL + n] = first + n < d ? from[j * term + n * column] : 0.0f;
+                const int64_t exist = d - first < PANEL ? d - first : PANEL;
+                for (int64_t j = 0; j < d; ++j, to += PANEL) {
+                    if (transposed)
+                        for (int64_t n = 0; n < exist; ++n) to[n] = from[n * d + j];
+                    else std::memcpy(to, from + j * d, exist * sizeof(float));
+                    std::memset(to + exist, 0, (PANEL - exist) * sizeof(float));
+                }
             }
         });
     }

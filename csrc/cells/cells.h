@@ -64,7 +64,7 @@ struct CellSizes {
 struct CellInputs {
     CellKind kind;
     CellSizes sizes;       // T > 0
-    const float* w;        // [H, d, gates, d], null for diagonal cells
+    const float* w[MOST_GATES];  // [H, d, d] of every gate, null for diagonal cells
     const float* vectors;  // [vectors, H, d]
     const uint8_t* mask;   // [B, T]; where 0, the step is padding and the state stays as it is. Null: no padding
     const uint8_t* reset;  // [B, T]; where 1, the state is reset to zeros before the step. Null: no resets

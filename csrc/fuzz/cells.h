@@ -20,8 +20,8 @@ static bool run_cells(const Kernels& kernels) {
     const CellSizes s = forward.sizes = {B, T, H, d};
     const auto input = [&](int64_t count) { return count > 0 ? arrays.input(count).floats() : nullptr; };
     const auto output = [&](int64_t count) { return count > 0 ? arrays.output(count).floats() : nullptr; };
-    if (!shape.is_diagonal)
-        forward.w = arrays.input(H * d * shape.gates * d, Dtype::float32, -0.3f, 0.3f).floats();
+    for (int g = 0; g < shape.gates && !shape.is_diagonal; ++g)
+        forward.w[g] = arrays.input(H * d * d, Dtype::float32, -0.3f, 0.3f).floats();
     forward.vectors = input(shape.vectors * H * d);
     std::vector<uint8_t> mask(B * T);
     for (uint8_t& real : mask) real = pick(0, 5) != 0;

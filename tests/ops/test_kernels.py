@@ -310,10 +310,12 @@ def test_the_operators_of_the_recurrent_scans_keep_the_promises_of_pytorch():
         case.run(sequence, fixed, state)  # registers the operators
         differentiable(sequence, fixed, state)
         if case.op in ("lstm_scan", "cell_scan"):
-            x, d = [sequence[n] for n in ("xi", "xf", "xo", "x")], sequence["x"].shape[-1]
-            w, h, c = torch.randn(3, d, 4 * d, requires_grad=True), state.h, state.c.detach()[None].requires_grad_()
+            x = [sequence[n].detach().expand(-1, -1, 3, -1).clone() for n in ("xi", "xf", "xo", "x")]
+            x, d = [a.requires_grad_() for a in x], x[0].shape[-1]
+            h, c = state.h, state.c.detach()[None].requires_grad_()
+            w = [torch.randn(3, d, d, requires_grad=True) for _ in x]
             kind, p = ("lstm", None) if case.op == "lstm_scan" else ("peephole_lstm", torch.randn(3, 3, d))
-            inputs = case.op, kind, [a.expand(-1, -1, 3, -1) for a in x], w, p, h, c, None, reset, 0.3, True
+            inputs = case.op, kind, x, w, p, h, c, None, reset, 0.3, True
             torch.library.opcheck(getattr(ops, f"{case.op}_cpu"), inputs)
             continue
         rows = {n: v.detach().flatten(1, 2).requires_grad_() for n, v in sequence.items() if v.ndim == 5}

@@ -89,10 +89,10 @@ CELL_ORDER = ("x", "w", "vectors", "h", "rest", "mask", "reset", "y", "last_h", 
 
 
 def lstm_arrays():
-    sizes = {"w": (H, V, 4 * V), "h": (B, H, V), "rest": (1, B, H, V), "y": (B, T, H, V), "last_h": (B, H, V)}
+    sizes = {"h": (B, H, V), "rest": (1, B, H, V), "y": (B, T, H, V), "last_h": (B, H, V)}
     sizes |= {"last_rest": (1, B, H, V), "saved": (T, 5, B, H, V), "rests": (T, 1, B, H, V)}
     made = {name: torch.zeros(size) for name, size in sizes.items()} | {"vectors": None, "mask": None, "reset": None}
-    return made | {"x": [torch.zeros(B, T, H, V) for _ in range(4)]}
+    return made | {"x": [torch.zeros(B, T, H, V)] * 4, "w": [torch.zeros(H, V, V)] * 4}
 
 
 def call_cell(native, given, kind=3, threads=1):
@@ -106,8 +106,8 @@ def call_cell(native, given, kind=3, threads=1):
         ("x", [torch.zeros(B, T, H, V).bfloat16()] * 4, r"x must be float32 \[2, 5, 2, 4\], got bfloat16"),
         ("x", [torch.zeros(B, T, 1, V)] * 4, r"x must be float32 \[2, 5, 2, 4\], got float32 \[2, 5, 1, 4\]"),
         ("x", [torch.zeros(B, T, V, H).mT] * 4, "x must be dense in its last axis"),
-        ("w", torch.zeros(H, V, 3 * V), r"w must be float32 \[2, 4, 16\]"),
-        ("w", None, "w must be given for cells with matrices and for no others"),
+        ("w", [torch.zeros(H, V, V + 1)] * 4, r"w must be float32 \[2, 4, 4\]"),
+        ("w", [torch.zeros(H, V, V)] * 3, "each gate has one w"),
         ("vectors", torch.zeros(1, H, V), "vectors must be given for cells with some and for no others"),
         ("rest", None, "arrays of rest must be given for cells with a state beside h and for no others"),
         ("rest", torch.zeros(2, B, H, V), r"rest must be float32 \[1, 2, 2, 4\]"),

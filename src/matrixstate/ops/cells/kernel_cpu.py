@@ -138,7 +138,7 @@ def _run(
     reset: Tensor | None,
     grad_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs the operator of `op`, which takes the weights of all gates side by side -> y, the last h and rest.
+    """Runs the operator of `op` -> y, the last h and rest.
 
     Args:
         kind: a key of SHAPES.
@@ -148,8 +148,8 @@ def _run(
     """
     H = h.shape[1]
     inputs = [share(a, 2, H) for a in x]
-    weights = torch.cat([share(a, 0, H) for a in w], dim=-1) if w else None
-    tensors = (*inputs, weights, vectors, h, rest)
+    weights = [share(a, 0, H) for a in w]
+    tensors = (*inputs, *weights, vectors, h, rest)
     refuse_tangents(op, tensors)  # the operator's own check does not find the tensors in lists
     run = getattr(torch.ops.matrixstate, f"{op}_cpu")
     save = needs_gradient(*tensors)
@@ -173,7 +173,7 @@ def _forward(
     op: str,
     kind: str,
     x: list[Tensor],
-    w: Tensor | None,
+    w: list[Tensor],
     vectors: Tensor | None,
     h: Tensor,
     rest: Tensor | None,
@@ -192,8 +192,8 @@ def _forward(
     ]  # not copied: they may be views of one projection
     of_rest = (None, None) if rest is None else (last_rest, rests)
     _native.cell_forward(
-        *(SHAPES[kind].index, rows),
-        *dense(w, vectors, h, rest, mask, reset),
+        *(SHAPES[kind].index, rows, dense(*w)),
+        *dense(vectors, h, rest, mask, reset),
         *(y, last_h, of_rest[0], saved, of_rest[1]),
         torch.get_num_threads(),
     )
@@ -203,7 +203,7 @@ def _forward(
 def _backward(
     op: str,
     kind: str,
-    w: Tensor | None,
+    w: list[Tensor],
     vectors: Tensor | None,
     h: Tensor,
     mask: Tensor | None,
@@ -216,32 +216,32 @@ def _backward(
     dlast_h: Tensor,
     dlast_rest: Tensor | None,
 ) -> list[Tensor]:
-    """The gradients of w, vectors, h and rest (empty where one is None), and then of each x."""
+    """The gradients of vectors, h and rest (empty where one is None), and then of each x and each w."""
     shape = SHAPES[kind]
     dx, dh = [fresh(y) for _ in range(shape.gates)], fresh(h)
     drest, dvectors = (None if a is None else fresh(a) for a in (dlast_rest, vectors))
     operand, inner = fresh(y) if shape.second < shape.gates else None, fresh(y) if shape.inner >= 0 else None
     _native.cell_backward(
-        *(shape.index, *dense(w, vectors, h, mask, reset), clip),
+        *(shape.index, dense(*w), *dense(vectors, h, mask, reset), clip),
         *dense(y, saved, None if drest is None else rests, dy, dlast_h, dlast_rest),
         *(dx, dh, drest, dvectors, operand, inner),
         torch.get_num_threads(),
     )
-    if w is not None:
+    dw = []
+    if w:
         before = states_before(h, y, reset)
-        lefts = [before if operand is None or gate < shape.second else operand for gate in range(shape.gates)]
-        w = _over_steps(lefts, [inner if inner is not None and g == shape.inner else d for g, d in enumerate(dx)])
-    return [fresh(h, 0) if a is None else a for a in (w, dvectors, dh, drest)] + dx
+        lefts = [before if operand is None or gate < shape.second else operand for gate in range(len(w))]
+        rights = [inner if inner is not None and gate == shape.inner else dx[gate] for gate in range(len(w))]
+        dw = [_over_steps(left, right) for left, right in zip(lefts, rights, strict=True)]
+    return [*(fresh(h, 0) if a is None else a for a in (dvectors, dh, drest)), *dx, *dw]
 
 
-def _over_steps(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
-    """The products of pairs [B, T, H, d] summed over all steps and rows, side by side: [H, d, G·d]."""
-    H, d = lefts[0].shape[2:]
-    out = fresh(lefts[0], H, d, len(lefts) * d)
-    for left, right, part in zip(lefts, rights, out.split(d, dim=-1), strict=True):
-        left, right = left.flatten(0, 1), right.flatten(0, 1)
-        for head in range(H):
-            torch.mm(left[:, head].T, right[:, head], out=part[head])
+def _over_steps(left: Tensor, right: Tensor) -> Tensor:
+    """The product of two [B, T, H, d] summed over all steps and rows: [H, d, d]."""
+    H, d = left.shape[2:]
+    left, right, out = left.flatten(0, 1), right.flatten(0, 1), fresh(left, H, d, d)
+    for head in range(H):
+        torch.mm(left[:, head].T, right[:, head], out=out[head])
     return out
 
 
@@ -250,27 +250,28 @@ def _fake_forward(op, kind, x, w, vectors, h, rest, mask, reset, clip, save):
 
 
 def _fake_backward(op, kind, w, vectors, h, mask, reset, clip, y, saved, rests, dy, dlast_h, dlast_rest):
-    gradients = [fresh(h, 0) if a is None else fresh(a) for a in (w, vectors, h, dlast_rest)]
-    return gradients + [fresh(y) for _ in range(SHAPES[kind].gates)]
+    gradients = [fresh(h, 0) if a is None else fresh(a) for a in (vectors, h, dlast_rest)]
+    return [*gradients, *(fresh(y) for _ in range(SHAPES[kind].gates)), *(fresh(a) for a in w)]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     ctx.op, ctx.kind, _, w, vectors, h, rest, mask, reset, ctx.clip, _ = inputs
     y, _, _, saved, rests = output
-    ctx.save_for_backward(w, vectors, h, mask, reset, y, saved, rests)
+    ctx.save_for_backward(vectors, h, mask, reset, y, saved, rests, *w)
     ctx.has_rest = rest is not None
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, drest: Tensor | None, *_: Tensor | None) -> tuple:
-    w, vectors, h, mask, reset, y, saved, rests = ctx.saved_tensors
+    vectors, h, mask, reset, y, saved, rests, *w = ctx.saved_tensors
     dy, dh = (torch.zeros_like(like) if d is None else d for d, like in ((dy, y), (dh, h)))
     drest = (torch.zeros_like(rests[0]) if drest is None else drest) if ctx.has_rest else None
     run = getattr(torch.ops.matrixstate, f"{ctx.op}_cpu_backward")
     gradients = run(ctx.op, ctx.kind, w, vectors, h, mask, reset, ctx.clip, y, saved, rests, dy, dh, drest)
-    dw, dvectors, dh, drest, *dx = gradients
-    parameters = (None if w is None else dw, None if vectors is None else dvectors)
-    return None, None, dx, *parameters, dh, drest if ctx.has_rest else None, None, None, None, None
+    dvectors, dh, drest, *dx = gradients
+    dx, dw = dx[: SHAPES[ctx.kind].gates], dx[SHAPES[ctx.kind].gates :]
+    dvectors, drest = None if vectors is None else dvectors, drest if ctx.has_rest else None
+    return None, None, dx, dw, dvectors, dh, drest, None, None, None, None
 
 
 def _register(op: str) -> None:
