@@ -23,7 +23,8 @@ from matrixstate.mixers import FAMILIES, MIXERS
 from matrixstate.ops import OPS
 from matrixstate.training import CHOICES, Run, load_model
 
-GROWING = ("attention", "forgetting_attention", "mru_attention")  # mixers whose state grows with the sequence
+GROWING = ("attention", "block_recurrent", "forgetting_attention", "mru_attention", "shared_attention")
+"""Mixers whose state grows with the sequence, that of block_recurrent up to its window."""
 
 
 @pytest.fixture

@@ -122,9 +122,12 @@ def test_no_arguments_give_a_traceback(command, words, place, monkeypatch):
     assert "Traceback" not in shown
 
 
-def test_a_nul_in_a_configs_name_is_refused(capsys):
+def test_a_nul_in_a_name_is_refused(capsys):
     assert main(["train", "a\0b"]) == 1
     assert capsys.readouterr().err == "matrixstate: error: config a\0b: embedded null byte\n"
+    assert main(["generate", "a\0b"]) == 1
+    expected = "run: expected a run directory with a\0b/config.yaml: embedded null byte"
+    assert expected in capsys.readouterr().err
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.text(max_size=5)

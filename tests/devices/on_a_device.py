@@ -36,7 +36,8 @@ def results(model, device):
     real, begins = mask.to(device), reset.to(device)
     found = []
     logits, state = model(tokens)
-    found += [logits, *torch.autograd.grad(logits.square().mean(), list(model.parameters()))]
+    gradients = torch.autograd.grad(logits.square().mean(), list(model.parameters()), materialize_grads=True)
+    found += [logits, *gradients]
     logits, state = model(tokens[:, :1], state)
     found.append(logits)
     logits, _ = model(tokens, None, mask=real, reset=begins)

@@ -88,11 +88,12 @@ class Run(Generic[Config]):
             if isinstance(data, dict) and "task" in data:  # tasks are now under data
                 raise CheckpointError(f"run: {directory} was written by an older matrixstate; train it again")
             return Run(directory, decode_config(data))
-        except OSError as error:
-            raise CheckpointError(f"run: expected a run directory with {path}: {error.strerror}") from error
         except (UnicodeDecodeError, ConfigError) as error:
             hint = ask_for(missing_plugins(directory / "environment.json"))  # the usual reason for an unknown name
             raise CheckpointError(f"run: {path} is damaged: {' '.join(str(error).split())}{hint}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CheckpointError(f"run: expected a run directory with {path}: {reason}") from error
 
     @staticmethod
     def open_text(directory: Path) -> "Run[TextRunConfig]":

@@ -48,7 +48,7 @@ ORDER = ("1", "2", "z", "y", "m", "i", "f", "r", "o", "")  # of gates in the ker
 def unsupported(device: str, dtype: torch.dtype, cell: str = "rnn") -> str | None:
     """Why the kernels cannot run such inputs of a cell, given by its name; None if they can."""
     if cell not in SHAPES:
-        return f"runs the cells that CELLS names, got {cell}"
+        return f"has no equations for {cell}, but for {', '.join(SHAPES)}"
     return _cpu.unsupported(device, dtype)
 
 
