@@ -19,21 +19,29 @@ def perturbed(config, dtype=torch.float64):
     return mixer
 
 
-def check(config, definition, reset=None, numbers=lambda state: state):
+def compare(config, definition, numbers=lambda mixer, state: state, reset=None):
     """The mixer of `config` gives what `definition(mixer, x)` gives on x [T, width]: y [T, width] and the last state.
 
-    A state is compared by its `numbers`, without the axis of the batch.
+    A state is compared by its `numbers` [1, ...].
     """
     mixer = perturbed(config)
     x = torch.randn(T, WIDTH, dtype=torch.float64, requires_grad=True)
     y, state = mixer(x[None], reset=None if reset is None else reset[None])
     assert y.abs().max() > 1e-3
     leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    for results in ((y[0], numbers(state)[0]), definition(mixer, x)):
+    for results in ((y[0], numbers(mixer, state)[0]), definition(mixer, x)):
         loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
         found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
     for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
         assert_equal_to_rounding(got, expected, what)
+
+
+def scan(step, start):
+    """y [T, ...] of `step(t, h) -> h` from `start`, and the last h."""
+    rows = []
+    for t in range(T):
+        rows.append(step(t, rows[-1] if rows else start))
+    return torch.stack(rows), rows[-1]
 
 
 def convolved(u, conv):

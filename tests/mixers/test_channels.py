@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from stepwise import WIDTH, T, perturbed, rms
+from stepwise import WIDTH, T, compare, perturbed, rms, scan
 from torch.nn.functional import gelu, silu, softplus
 
 from closeness import assert_equal_to_rounding
@@ -36,19 +36,14 @@ C = 6
 
 
 def check(config, definition, reset=None):
-    """The mixer of `config` gives what `definition(mixer, x)` gives on x [T, width]: y [T, width] and the last h."""
-    mixer = perturbed(config)
-    x = torch.randn(T, WIDTH, dtype=torch.float64, requires_grad=True)
-    y, state = mixer(x[None], reset=None if reset is None else reset[None])
-    assert y.abs().max() > 1e-3
-    leaves, found = {"x": x, **dict(mixer.named_parameters())}, []
-    last = sums(state) if isinstance(state, NormalisedState) else state if torch.is_tensor(state) else state.scan
-    last = sums(last) if isinstance(last, NormalisedState) else last
-    for results in ((y[0], last[0]), definition(mixer, x)):
-        loss = sum((torch.linspace(0.5, 1.5, r.numel()).double().view_as(r) * r).sum() for r in results)
-        found.append((*results, *torch.autograd.grad(loss, list(leaves.values()))))
-    for what, got, expected in zip(("y", "state", *(f"gradient of {name}" for name in leaves)), *found, strict=True):
-        assert_equal_to_rounding(got, expected, what)
+    """Compares y [T, width] and the last h."""
+    compare(config, definition, last, reset)
+
+
+def last(_, state):
+    """h, or the sums of a quotient, in the state of a mixer."""
+    state = state if torch.is_tensor(state) or isinstance(state, NormalisedState) else state.scan
+    return sums(state) if isinstance(state, NormalisedState) else state
 
 
 def sums(state):
@@ -64,14 +59,6 @@ def filtered(u, conv):
     past = torch.cat([u.new_zeros(taps - 1, u.shape[1]), u])
     u = torch.stack([(past[t : t + taps] * conv.weight.T).sum(0) for t in range(len(u))])
     return u if conv.bias is None else u + conv.bias
-
-
-def scan(step, start):
-    """y [T, ...] of `step(t, h) -> h` from `start`, and the last h."""
-    rows = []
-    for t in range(T):
-        rows.append(step(t, rows[-1] if rows else start))
-    return torch.stack(rows), rows[-1]
 
 
 @pytest.mark.parametrize("conv", [0, 4])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from stepwise import T, check, perturbed
+from stepwise import T, compare, perturbed
 from torch.nn.functional import linear
 
 from closeness import assert_equal_to_rounding
@@ -32,7 +32,7 @@ def test_bilinear_rnn(form, order):
         return torch.stack(rows) @ mixer.output.weight.T, product
 
     config = BilinearRNNConfig(heads=2, order=order, form=form, rank=4)
-    check(config, definition, numbers=lambda state: state.matrix * state.exponent.exp2()[..., None, None])
+    compare(config, definition, numbers=lambda _, state: state.matrix * state.exponent.exp2()[..., None, None])
 
 
 def rows(step, mixer):
@@ -53,7 +53,7 @@ def test_regular_lrnn(norm):
         v = (x @ mixer.inputs.weight.T).view(T, 2, 1, 3)
         return rows(lambda t, h: v[t] if h is None else h @ A[t] + v[t], mixer)
 
-    check(RegularLRNNConfig(heads=2, order=3, p=1.5, norm=norm), definition)
+    compare(RegularLRNNConfig(heads=2, order=3, p=1.5, norm=norm), definition)
 
 
 @pytest.mark.parametrize("rotation", ["matrix_exp", "cayley"])
@@ -77,7 +77,7 @@ def test_urn(rotation):
         assert_equal_to_rounding(h.norm(dim=-1), torch.ones(2, 1).double(), "length")
         return y, h
 
-    check(URNConfig(heads=2, order=3, rotation=rotation), definition, reset=torch.arange(T) == 5)
+    compare(URNConfig(heads=2, order=3, rotation=rotation), definition, reset=torch.arange(T) == 5)
 
 
 @pytest.mark.parametrize("rank", [None, 2])
@@ -89,7 +89,7 @@ def test_linear_cde(rank):
         A, start = torch.eye(3).double() + 0.3 * field, linear(x, mixer.start.weight, mixer.start.bias).view(T, 2, 1, 3)
         return rows(lambda t, h: start[t] if h is None or t == 5 else h @ A[t], mixer)
 
-    check(LinearCDEConfig(heads=2, order=3, rank=rank, step=0.3), definition, reset=torch.arange(T) == 5)
+    compare(LinearCDEConfig(heads=2, order=3, rank=rank, step=0.3), definition, reset=torch.arange(T) == 5)
 
 
 def test_a_document_begins_once_however_it_is_split_and_padded():

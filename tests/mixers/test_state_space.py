@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from stepwise import WIDTH, T
-from test_channels import check, scan
+from stepwise import WIDTH, T, compare, scan
 from torch.nn.functional import gelu
 
 from closeness import assert_equal_to_rounding
@@ -38,7 +37,7 @@ def test_s4_is_diagonal_plus_low_rank_with_all_conjugates():
         z = gelu(torch.stack(ys, dim=1))
         return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.stack(states)
 
-    check(S4Config(states=6), definition)
+    compare(S4Config(states=6), definition)
 
 
 def test_s4_starts_as_legs():
@@ -61,7 +60,7 @@ def test_lssl(trained):
             states.append(last)
         return gelu(torch.cat(ys, dim=1)) @ mixer.output.weight.T, torch.stack(states)
 
-    check(LSSLConfig(states=4, outputs=2, train_transition=trained), definition)
+    compare(LSSLConfig(states=4, outputs=2, train_transition=trained), definition)
 
 
 @pytest.mark.parametrize(("rule", "bounded"), [("zoh", False), ("bilinear", True)])
@@ -78,7 +77,7 @@ def test_liquid_s4(rule, bounded):
         z = gelu(2 * (C_ * h).sum(-1).real + mixer.skip * x)
         return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.view_as_real(last)
 
-    check(LiquidS4Config(states=6, rule=rule, bounded=bounded), definition)
+    compare(LiquidS4Config(states=6, rule=rule, bounded=bounded), definition)
 
 
 def test_lmu():
@@ -90,7 +89,7 @@ def test_lmu():
         z = m.flatten(1) @ mixer.readout.weight.T + x @ mixer.hidden.weight.T + mixer.hidden.bias
         return gelu(z) @ mixer.output.weight.T, last
 
-    check(LMUConfig(memories=3, order=4, window=8.0), definition)
+    compare(LMUConfig(memories=3, order=4, window=8.0), definition)
 
 
 def test_dss_is_a_convolution_with_a_softmax_over_lags():
@@ -105,4 +104,4 @@ def test_dss_is_a_convolution_with_a_softmax_over_lags():
         z = gelu(y)
         return (z @ mixer.output.weight.T) * torch.sigmoid(z @ mixer.gate.weight.T), torch.view_as_real(last)
 
-    check(DSSConfig(states=3, length=20), definition)
+    compare(DSSConfig(states=3, length=20), definition)
