@@ -36,6 +36,16 @@ def compare(config, definition, numbers=lambda mixer, state: state, reset=None):
         assert_equal_to_rounding(got, expected, what)
 
 
+def compare_outputs(config, definition):
+    """The mixer of `config` gives the y [T, width] that `definition(mixer, x)` gives on x [T, width]."""
+    mixer = perturbed(config)
+    with torch.no_grad():
+        x = torch.randn(T, WIDTH, dtype=torch.float64)
+        got, expected = mixer(x[None])[0][0], definition(mixer, x)
+    assert got.abs().max() > 1e-3
+    assert (got - expected).abs().max() <= 1e-10 * max(1, expected.abs().max())
+
+
 def scan(step, start):
     """y [T, ...] of `step(t, h) -> h` from `start`, and the last h."""
     rows = []

@@ -4,45 +4,20 @@ import math
 
 import pytest
 import torch
-from stepwise import EPS, SIZES, WIDTH, T, convolved, forget, inputs, rms
+from stepwise import EPS, SIZES, WIDTH, T, compare_outputs, convolved, forget, inputs, rms
 from torch.nn.functional import elu, logsigmoid, silu, softplus
 
 from matrixstate.mixers import (
-    CfCConfig,
     DeltaNetConfig,
-    ELSTMConfig,
     ForgettingAttentionConfig,
     GatedDeltaNetConfig,
     GatedDeltaProductConfig,
     GLAConfig,
-    GRUConfig,
-    IndRNNConfig,
-    LEMConfig,
     LinearTransformerConfig,
-    LSTMConfig,
-    LTCConfig,
     Mamba2Config,
-    MGUConfig,
     MRUConfig,
-    MultiplicativeLSTMConfig,
-    PeepholeLSTMConfig,
     RetNetConfig,
-    RNNConfig,
-    SLSTMConfig,
 )
-
-
-def check(config, definition):
-    """The mixer of `config` with perturbed weights equals `definition(mixer, x)` on x [T, width]."""
-    torch.manual_seed(0)
-    mixer = config.make(WIDTH).double()
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-        x = torch.randn(T, WIDTH, dtype=torch.float64)
-        got, expected = mixer(x[None])[0][0], definition(mixer, x)
-    assert got.abs().max() > 1e-3
-    assert (got - expected).abs().max() <= 1e-10 * max(1, expected.abs().max())
 
 
 def by_heads(T_, H, step):
@@ -122,7 +97,7 @@ WRITING = {**MRU, "rescale": False, "readout": "state", "write": True}
     ids=str,
 )
 def test_mru(options):
-    check(MRUConfig(**options), mru)
+    compare_outputs(MRUConfig(**options), mru)
 
 
 @pytest.mark.parametrize("conv", [0, 3])
@@ -139,7 +114,7 @@ def test_linear_transformer(conv):
 
         return by_heads(T, 2, step).flatten(1) @ mixer.output.weight.T
 
-    check(LinearTransformerConfig(heads=2, key_size=3, value_size=4, conv=conv), definition)
+    compare_outputs(LinearTransformerConfig(heads=2, key_size=3, value_size=4, conv=conv), definition)
 
 
 def test_retnet():
@@ -161,7 +136,7 @@ def test_retnet():
         y = (y - y.mean(-1, keepdim=True)) / (y.var(-1, correction=0, keepdim=True) + EPS).sqrt()
         return (y.flatten(1) * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T
 
-    check(RetNetConfig(heads=3, key_size=4, value_size=5), definition)
+    compare_outputs(RetNetConfig(heads=3, key_size=4, value_size=5), definition)
 
 
 @pytest.mark.parametrize("conv", [0, 3])
@@ -177,7 +152,7 @@ def test_gla(conv):
         y = rms(by_heads(T, 2, step), mixer.norm).flatten(1)
         return (y * silu(x @ mixer.gate.weight.T)) @ mixer.output.weight.T
 
-    check(GLAConfig(heads=2, key_size=3, value_size=4, rank=2, conv=conv), definition)
+    compare_outputs(GLAConfig(heads=2, key_size=3, value_size=4, rank=2, conv=conv), definition)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -195,7 +170,7 @@ def test_mamba2(groups):
         y = by_heads(T, 4, step).flatten(1) * silu(x @ mixer.gate.weight.T)
         return rms(y, mixer.norm) @ mixer.output.weight.T
 
-    check(Mamba2Config(heads=4, key_size=3, value_size=2, groups=groups), definition)
+    compare_outputs(Mamba2Config(heads=4, key_size=3, value_size=2, groups=groups), definition)
 
 
 def delta(mixer, x, *, top=1.0, micro_steps=1, decayed=False, gated=False, key_heads=2):
@@ -220,20 +195,20 @@ def delta(mixer, x, *, top=1.0, micro_steps=1, decayed=False, gated=False, key_h
 
 @pytest.mark.parametrize("conv", [0, 3])
 def test_deltanet(conv):
-    check(DeltaNetConfig(**SIZES, conv=conv), delta)
+    compare_outputs(DeltaNetConfig(**SIZES, conv=conv), delta)
 
 
 @pytest.mark.parametrize("negative", [False, True])
 def test_gated_deltanet(negative):
     config = GatedDeltaNetConfig(**SIZES, key_heads=1, negative_eigenvalues=negative)
     top = 2.0 if negative else 1.0
-    check(config, lambda mixer, x: delta(mixer, x, top=top, decayed=True, gated=True, key_heads=1))
+    compare_outputs(config, lambda mixer, x: delta(mixer, x, top=top, decayed=True, gated=True, key_heads=1))
 
 
 @pytest.mark.parametrize("decay", [False, True])
 def test_gated_deltaproduct(decay):
     config = GatedDeltaProductConfig(**SIZES, micro_steps=3, decay=decay)
-    check(config, lambda mixer, x: delta(mixer, x, top=2.0, micro_steps=3, decayed=decay, gated=True))
+    compare_outputs(config, lambda mixer, x: delta(mixer, x, top=2.0, micro_steps=3, decayed=decay, gated=True))
 
 
 def test_one_micro_step_is_gated_deltanet():
@@ -242,60 +217,6 @@ def test_one_micro_step_is_gated_deltanet():
     other.load_state_dict(one.state_dict())
     x = torch.randn(2, T, WIDTH, dtype=torch.float64)
     assert torch.equal(one(x)[0], other(x)[0])
-
-
-def cell(mixer, x, step, state):
-    """y [T, width] of `step(inputs [n, d], weights [n, d, d], state) -> state`, whose first part is h."""
-    parts = inputs(mixer, x)
-    heads = []
-    for h in range(mixer.config.heads):
-        carried, rows = state, []
-        for t in range(T):
-            now = [part[t, h] + bias[h] for part, bias in zip(parts, mixer.bias, strict=True)]
-            carried = step(now, mixer.recurrent[:, h], carried)
-            rows.append(carried[0])
-        heads.append(torch.stack(rows))
-    y = torch.stack(heads, dim=1).flatten(1)
-    if mixer.gate is not None:
-        y = rms(y * silu(x @ mixer.gate.weight.T), mixer.norm)
-    return y @ mixer.output.weight.T
-
-
-ZERO = torch.zeros(5, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("gate", [False, True])
-def test_rnn(gate):
-    def step(u, w, state):
-        return (torch.tanh(state[0] @ w[0] + u[0]),)
-
-    check(RNNConfig(heads=2, head_size=5, conv=3, gate=gate), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_gru(after):
-    def step(u, w, state):
-        h = state[0]
-        f, r = torch.sigmoid(h @ w[1] + u[1]), torch.sigmoid(h @ w[2] + u[2])
-        candidate = torch.tanh(r * (h @ w[0]) + u[0]) if after else torch.tanh((h * r) @ w[0] + u[0])
-        return (f * h + (1 - f) * candidate,)
-
-    check(GRUConfig(heads=2, head_size=5, reset_after=after), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
-
-
-def test_lstm():
-    def step(u, w, state):
-        h, c = state
-        i, f, o = (torch.sigmoid(h @ w[n] + u[n]) for n in (1, 2, 3))
-        c = f * c + i * torch.tanh(h @ w[0] + u[0])
-        return o * torch.tanh(c), c
-
-    check(LSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
-
-
-def test_the_forget_bias_of_an_lstm_starts_at_one():
-    mixer = LSTMConfig(heads=2).make(WIDTH)
-    assert mixer.bias.flatten(1).mean(dim=1).tolist() == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(("config", "gain"), [(RetNetConfig(), 1 / 2), (GLAConfig(), 2**-2.5)])
@@ -333,173 +254,4 @@ def test_forgetting_attention(pro):
         y = rms(y, mixer.norms[2]) * torch.sigmoid(x @ mixer.gate.weight.T).view(T, 2, 5) if pro else y
         return y.flatten(1) @ mixer.output.weight.T
 
-    check(ForgettingAttentionConfig(heads=2, pro=pro), definition)
-
-
-def test_mgu():
-    def step(u, w, state):
-        f = torch.sigmoid(state[0] @ w[1] + u[1])
-        return (f * torch.tanh((f * state[0]) @ w[0] + u[0]) + (1 - f) * state[0],)
-
-    check(MGUConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
-
-
-def test_lem():
-    def step(u, w, state):
-        y, z = state
-        d1, d2 = torch.sigmoid(y @ w[0] + u[0]), torch.sigmoid(y @ w[1] + u[1])
-        z = (1 - d1) * z + d1 * torch.tanh(y @ w[2] + u[2])
-        return (1 - d2) * y + d2 * torch.tanh(z @ w[3] + u[3]), z
-
-    check(LEMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
-
-
-@pytest.mark.parametrize("diagonal", [True, False])
-@pytest.mark.parametrize("kind", [RNNConfig, GRUConfig, LSTMConfig, MultiplicativeLSTMConfig])
-def test_low_rank_recurrent_weights_are_sums_of_outer_products(kind, diagonal):
-    torch.manual_seed(0)
-    low = kind(heads=2, head_size=5, rank=2, diagonal=diagonal).make(WIDTH).double()
-    whole = kind(heads=2, head_size=5).make(WIDTH).double()
-    weights = low.state_dict()
-    A, B = weights.pop("recurrent.left"), weights.pop("recurrent.right")
-    assert A.shape[-1] == 2
-    assert A.abs().max() <= math.sqrt(6 / 7)
-    W = sum(A[..., :, r, None] * B[..., None, r, :] for r in range(2))
-    if diagonal:
-        u = weights.pop("recurrent.diagonal")
-        W[..., range(5), range(5)] += u
-    whole.load_state_dict(weights | {"recurrent": W})
-    x = torch.randn(2, T, WIDTH, dtype=torch.float64)
-    (got, _), (expected, _) = low(x), whole(x)
-    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
-    got.square().sum().backward()
-    expected.square().sum().backward()
-    dW, left = whole.recurrent.grad, low.recurrent.left.grad
-    torch.testing.assert_close(left, dW @ B.transpose(-1, -2), rtol=1e-12, atol=1e-12)
-    if diagonal:
-        torch.testing.assert_close(low.recurrent.diagonal.grad, dW.diagonal(dim1=-2, dim2=-1))
-
-
-def test_lstm_with_full_gate_recurrence():
-    def definition(mixer, x):
-        left = [h for h in range(2) for _ in range(T)]
-
-        def step(u, w, state):
-            (h, c, *old), p = state, mixer.peepholes[:, left.pop(0)]
-            into = w[4:].view(3, 3, 5, 5)  # by the gate that sees, then by the gate that is seen
-
-            def gate(n, c):
-                return torch.sigmoid(h @ w[n + 1] + u[n + 1] + p[n] * c + sum(old[m] @ into[n, m] for m in range(3)))
-
-            i, f = gate(0, c), gate(1, c)
-            c = f * c + i * torch.tanh(h @ w[0] + u[0])
-            o = gate(2, c)
-            return o * torch.tanh(c), c, i, f, o
-
-        return cell(mixer, x, step, (ZERO,) * 5)
-
-    check(PeepholeLSTMConfig(heads=2, head_size=5, variant="FGR"), definition)
-
-
-def test_indrnn():
-    def step(u, w, state):
-        return (torch.clamp(w[0].clamp(-1, 1) * state[0] + u[0], min=0),)
-
-    check(IndRNNConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO,)))
-
-
-def test_elstm():
-    def definition(mixer, x):
-        def step(u, w, state):
-            c, f = state[1], torch.sigmoid(w[1] * state[1] + u[1])
-            c = f * c + (1 - f) * torch.tanh(w[0] * c + u[0])
-            return torch.sigmoid(c @ read.pop(0) + u[2]) * c, c
-
-        read = [W for W in mixer.read for _ in range(T)]  # `cell` computes a whole head before the next
-        return cell(mixer, x, step, (ZERO, ZERO))
-
-    check(ELSTMConfig(heads=2, head_size=5), definition)
-
-
-def test_multiplicative_lstm():
-    def step(u, w, state):
-        m = u[4] * (state[0] @ w[4])
-        i, f, o = (torch.sigmoid(m @ w[n] + u[n]) for n in (1, 2, 3))
-        c = f * state[1] + i * torch.tanh(m @ w[0] + u[0])
-        return o * torch.tanh(c), c
-
-    check(MultiplicativeLSTMConfig(heads=2, head_size=5), lambda mixer, x: cell(mixer, x, step, (ZERO, ZERO)))
-
-
-@pytest.mark.parametrize("unfolds", [6, 2])
-def test_ltc(unfolds):
-    """One synapse after another, with `softplus` of weights, leak and capacity."""
-
-    def synapses(potentials, weights):
-        """The currents towards every unit, and their conductances."""
-        w, m, s, E = weights
-        current, total = ZERO.clone(), ZERO.clone()
-        for j, v in enumerate(potentials):
-            g = softplus(w[j]) * torch.sigmoid(s[j] * (v - m[j]))
-            current, total = current + g * E[j], total + g
-        return current, total
-
-    def definition(mixer, x):
-        left = [h for h in range(2) for _ in range(T)]  # `cell` computes a whole head before the next
-
-        def step(u, weights, state):
-            h, v = left.pop(0), state[0]
-            leak, rest, capacity = mixer.neurons[:, h]
-            leak, capacity = softplus(leak), softplus(capacity)
-            driven, open_ = synapses(u[0], mixer.sensory[:, h])
-            for _ in range(unfolds):
-                current, total = synapses(v, weights)
-                v = (unfolds * capacity * v + leak * rest + current + driven) / (
-                    unfolds * capacity + leak + total + open_ + 1e-8
-                )
-            return (v,)
-
-        return cell(mixer, x, step, (ZERO,))
-
-    check(LTCConfig(heads=2, head_size=5, unfolds=unfolds), definition)
-
-
-@pytest.mark.parametrize("variant", ["default", "no_gate", "pure"])
-def test_cfc(variant):
-    def definition(mixer, x):
-        left = [h for h in range(2) for _ in range(T)]
-
-        def step(u, w, state):
-            bias = mixer.vectors[:, left.pop(0)]
-            z = 1.7159 * torch.tanh(0.666 * (state[0] @ w[0] + u[0]))
-            if variant == "pure":
-                f = z @ w[1] + bias[0]
-                return (bias[2] - bias[2] * torch.exp(-(bias[1].abs() + f.abs())) * f,)
-            one, two = torch.tanh(z @ w[1] + bias[0]), torch.tanh(z @ w[2] + bias[1])
-            t = torch.sigmoid(z @ w[3] + bias[2])
-            return (one + t * two if variant == "no_gate" else (1 - t) * one + t * two,)
-
-        return cell(mixer, x, step, (ZERO,))
-
-    check(CfCConfig(heads=2, head_size=5, variant=variant), definition)
-
-
-@pytest.mark.parametrize("conv", [0, 3])
-def test_slstm(conv):
-    def definition(mixer, x):
-        u = convolved(x, mixer.conv) if conv else x
-        z, o = (x @ mixer.direct.weight.T).split(WIDTH, dim=1)
-        i, f = (u @ mixer.gates.weight.T).split(WIDTH, dim=1)
-        raw = [a.view(T, 2, 5) + b for a, b in zip((z, i, f, o), mixer.bias, strict=True)]
-        h, c, n, rows = *(torch.zeros(2, 5).double() for _ in range(3)), []
-        for t in range(T):
-            z, i, f, o = (a[t] + torch.einsum("hd,hde->he", h, R) for a, R in zip(raw, mixer.recurrent, strict=True))
-            c = torch.sigmoid(f) * c + i.exp() * torch.tanh(z)
-            n = torch.sigmoid(f) * n + i.exp()
-            h = torch.sigmoid(o) * c / n
-            rows.append(h)
-        y = torch.stack(rows)
-        y = torch.nn.functional.layer_norm(y, (5,), eps=EPS) * mixer.norm.weight
-        return y.flatten(1) @ mixer.output.weight.T
-
-    check(SLSTMConfig(heads=2, conv=conv), definition)
+    compare_outputs(ForgettingAttentionConfig(heads=2, pro=pro), definition)
