@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from matrixstate.ops._dynamic import is_dynamic, over_chunks
 from matrixstate.ops.matrix import matrix_scan
 
 CHUNK = 16  # steps
 
 
 def scores_through(q: Tensor, keys: Tensor, transition: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """q_i·((X_{j+1} ... X_i)ᵀ k_j) for every new step i and every step j; 0 where j > i.
+    """q_i·((X_{j+1} ... X_i)ᵀ k_j) for every new step i and every step j <= i; what stands at j > i means nothing.
 
     Args:
         q: [B, T, H, K].
@@ -28,13 +29,17 @@ def scores_through(q: Tensor, keys: Tensor, transition: Tensor, mask: Tensor | N
         scores: [B, H, T, S + T].
         keys: [B, S + T, G, K], as they are after the last step.
     """
-    (B, T, H, K), (N, G), D = q.shape, keys.shape[1:3], transition.shape[-1]
+    identity = torch.eye(transition.shape[-1], dtype=q.dtype, device=q.device)
+    X = transition if mask is None else torch.where(mask[..., None, None, None], transition, identity)
+    return _by_steps(q, keys, X) if is_dynamic(q.shape[1]) else _by_chunks(q, keys, X, identity)
+
+
+def _by_chunks(q: Tensor, keys: Tensor, X: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
+    (B, T, H, K), (N, G), D = q.shape, keys.shape[1:3], X.shape[-1]
     L = min(T, CHUNK)
     n, S = -(-T // L), N - T
     extra = n * L - T
-    identity = torch.eye(D, dtype=q.dtype, device=q.device)
-    X = transition if mask is None else torch.where(mask[..., None, None, None], transition, identity)
-    X = torch.cat([X, identity.expand(B, extra, *transition.shape[2:])], dim=1)
+    X = torch.cat([X, identity.expand(B, extra, *X.shape[2:])], dim=1)
     begins = (torch.arange(n * L, device=q.device) % L == 0).expand(B, -1)
     products, _ = matrix_scan(X, reset=begins)  # R, of each chunk's steps so far
     X, R = (a.reshape(B, n, L, G, K // D, D, D) for a in (X, products))
@@ -60,3 +65,19 @@ def _within(q: Tensor, k: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
         row = torch.einsum("bngrpd,bnlgpd->bngrl", q[:, :, t], keys)
         rows.append(pad(row, (0, L - 1 - t)))
     return torch.stack(rows, dim=4), keys
+
+
+def _by_steps(q: Tensor, keys: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """One step after another, in graphs that hold for any length."""
+    (B, T, H, K), (N, G), D = q.shape, keys.shape[1:3], X.shape[-1]
+    place = (torch.arange(T, device=q.device) + (N - T)).expand(B, T)  # of each step's own key
+
+    def step(q: Tensor, X: Tensor, place: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        earlier = torch.arange(N, device=q.device) < place
+        moved = torch.einsum("bgpij,bngpi->bngpj", X.view(B, G, K // D, D, D), keys.view(B, N, G, K // D, D))
+        keys = torch.where(earlier[..., None, None], moved.flatten(3), keys)
+        scores = torch.einsum("bgrk,bngk->bgrn", q.view(B, G, H // G, K), keys)
+        return scores.flatten(1, 2)[:, None], keys
+
+    scores, keys = over_chunks(step, (q, X, place), keys, 1)  # a padded step's place is 0: it moves no key
+    return scores.transpose(1, 2), keys
