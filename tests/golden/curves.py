@@ -145,7 +145,7 @@ MIXERS = {
     "abc": ABCConfig(heads=2, key_size=4, value_size=5, slots=3),
     "shared attention": SharedAttentionConfig(heads=2, positions="rotary"),
     "block recurrent": BlockRecurrentConfig(heads=2, states=3, block=4),
-    "urn": URNConfig(heads=3, order=4),
+    "urn": URNConfig(heads=1, order=4),
     "linear cde": LinearCDEConfig(heads=2, order=3),
     "lmu cell": LMUCellConfig(order=4, window=8.0),
     "dss": DSSConfig(states=4, length=20),

@@ -17,7 +17,7 @@ from matrixstate.evaluation.closeness import is_as_good, nudge
 from matrixstate.evaluation.ways import Compute, packed_documents, padded_sequences, whole_sequences, with_method
 from matrixstate.layers.mixer import State
 from matrixstate.models import LanguageModel, ModelConfig
-from matrixstate.ops import AttentionState, ScaledState, prefer
+from matrixstate.ops import AttentionState, ForgettingState, ScaledState, prefer
 
 RUNS = 16  # of the definition in float32, at most
 UNIT = torch.finfo(torch.float32).eps  # the distance of neighbouring numbers near 1
@@ -134,8 +134,9 @@ def _values(state: State) -> list[Tensor]:
         return [state.detach().double()]
     if isinstance(state, ScaledState):
         return [state.matrix.detach().double() * torch.exp2(state.exponent.double())[..., None, None]]
-    if isinstance(state, AttentionState):
-        used = [(part[b, part.shape[1] - int(n) :]) for b, n in enumerate(state.length) for part in (state.k, state.v)]
+    if isinstance(state, AttentionState | ForgettingState):
+        caches = [part for part in state if part is not state.length]
+        used = [part[b, part.shape[1] - int(n) :] for b, n in enumerate(state.length) for part in caches]
         return [part.detach().double() for part in used]
     return [value for part in state for value in _values(part)]
 
