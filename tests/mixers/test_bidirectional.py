@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 import torch
-from test_mixers import CONFIGS, PADDINGS, WIDTH, assert_gradients_equal, gradients
+from configs import CONFIGS
+from test_mixers import PADDINGS, WIDTH, assert_gradients_equal, gradients
 
 from closeness import assert_equal_to_rounding
 from matrixstate.errors import ShapeError

@@ -65,8 +65,15 @@ def test_recomputation_changes_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_without_an_earlier_layer_it_is_refused():
+def test_without_an_earlier_layer_that_fits_it_is_refused():
     with pytest.raises(ConfigError, match="blocks.0.mixer.own: expected true, or an earlier shared_attention with it"):
         ModelConfig(width=12, blocks=(BlockConfig(READS), BlockConfig(OWN)))
+    other = SharedAttentionConfig(heads=3, key_heads=1, own=False)
+    expected = (
+        "blocks.1.mixer.heads: expected 2 as the layer has whose keys are read, got 3.*"
+        "blocks.1.mixer.positions: expected 'rotary' as the layer has whose keys are read, got 'none'"
+    )
+    with pytest.raises(ConfigError, match=f"(?s){expected}"):
+        ModelConfig(width=12, blocks=(BlockConfig(OWN), BlockConfig(other)))
     with pytest.raises(ShapeError, match="expected the keys of an earlier layer"):
         SharedAttention(12, READS)(torch.randn(1, 3, 12))

@@ -1,5 +1,6 @@
 """MLPs: two linear maps with an activation between them, or a gated one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -57,12 +58,12 @@ class MLPConfig:
         return act(hidden) * value
 
 
-class FeedForward(nn.Module):
+class FeedForward(nn.Module, ABC):
     """Base class of MLPs, which act on every step by itself: x [..., width] -> [..., width]."""
 
+    @abstractmethod
     def last_weights(self) -> list[Tensor]:
         """The weights of the last linear maps, which the model scales with its depth."""
-        raise NotImplementedError
 
 
 class MLP(FeedForward):

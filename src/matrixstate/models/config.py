@@ -76,12 +76,12 @@ class ModelConfig:
             ),
             (0 <= self.dropout < 1, f"dropout: expected a number in [0, 1), got {self.dropout}"),
         )
-        problems, shared = [], False
+        problems: list[str] = []
+        source: SharedAttentionConfig | None = None
         for i, block in enumerate(self.blocks):
             if isinstance(block.mixer, SharedAttentionConfig):
-                shared = shared or block.mixer.own
-                if not shared:
-                    problems.append(f"blocks.{i}.mixer.own: expected true, or an earlier shared_attention with it")
+                source = block.mixer if block.mixer.own else source
+                problems += [f"blocks.{i}.mixer.{problem}" for problem in block.mixer.misfits(source)]
             for part in (block.mixer, block.mlp):
                 try:
                     with torch.device("meta"):  # allocates nothing; finds options that do not fit the width

@@ -42,11 +42,11 @@ class SharedAttentionConfig(MixerConfig):
     )
 
     heads: int = 4
-    """Query heads, a divisor of the width."""
+    """Query heads, a divisor of the width. This option and the next two are the same in all layers that share keys."""
     key_heads: int | None = None
-    """Heads of keys and values, a divisor of heads; the same in all layers that share them. Default: heads."""
+    """Heads of keys and values, a divisor of heads. Default: heads."""
     positions: Literal["none", "rotary"] = "none"
-    """Position embedding; the same in all layers that share keys."""
+    """Position embedding."""
     own: bool = True
     """Whether the layer makes keys and values."""
 
@@ -56,6 +56,15 @@ class SharedAttentionConfig(MixerConfig):
             expect_divisor(self.heads, self, "key_heads"),
             one_of(self, "positions", "none", "rotary"),
         )
+
+    def misfits(self, source: "SharedAttentionConfig | None") -> list[str]:
+        """Why a layer cannot read the keys of `source`, the last layer that has some; a sentence per option."""
+        if source is None:
+            return ["own: expected true, or an earlier shared_attention with it"]
+        pairs = ((name, getattr(source, name), getattr(self, name)) for name in ("heads", "key_heads", "positions"))
+        return [
+            f"{name}: expected {a!r} as the layer has whose keys are read, got {b!r}" for name, a, b in pairs if a != b
+        ]
 
     def make(self, width: int) -> "SharedAttention":
         return SharedAttention(width, self)

@@ -1,5 +1,6 @@
 """What mixers share whose state is one row vector per head, multiplied by a matrix made of each token."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -18,13 +19,13 @@ class RowMixer(Mixer):
     config: Any  # with `heads` and `order`
     width: int
 
+    @abstractmethod
     def matrices(self, x: Tensor) -> Tensor:
         """A of tokens x [B, T, D]: [B, T, H, d, d]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def writes(self, x: Tensor, A: Tensor, begins: Tensor) -> Tensor:
         """v of tokens x [B, T, D]: [B, T, H, 1, d]; begins [B, T] is true at the first token of a document."""
-        raise NotImplementedError
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, mask: Tensor | None = None, reset: Tensor | None = None
